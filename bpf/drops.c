@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0 */
+/*
+ * Count every freed skb that the tracepoint skb:kfree_skb reports, in the kernel, by reason, call site, CPU, interface,
+ * namespace and ethertype.
+ *
+ * What it cannot see: frames lost before an skb exists (NIC FIFO, RX ring, XDP), and skbs that a drop site frees with
+ * consume_skb(). Those show in counters only.
+ *
+ * Compiled with bcc behind the layouts of struct sk_buff and others, made from the running kernel; set from outside:
+ *   SAFE_READ    how kernel memory is read, see reads.h
+ *   ARGUMENTS    number of arguments of the tracepoint: 2 (skb, location), 3 (+ reason), 4 (+ rx_sk)
+ *   MAP_ENTRIES  how many different keys can be counted
+ *   MAY_BE_BACKLOG(reason)  0 where the reason says that the skb was not freed inside enqueue_to_backlog()
+ */
+#include <uapi/linux/ptrace.h>
+
+#include "reads.h"
+
+BPF_TABLE("hash", struct drop_key, struct drop_value, drops, MAP_ENTRIES);
+BPF_PERCPU_ARRAY(map_full, u64, 1);
+BPF_PERCPU_ARRAY(backlog_calls, struct backlog_call, 1);
+
+/*
+ * The target CPU of the enqueue_to_backlog() call that this CPU is in with this very skb. A call leaves its record
+ * behind, so the caller must know from the reason or the location that the skb is freed inside that function.
+ */
+static __always_inline u16 target_cpu(struct sk_buff *skb)
+{
+	int zero = 0;
+	struct backlog_call *call = backlog_calls.lookup(&zero);
+
+	return call && call->skb == (u64)skb ? call->target_cpu : NO_CPU;
+}
+
+static __always_inline void set_target_cpu(void *skb, u32 cpu)
+{
+	int zero = 0;
+	struct backlog_call *call = backlog_calls.lookup(&zero);
+
+	if (!call)
+		return;
+	call->skb = (u64)skb;
+	call->target_cpu = cpu;
+}
+
+static __always_inline void count_lost(void)
+{
+	int zero = 0;
+	u64 *lost = map_full.lookup(&zero);
+
+	if (lost)
+		__sync_fetch_and_add(lost, 1);
+}
+
+static __always_inline void count(struct drop_key *key, struct sk_buff *skb)
+{
+	struct drop_value *known = drops.lookup(key);
+	struct drop_value first = {};
+	u32 len = 0;
+
+	LOAD(len, skb->len);
+	if (!known) {
+		set_interface(&first, skb);
+		/* refused where an interrupt on this CPU was faster (look again) or the map is full */
+		drops.insert(key, &first);
+		known = drops.lookup(key);
+	}
+	if (!known) {
+		count_lost();
+		return;
+	}
+	__sync_fetch_and_add(&known->packets, 1);
+	__sync_fetch_and_add(&known->bytes, len);
+}
+
+/* Tracepoint skb:kfree_skb(skb, location[, reason[, rx_sk]]), by BTF-typed or plain raw tracepoint. */
+int kfree_skb(u64 *ctx)
+{
+	struct sk_buff *skb = (struct sk_buff *)ctx[0];
+	struct drop_key key = {};
+	struct sock *rx_sk = NULL;
+	u16 protocol = 0;
+
+	key.location = ctx[1];
+#if ARGUMENTS > 2
+	key.reason = ctx[2];
+#endif
+#if ARGUMENTS > 3
+	rx_sk = (struct sock *)ctx[3];
+#endif
+	key.cpu = bpf_get_smp_processor_id();
+	key.target_cpu = MAY_BE_BACKLOG(key.reason) ? target_cpu(skb) : NO_CPU;
+	LOAD(protocol, skb->protocol);
+	key.protocol = FROM_NETWORK16(protocol);
+	set_place(&key, skb, rx_sk);
+	count(&key, skb);
+	return 0;
+}
+
+/* enqueue_to_backlog(skb, cpu, qtail) is entered. */
+int backlog_fentry(u64 *ctx)
+{
+	set_target_cpu((void *)ctx[0], ctx[1]);
+	return 0;
+}
+
+int backlog_kprobe(struct pt_regs *ctx)
+{
+	set_target_cpu((void *)PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx));
+	return 0;
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0 */
+/*
+ * Reading the kernel's structs. bcc rewrites the main file only, so every read of kernel memory stands here.
+ *
+ * SAFE_READ 0: typed loads of a BTF program, which the kernel checks and guards against faults (a fault reads 0).
+ * SAFE_READ 1: bpf_probe_read_kernel(), for programs without BTF types.
+ */
+#pragma once
+
+#include "drops.h"
+
+#if SAFE_READ
+#define LOAD(to, from) bpf_probe_read_kernel(&(to), sizeof(to), &(from))
+#else
+#define LOAD(to, from) ((to) = (from))
+#endif
+
+/* Host byte order of a 16-bit value in network order, on either kind of machine. */
+#define FROM_NETWORK16(value) (__builtin_bswap16(value))
+
+/*
+ * Is this a struct net, and not what a reused field happens to point at? Every namespace owns a
+ * loopback device which points back to it; nothing else in memory closes that circle by chance.
+ */
+static __always_inline bool is_netns(struct net *net)
+{
+	struct net_device *loopback = NULL;
+	struct net *owner = NULL;
+
+	if (!net)
+		return false;
+	LOAD(loopback, net->loopback_dev);
+	if (!loopback)
+		return false;
+	LOAD(owner, loopback->nd_net_net);
+	return owner == net;
+}
+
+/*
+ * The namespace of the device that skb->dev points at, or NULL where skb->dev holds something else: the field
+ * shares its memory with dev_scratch (UDP receive queue) and an rb-tree node (TCP out-of-order queue,
+ * fragments), see struct sk_buff in include/linux/skbuff.h.
+ */
+static __always_inline struct net *netns_of_dev(struct net_device *dev)
+{
+	struct net *net = NULL;
+
+	if (!dev)
+		return NULL;
+	LOAD(net, dev->nd_net_net);
+	return is_netns(net) ? net : NULL;
+}
+
+static __always_inline struct net *netns_of_sock(struct sock *sk)
+{
+	struct net *net = NULL;
+
+	if (!sk)
+		return NULL;
+	LOAD(net, sk->sk_common_skc_net_net);
+	return is_netns(net) ? net : NULL;
+}
+
+/*
+ * Set namespace and interface of a key: from skb->dev where that is a device; else the namespace of the socket
+ * the skb was meant for (rx_sk) or came from, and the interface it was received on, if any.
+ */
+static __always_inline void set_place(struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk)
+{
+	struct net_device *dev = NULL;
+	struct sock *sk = rx_sk;
+	struct net *net;
+
+	LOAD(dev, skb->dev);
+	net = netns_of_dev(dev);
+	if (net) {
+		LOAD(key->ifindex, dev->ifindex);
+	} else {
+		if (!sk)
+			LOAD(sk, skb->sk);
+		net = netns_of_sock(sk);
+		LOAD(key->ifindex, skb->skb_iif);
+	}
+	if (net)
+		LOAD(key->netns, net->ns_inum);
+}
+
+/* Copy the name of the interface, if skb->dev is one. */
+static __always_inline void set_interface(struct drop_value *value, struct sk_buff *skb)
+{
+	struct net_device *dev = NULL;
+
+	LOAD(dev, skb->dev);
+	if (!netns_of_dev(dev))
+		return;
+#pragma unroll
+	for (int i = 0; i < INTERFACE_NAME_SIZE; i++)
+		LOAD(value->interface[i], dev->name[i]);
+}

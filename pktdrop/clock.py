@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""When to look: ticks at a steady pace, until it is time to end."""
+
+import math
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Clock:
+    """Wakes up its owner every `interval` seconds, and at once where the run must end.
+
+    It ends after `count` ticks, after `duration` seconds, on Ctrl-C, SIGTERM or SIGHUP, and when nobody reads
+    `output` any more (a file descriptor: a closed pipe is noticed without writing to it). A second signal does what
+    it does by default. To be used as a context manager in the main thread.
+    """
+
+    def __init__(self, interval: float, count: int | None, duration: float | None, output: int) -> None:
+        """Take seconds; None is without end."""
+        self._interval = interval
+        self._count = count
+        self._duration = duration
+        self._output = output
+        self.interrupted = False
+        """A signal, or a closed output, ended the run."""
+
+    def __enter__(self) -> "Clock":
+        """Catch the signals that end a run."""
+        self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._before = {number: signal.signal(number, self._end) for number in _ENDING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the signals."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._wake)
+        os.close(self._waker)
+
+    def ticks(self) -> Iterator[None]:
+        """Yield when an interval is over; the last one, cut short by the end of the run, too."""
+        start = time.monotonic()
+        end = math.inf if self._duration is None else start + self._duration
+        due = start
+        done = 0
+        last = False
+        while not last and done != self._count and time.monotonic() < end:
+            done += 1
+            # an interval that took too long to show is not made up for: the next one starts now
+            due = max(due, time.monotonic() - self._interval) + self._interval
+            self._sleep_until(min(due, end))
+            last = self.interrupted  # asked before the look: what comes in during it gets a last one
+            yield
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        signal.signal(number, self._before[signal.Signals(number)])
+        os.write(self._waker, b"!")
+
+    def _sleep_until(self, due: float) -> None:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        poll.register(self._output, 0)  # POLLERR and POLLHUP always come: the reading end was closed
+        while not self.interrupted and (left := due - time.monotonic()) > 0:
+            for descriptor, _ in poll.poll(left * 1000):
+                self.interrupted |= descriptor in (self._wake, self._output)

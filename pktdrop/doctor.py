@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""What works on this host, what does not, and what that means for the answer."""
+
+import ctypes
+import os
+import resource
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pktdrop.errors import PktdropError
+from pktdrop.kernel import host, probes
+from pktdrop.kernel.facts import BTF_DIRECTORY, KernelFacts
+from pktdrop.kernel.programs import Programs
+from pktdrop.kernel.symbols import Symbols
+
+Status = Literal["ok", "degraded", "missing"]
+_FEW_ENTRIES = 16
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `means` and `do` are empty where there is nothing to say."""
+
+    name: str
+    status: Status
+    found: str
+    means: str = ""
+    do: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All checks, and whether `pktdrop trace` can run."""
+
+    checks: tuple[Check, ...]
+    can_trace: bool
+
+
+def diagnose() -> Diagnosis:
+    """Check everything; try each rung of each probe for real. Needs no root to say that root is missing."""
+    checks = [_kernel(), _rights(), _btf(), _lockdown(), _libbpf(), _memlock(), _symbols()]
+    if checks[1].status == "missing":
+        return Diagnosis(tuple(checks), can_trace=False)
+    host.raise_memlock()
+    try:
+        facts = KernelFacts.read()
+    except PktdropError as missing:
+        return Diagnosis((*checks, Check("layouts", "missing", missing.what, "trace cannot run.", missing.do)), False)
+    checks += _reasons(facts)
+    rungs = list(_rungs(facts))
+    can_trace = any(check.status == "ok" for check in rungs if check.name.startswith("kfree_skb"))
+    return Diagnosis((*checks, *rungs), can_trace)
+
+
+def _kernel() -> Check:
+    host_name = os.uname()
+    return Check("kernel", "ok", f"{host_name.release} {host_name.machine}")
+
+
+def _rights() -> Check:
+    held = host.own_capabilities()
+    found = ", ".join(sorted(held)) or "none of " + ", ".join(sorted(host.CAPABILITIES))
+    if host.may_use_bpf(held):
+        return Check("rights", "ok", found)
+    return Check("rights", "missing", found, "BPF programs may not be loaded: trace cannot run.", "Use sudo.")
+
+
+def _btf() -> Check:
+    vmlinux = BTF_DIRECTORY / "vmlinux"
+    if vmlinux.exists():
+        modules = len(list(BTF_DIRECTORY.iterdir())) - 1
+        return Check("BTF", "ok", f"{vmlinux}, and of {modules} modules")
+    return Check(
+        "BTF",
+        "degraded",
+        f"{vmlinux} is not there",
+        "Struct layouts must come from kernel headers, call sites carry no typed reads.",
+        "Use a kernel built with CONFIG_DEBUG_INFO_BTF=y, or install the headers of this one.",
+    )
+
+
+def _lockdown() -> Check:
+    path = Path("/sys/kernel/security/lockdown")
+    try:
+        level = path.read_text(encoding="ascii").partition("[")[2].partition("]")[0]
+    except OSError:
+        return Check("lockdown", "ok", "not known: securityfs is not mounted, or the kernel has no lockdown")
+    if level == "confidentiality":
+        return Check(
+            "lockdown",
+            "degraded",
+            level,
+            "Only tp_btf can work: raw, fentry and kprobe are forbidden.",
+            "Nothing, unless the target CPU of backlog drops matters: boot with lockdown=integrity.",
+        )
+    return Check("lockdown", "ok", level or "none")
+
+
+def _libbpf() -> Check:
+    for name in ("libbpf.so.1", "libbpf.so.0"):
+        with suppress(OSError, AttributeError):
+            version = ctypes.CDLL(name).libbpf_version_string
+            version.restype = ctypes.c_char_p
+            return Check("libbpf", "ok", f"{version().decode()} ({name}); pktdrop itself does not use it")
+    return Check("libbpf", "ok", "not found; pktdrop itself does not use it")
+
+
+def _memlock() -> Check:
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    text = "unlimited" if limit == resource.RLIM_INFINITY else f"{limit // 1024:,} KiB"
+    return Check("memlock", "ok", f"{text}; raised at start where allowed, counts before Linux 5.11 only")
+
+
+def _symbols() -> Check:
+    symbols = Symbols()
+    symbols.name(0)
+    if symbols.hidden is None:
+        return Check("symbols", "ok", "/proc/kallsyms")
+    return Check(
+        "symbols",
+        "degraded",
+        symbols.hidden,
+        "Call sites are shown as addresses; layers are known by reason only.",
+        "Run as root with kernel.kptr_restrict at 0 or 1.",
+    )
+
+
+def _reasons(facts: KernelFacts) -> Iterator[Check]:
+    reasons = facts.reasons
+    if reasons.source == "none":
+        yield Check(
+            "reasons",
+            "degraded",
+            "this kernel gives no drop reasons",
+            "All drops are NOT_SPECIFIED; the call site tells.",
+            "Use a kernel from 5.17 on, or a distribution kernel with the backport.",
+        )
+        return
+    for subsystem, count in reasons.counts().items():
+        found = f"{count} names from {reasons.source}" if count else "no names: its module is not loaded"
+        yield Check(f"reasons {subsystem}", "ok", found)
+
+
+def _rungs(facts: KernelFacts) -> Iterator[Check]:
+    """Try every rung, in one compilation with typed loads and one with safe reads."""
+    tried: dict[str, str | None] = {}
+    for safe_read, rungs in ((False, ("tp_btf", "fentry", "kprobe")), (True, ("raw",))):
+        try:
+            compiled = probes.build(facts, _FEW_ENTRIES, safe_read)
+        except PktdropError as refused:
+            yield Check("bcc", "missing", refused.what, "The programs cannot be compiled.", refused.do)
+            tried |= dict.fromkeys(rungs, "not compiled")
+            continue
+        if not safe_read:
+            yield Check("bcc", "ok", compiled.bcc_version)
+        tried |= _try(facts, Programs(compiled), rungs)
+    yield from _judge("kfree_skb", probes.KFREE_SKB, tried, "missing", "Drops cannot be traced: trace cannot run.")
+    yield from _judge(
+        "enqueue_to_backlog",
+        probes.BACKLOG[:-1],
+        tried,
+        "degraded",
+        "Backlog drops show the CPU that dropped, not the one whose queue was full.",
+    )
+
+
+def _try(facts: KernelFacts, programs: Programs, rungs: Sequence[str]) -> dict[str, str | None]:
+    """Attach by each rung; return why it failed, None where it did not."""
+    found: dict[str, str | None] = {}
+    for rung in rungs:
+        try:
+            probes.climb(programs, facts, rung)
+            found[rung] = None
+        except probes.RungError as reason:
+            found[rung] = str(reason)
+    programs.close()
+    return found
+
+
+def _judge(
+    probe: str, rungs: Sequence[str], tried: Mapping[str, str | None], without: Status, meaning: str
+) -> Iterator[Check]:
+    """One line a rung. Below the first that works, failing costs nothing; if none works, it costs `meaning`."""
+    first = next((rung for rung in rungs if tried[rung] is None), None)
+    for rung in rungs:
+        reason = tried[rung]
+        name = f"{probe} {rung}"
+        if reason is None:
+            yield Check(name, "ok", "in use" if rung == first else "works, not needed")
+        elif first is None:
+            yield Check(name, without, reason, meaning, "Use a kernel and rights that allow one of these probes.")
+        elif rungs.index(first) < rungs.index(rung):
+            yield Check(name, "degraded", reason, f"Nothing: {first} is used.")
+        else:
+            yield Check(name, "degraded", reason, f"{first} is used instead, at a higher cost per event.")

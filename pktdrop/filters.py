@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""What the user wants to see. Counting is not touched: what a filter hides is still counted, and said."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+import click
+
+from pktdrop.model import Count, DropKey
+from pktdrop.protocols import Protocols
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Drops that are shown, and how many packets are not."""
+
+    drops: Mapping[DropKey, Count]
+    filtered: int
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The values of one option: a drop passes if it matches one of `wanted` (or there are none) and no `unwanted`."""
+
+    matches: Callable[[DropKey, str], bool]
+    wanted: tuple[str, ...]
+    unwanted: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[str], matches: Callable[[DropKey, str], bool]) -> "Filter":
+        """Split the values of an option: a leading "!" excludes."""
+        return cls(
+            matches,
+            tuple(value for value in values if not value.startswith("!")),
+            tuple(value[1:] for value in values if value.startswith("!")),
+        )
+
+    def passes(self, key: DropKey) -> bool:
+        """Tell whether a drop is shown."""
+        if any(self.matches(key, value) for value in self.unwanted):
+            return False
+        return not self.wanted or any(self.matches(key, value) for value in self.wanted)
+
+
+class Filters:
+    """All filters; a drop is shown if it passes each. Asked once per key."""
+
+    def __init__(self, filters: Sequence[Filter], noise: bool = True) -> None:
+        """Take the filters, and whether noise is shown."""
+        self._filters = tuple(one for one in filters if one.wanted or one.unwanted)
+        self._noise = noise
+        self._answers: dict[DropKey, bool] = {}
+
+    def select(self, drops: Mapping[DropKey, Count]) -> Selection:
+        """Split drops into those that are shown and the number of packets that are not."""
+        if not self._filters and self._noise:
+            return Selection(drops, 0)
+        shown = {key: count for key, count in drops.items() if self._shows(key)}
+        hidden = sum(count.packets for count in drops.values()) - sum(count.packets for count in shown.values())
+        return Selection(shown, hidden)
+
+    def _shows(self, key: DropKey) -> bool:
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = (self._noise or key.noise is None) and all(one.passes(key) for one in self._filters)
+            self._answers[key] = answer
+        return answer
+
+
+def reason_filter(values: Sequence[str]) -> Filter:
+    """Match reasons by name, whatever their case: "NO_SOCKET", "TCP_*", "openvswitch/*", "core/137"."""
+
+    def matches(key: DropKey, value: str) -> bool:
+        name = key.reason if "/" not in value else f"{key.subsystem}/{key.reason}"
+        return fnmatchcase(name.upper(), value.upper())
+
+    return Filter.of(values, matches)
+
+
+def check_reasons(values: Sequence[str], known: Sequence[str]) -> None:
+    """Raise click.BadParameter for a name that this kernel's reasons do not have, with those that are near."""
+    upper = [name.upper() for name in known]
+    upper += [f"CORE/{name}" for name in upper if "/" not in name]
+    for value in values:
+        name = value.removeprefix("!").upper()
+        if name.rpartition("/")[2].isdigit() or any(fnmatchcase(one, name) for one in upper):
+            continue
+        near = get_close_matches(name, upper, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "'pktdrop doctor' shows where reasons come from."
+        raise click.BadParameter(
+            f"this kernel has no drop reason {value.removeprefix('!')!r}. {hint}", param_hint="--reason"
+        )
+
+
+def interface_filter(values: Sequence[str]) -> Filter:
+    """Match interfaces by name, in whatever namespace: "eth0", "veth*"."""
+    return Filter.of(values, lambda key, value: fnmatchcase(key.interface or "", value))
+
+
+def netns_filter(values: Sequence[str]) -> Filter:
+    """Match namespaces by name or inode."""
+    return Filter.of(values, lambda key, value: str(key.netns) == value or fnmatchcase(key.netns_name or "", value))
+
+
+def cpu_filter(values: Sequence[str]) -> Filter:
+    """Match the CPU that dropped, and the one whose backlog was full."""
+    for value in values:
+        if not value.removeprefix("!").isdigit():
+            raise click.BadParameter(f"{value!r} is not a CPU number.", param_hint="--cpu")
+    return Filter.of(values, lambda key, value: int(value) in (key.cpu, key.target_cpu))
+
+
+def protocol_filter(values: Sequence[str], protocols: Protocols) -> Filter:
+    """Match ethertypes by name or number: "IPv4", "arp", "0x88cc"."""
+    numbers = {}
+    for value in values:
+        name = value.removeprefix("!")
+        number = protocols.number(name)
+        if number is None:
+            raise click.BadParameter(
+                f"{name!r} is no ethertype: give a name ({', '.join(protocols.names()[:4])}...) or a number (0x88cc).",
+                param_hint="--protocol",
+            )
+        numbers[name] = number
+    return Filter.of(values, lambda key, value: key.protocol == numbers[value])

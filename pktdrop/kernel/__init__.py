@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""All that touches BPF and the running kernel's own description of itself."""

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+"""BTF, the kernel's description of its own types: Documentation/bpf/btf.rst, include/uapi/linux/btf.h."""
+
+import struct
+import sys
+from array import array
+from bisect import bisect_left
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+_MAGIC = 0xEB9F
+_HEADER = struct.Struct("<HBBIIIII")  # magic, version, flags, hdr_len, type_off, type_len, str_off, str_len
+_TYPE_WORDS = 3  # struct btf_type: name_off, info, size or type
+
+
+class BtfError(ValueError):
+    """The bytes are no BTF that can be read."""
+
+
+class Kind(IntEnum):
+    """BTF_KIND_* of include/uapi/linux/btf.h."""
+
+    INT = 1
+    PTR = 2
+    ARRAY = 3
+    STRUCT = 4
+    UNION = 5
+    ENUM = 6
+    FWD = 7
+    TYPEDEF = 8
+    VOLATILE = 9
+    CONST = 10
+    RESTRICT = 11
+    FUNC = 12
+    FUNC_PROTO = 13
+    VAR = 14
+    DATASEC = 15
+    FLOAT = 16
+    DECL_TAG = 17
+    TYPE_TAG = 18
+    ENUM64 = 19
+
+
+# Words that follow struct btf_type: a fixed number, and some for each of its vlen members.
+_FIXED_WORDS = {Kind.INT: 1, Kind.ARRAY: 3, Kind.VAR: 1, Kind.DECL_TAG: 1}
+_MEMBER_WORDS = {
+    Kind.STRUCT: 3, Kind.UNION: 3, Kind.ENUM: 2, Kind.FUNC_PROTO: 2, Kind.DATASEC: 3, Kind.ENUM64: 3,
+}  # fmt: skip
+_MODIFIERS = frozenset({Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
+
+
+class Member(NamedTuple):
+    """A member of a struct or union: where it is in bits, and its type without typedefs and qualifiers."""
+
+    offset: int
+    type: int
+    bits: int
+    """Width of a bit-field, 0 for others."""
+
+
+class Btf:
+    """One BTF blob; a module's counts its type ids and string offsets on from those of `base`."""
+
+    def __init__(self, data: bytes, base: "Btf | None" = None) -> None:
+        """Index the blob. Raises BtfError where it is damaged or of the other byte order."""
+        if sys.byteorder != "little":
+            raise BtfError("BTF is read on little-endian machines only")
+        if len(data) < _HEADER.size:
+            raise BtfError("BTF is shorter than its header")
+        magic, version, _, header, types, types_size, strings, strings_size = _HEADER.unpack_from(data)
+        if magic != _MAGIC or version != 1:
+            raise BtfError(f"not BTF version 1: it starts with {data[:3].hex()}")
+        if types_size % 4 or header + max(types + types_size, strings + strings_size) > len(data):
+            raise BtfError("BTF is cut off")
+        self._base = base
+        self._first: int = base._first + len(base._offsets) if base else 1
+        self._first_string: int = base._first_string + len(base._strings) if base else 0
+        self._strings: bytes = data[header + strings : header + strings + strings_size]
+        self._types = data[header + types : header + types + types_size]
+        self._words = memoryview(self._types).cast("I")
+        self._offsets: array[int] = _index(self._words)
+
+    @classmethod
+    def load(cls, path: Path, base: "Btf | None" = None) -> "Btf":
+        """Read a file such as /sys/kernel/btf/vmlinux. Raises OSError, BtfError."""
+        return cls(path.read_bytes(), base)
+
+    def find(self, name: str, kind: Kind) -> int | None:
+        """Return the id of the first type of this name and kind in this blob, or None."""
+        string = self._strings.find(b"\0" + name.encode() + b"\0")
+        if string < 0:
+            return None
+        pattern = struct.pack("<I", string + 1 + self._first_string)
+        at = self._types.find(pattern)
+        while at >= 0:
+            index = bisect_left(self._offsets, at // 4)
+            if at % 4 == 0 and index < len(self._offsets) and self._offsets[index] == at // 4:
+                type_id = self._first + index
+                if self.kind(type_id) == kind:
+                    return type_id
+            at = self._types.find(pattern, at + 1)
+        return None
+
+    def function(self, name: str) -> int | None:
+        """Return the id of a function, which a BPF trampoline is attached by."""
+        return self.find(name, Kind.FUNC)
+
+    def kind(self, type_id: int) -> Kind:
+        """Return the kind of a type."""
+        return Kind(self._header(type_id)[1] >> 24 & 0x1F)
+
+    def name(self, type_id: int) -> str:
+        """Return the name of a type, "" for one without."""
+        return self._string(self._header(type_id)[0])
+
+    def size(self, type_id: int) -> int:
+        """Return the size in bytes of an integer, enum, struct or union."""
+        return self._header(type_id)[2]
+
+    def target(self, type_id: int) -> int:
+        """Return the type that a pointer, typedef, qualifier or function refers to; 0 is void."""
+        return self._header(type_id)[2]
+
+    def resolve(self, type_id: int) -> int:
+        """Return the type behind typedefs and qualifiers. Raises BtfError where they go round in circles."""
+        for _ in range(64):
+            if not type_id or self.kind(type_id) not in _MODIFIERS:
+                return type_id
+            type_id = self.target(type_id)
+        raise BtfError("a typedef refers to itself")
+
+    def is_signed(self, type_id: int) -> bool:
+        """Tell whether an integer type is signed (BTF_INT_SIGNED)."""
+        return bool(self._tail(type_id, 1)[0] >> 24 & 1)
+
+    def array(self, type_id: int) -> tuple[int, int]:
+        """Return the element type and the number of elements of an array type."""
+        element, _, count = self._tail(type_id, 3)
+        return self.resolve(element), count
+
+    def enum(self, name: str) -> dict[str, int] | None:
+        """Return names and values of an enum, in its order; None if there is none of this name here."""
+        type_id = self.find(name, Kind.ENUM)
+        if type_id is not None:
+            words = self._tail(type_id, 2 * self._length(type_id))
+            return {self._string(words[at]): words[at + 1] for at in range(0, len(words), 2)}
+        type_id = self.find(name, Kind.ENUM64)
+        if type_id is None:
+            return None
+        words = self._tail(type_id, 3 * self._length(type_id))
+        return {self._string(words[at]): words[at + 1] | words[at + 2] << 32 for at in range(0, len(words), 3)}
+
+    def member(self, type_id: int, name: str) -> Member | None:
+        """Find a member of a struct or union by name, also inside its anonymous members."""
+        bit_fields = self._header(type_id)[1] >> 31
+        words = self._tail(type_id, 3 * self._length(type_id))
+        for at in range(0, len(words), 3):
+            offset, bits = (words[at + 2] & 0xFFFFFF, words[at + 2] >> 24) if bit_fields else (words[at + 2], 0)
+            member_type = self.resolve(words[at + 1])
+            if words[at] and self._string(words[at]) == name:
+                return Member(offset, member_type, bits)
+            if not words[at] and self.kind(member_type) in (Kind.STRUCT, Kind.UNION):
+                inner = self.member(member_type, name)
+                if inner is not None:
+                    return inner._replace(offset=offset + inner.offset)
+        return None
+
+    def tracepoint_parameters(self, name: str) -> int | None:
+        """Return how many arguments a tracepoint hands to a program; None if it is not there.
+
+        The prototype is behind the typedef btf_trace_NAME (include/trace/bpf_probe.h); its first parameter is the
+        tracepoint's own context.
+        """
+        typedef = self.find(f"btf_trace_{name}", Kind.TYPEDEF)
+        if typedef is None:
+            return None
+        prototype = self.target(self.target(typedef))
+        return self._length(prototype) - 1 if self.kind(prototype) == Kind.FUNC_PROTO else None
+
+    def _header(self, type_id: int) -> tuple[int, int, int]:
+        if type_id < self._first and self._base is not None:
+            return self._base._header(type_id)
+        at = self._at(type_id)
+        return self._words[at], self._words[at + 1], self._words[at + 2]
+
+    def _tail(self, type_id: int, count: int) -> memoryview:
+        if type_id < self._first and self._base is not None:
+            return self._base._tail(type_id, count)
+        at = self._at(type_id) + _TYPE_WORDS
+        return self._words[at : at + count]
+
+    def _length(self, type_id: int) -> int:
+        return self._header(type_id)[1] & 0xFFFF
+
+    def _at(self, type_id: int) -> int:
+        index = type_id - self._first
+        if not 0 <= index < len(self._offsets):
+            raise BtfError(f"there is no type {type_id}")
+        return self._offsets[index]
+
+    def _string(self, offset: int) -> str:
+        if offset < self._first_string and self._base is not None:
+            return self._base._string(offset)
+        start = offset - self._first_string
+        end = self._strings.find(b"\0", start)
+        if start > len(self._strings) or end < 0:
+            raise BtfError("a name lies outside the strings")
+        return self._strings[start:end].decode(errors="backslashreplace")
+
+
+def _steps() -> tuple[list[int], list[int]]:
+    """Return, by kind, how many words a type takes, and how many more for each member; 0 for unknown kinds."""
+    fixed = [0] * 32
+    members = [0] * 32
+    for kind in Kind:
+        fixed[kind] = _TYPE_WORDS + _FIXED_WORDS.get(kind, 0)
+        members[kind] = _MEMBER_WORDS.get(kind, 0)
+    return fixed, members
+
+
+def _index(words: memoryview) -> "array[int]":
+    """Return where each type starts, in words. This loop runs 120,000 times at a start: it is written for speed."""
+    fixed, members = _steps()
+    offsets = array("I")
+    append = offsets.append
+    at, end = 0, len(words)
+    try:
+        while at < end:
+            append(at)
+            info = words[at + 1]
+            kind = info >> 24 & 0x1F
+            step = fixed[kind]
+            if not step:
+                raise BtfError(f"unknown kind {kind}")
+            at += step + members[kind] * (info & 0xFFFF) if members[kind] else step
+    except IndexError:
+        raise BtfError("BTF is cut off inside a type") from None
+    if at != end:
+        raise BtfError("BTF is cut off inside a type")
+    return offsets

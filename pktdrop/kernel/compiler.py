@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""Compile the BPF C sources, in a process of its own (`compile_worker`).
+
+clang and LLVM come with bcc and take some 100 MB; they end with that process. What comes back is plain data: the
+instructions of each program, where they refer to maps, and what the maps look like.
+"""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pktdrop.errors import PktdropError
+from pktdrop.kernel import compile_worker
+
+
+@dataclass(frozen=True)
+class MapDefinition:
+    """A map as bcc derived it from the C source: enum bpf_map_type, sizes in bytes."""
+
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+
+
+@dataclass(frozen=True)
+class Code:
+    """The instructions of one program, and by index the map that each listed instruction loads."""
+
+    instructions: bytes
+    maps: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Everything that bcc made of the sources."""
+
+    maps: Mapping[str, MapDefinition]
+    programs: Mapping[str, Code]
+    bcc_version: str
+
+
+def source_directory() -> Path:
+    """Return the directory of the BPF C sources: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "bpf"
+    return inside if inside.is_dir() else package.parent / "bpf"
+
+
+class Compiler:
+    """A compiler process, good for one compilation.
+
+    It imports bcc as soon as it is started, so one that is started early works while its owner does.
+    """
+
+    def __init__(self) -> None:
+        """Start the process."""
+        worker = Path(compile_worker.__file__).resolve()
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(worker)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C on the terminal is for pktdrop alone
+        )
+
+    def __enter__(self) -> "Compiler":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process, if it still runs."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+    def compile(self, layout: str, definitions: Mapping[str, str], own_headers: bool = True) -> Compiled:
+        """Compile drops.c behind the given struct layouts, with the given macros defined.
+
+        The headers that bcc asks for are pktdrop's own few, or the installed ones of the running kernel.
+        Raises PktdropError where bcc is missing or refuses the source.
+        """
+        request = {
+            "source": str(source_directory()),
+            "own_headers": own_headers,
+            "layout": layout,
+            "definitions": dict(definitions),
+        }
+        output, messages = self._process.communicate(json.dumps(request).encode())
+        if self._process.returncode == compile_worker.BCC_IS_MISSING:
+            raise PktdropError(
+                f"bcc is missing: {sys.executable} cannot import the module bcc.",
+                "Install it from the distribution: 'apt install python3-bpfcc' or 'dnf install python3-bcc'.",
+            )
+        if self._process.returncode != 0:
+            said = messages.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            first = next((line for line in said if "error:" in line), said[-1])
+            raise PktdropError(
+                f"bcc could not compile pktdrop's BPF programs: {first}",
+                "Run 'pktdrop doctor' and report what it shows.",
+            )
+        return _decode(json.loads(output))
+
+
+def _decode(answer: Any) -> Compiled:
+    return Compiled(
+        maps={name: MapDefinition(**definition) for name, definition in answer["maps"].items()},
+        programs={
+            name: Code(
+                base64.b64decode(code["instructions"]),
+                {int(index): map_name for index, map_name in code["maps"].items()},
+            )
+            for name, code in answer["programs"].items()
+        },
+        bcc_version=answer["bcc_version"],
+    )

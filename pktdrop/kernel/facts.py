@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""What the programs must know about the running kernel before they are compiled."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pktdrop.errors import PktdropError
+from pktdrop.kernel import layout
+from pktdrop.kernel.btf import Btf, BtfError, Kind
+from pktdrop.kernel.reasons import ReasonNames
+
+BTF_DIRECTORY = Path("/sys/kernel/btf")
+_TRACEPOINT = "kfree_skb"
+_FORMATS = tuple(
+    Path(root) / f"events/skb/{_TRACEPOINT}/format" for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+)
+_BACKLOG_REASONS = ("CPU_BACKLOG", "DEV_READY")
+"""Reasons that enqueue_to_backlog() frees with, net/core/dev.c; kernels that lack the first give none there."""
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """The running kernel, as far as the programs depend on it."""
+
+    btf: Btf | None
+    layout: str
+    """C declarations of the structs that are read."""
+    arguments: int
+    """Of the tracepoint: 2 (skb, location), 3 (+ reason), 4 (+ rx_sk)."""
+    tracepoint_id: int
+    """BTF id of the tracepoint's typedef; 0 without BTF."""
+    reasons: ReasonNames
+
+    @classmethod
+    def read(cls, directory: Path = BTF_DIRECTORY) -> "KernelFacts":
+        """Read them from BTF, else from tracefs and installed headers. Raises PktdropError."""
+        try:
+            btf = Btf.load(directory / "vmlinux")
+            typedef = btf.find(f"btf_trace_{_TRACEPOINT}", Kind.TYPEDEF)
+            arguments = btf.tracepoint_parameters(_TRACEPOINT)
+            if typedef is None or arguments is None:
+                raise BtfError("it does not know the tracepoint kfree_skb")
+            return cls(btf, layout.declarations(btf), arguments, typedef, ReasonNames.from_btf(btf, directory))
+        except FileNotFoundError:
+            return cls._without_btf()
+        except (OSError, BtfError, layout.LayoutError) as error:
+            raise PktdropError(
+                f"The kernel's type information cannot be used: {error}.", "Report this with the output of 'uname -a'."
+            ) from None
+
+    @classmethod
+    def _without_btf(cls) -> "KernelFacts":
+        build = Path("/lib/modules") / os.uname().release / "build"
+        if not build.exists() and not Path("/sys/kernel/kheaders.tar.xz").exists():
+            raise PktdropError(
+                "This kernel has no BTF (/sys/kernel/btf/vmlinux), and its headers are not installed.",
+                "Install them: 'apt install linux-headers-$(uname -r)' or 'dnf install kernel-devel-$(uname -r)'.",
+            )
+        for path in _FORMATS:
+            if path.exists():
+                text = path.read_text(encoding="ascii", errors="replace")
+                arguments = 2 + (" reason;" in text) + (" rx_sk;" in text)
+                return cls(None, layout.FROM_HEADERS, arguments, 0, ReasonNames.from_format(text))
+        raise PktdropError(
+            "This kernel has no BTF, and the format of its tracepoint kfree_skb cannot be read.",
+            "Mount tracefs: 'mount -t tracefs tracefs /sys/kernel/tracing', or start pktdrop as root.",
+        )
+
+    @property
+    def may_be_backlog(self) -> str:
+        """A C expression over `reason`: can an skb freed for it have been on its way into a backlog?"""
+        values = [self.reasons.value(name) for name in _BACKLOG_REASONS]
+        if values[0] is None:
+            return "1"
+        return " || ".join(f"(reason) == {value}" for value in values if value is not None)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""C declarations of the kernel's structs, for the few members that pktdrop reads, exact to the byte.
+
+Each struct is padding plus those members, under flat names: `nd_net.net` becomes `nd_net_net`. The C compiler proves
+every offset by a static assertion.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pktdrop.kernel.btf import Btf, BtfError, Kind, Member
+
+READ_MEMBERS: Mapping[str, Sequence[str]] = {
+    "net": ("ns.inum", "loopback_dev"),
+    "net_device": ("ifindex", "name", "nd_net.net"),
+    "sock": ("__sk_common.skc_net.net",),
+    "sk_buff": ("dev", "len", "protocol", "skb_iif", "sk"),
+}
+"""What bpf/reads.h uses."""
+
+FROM_HEADERS = """\
+#include <linux/skbuff.h>
+#include <linux/netdevice.h>
+#include <net/net_namespace.h>
+#include <net/sock.h>
+#define ns_inum ns.inum
+#define nd_net_net nd_net.net
+#define sk_common_skc_net_net __sk_common.skc_net.net
+"""
+"""The same names over the installed headers of a kernel without BTF."""
+
+
+class LayoutError(ValueError):
+    """The kernel's types lack something that must be read."""
+
+
+def declarations(btf: Btf, wanted: Mapping[str, Sequence[str]] = READ_MEMBERS) -> str:
+    """Return the declarations of the wanted structs. Raises LayoutError where one lacks a member."""
+    text = ["#include <linux/types.h>", *(f"struct {name};" for name in wanted)]
+    for name, paths in wanted.items():
+        text += _struct(btf, name, paths)
+    return "\n".join(text) + "\n"
+
+
+def flat(path: str) -> str:
+    """Return the name of a member in the generated struct."""
+    return path.lstrip("_").replace(".", "_")
+
+
+def _struct(btf: Btf, name: str, paths: Sequence[str]) -> Iterator[str]:
+    struct_id = btf.find(name, Kind.STRUCT)
+    if struct_id is None:
+        raise LayoutError(f"this kernel's BTF has no struct {name}")
+    members = sorted((_find(btf, struct_id, name, path), path) for path in paths)
+    yield f"struct {name} {{"
+    end = 0
+    for member, path in members:
+        offset = member.offset // 8
+        if offset > end:
+            yield f"\tchar pad{end}[{offset - end}];"
+        declaration, size = _declaration(btf, member.type, flat(path))
+        yield f"\t{declaration};"
+        end = offset + size
+    yield "};"
+    for member, path in members:
+        yield (
+            f"_Static_assert(__builtin_offsetof(struct {name}, {flat(path)}) == {member.offset // 8}, "
+            f'"struct {name}: {path} is misplaced");'
+        )
+
+
+def _find(btf: Btf, struct_id: int, struct_name: str, path: str) -> Member:
+    offset = 0
+    member = Member(0, struct_id, 0)
+    for part in path.split("."):
+        found = btf.member(member.type, part)
+        if found is None:
+            raise LayoutError(f"this kernel's struct {struct_name} has no member {path}")
+        offset += found.offset
+        member = found._replace(offset=offset)
+    if member.bits or member.offset % 8:
+        raise LayoutError(f"{path} is a bit-field in this kernel's struct {struct_name}")
+    return member
+
+
+def _declaration(btf: Btf, type_id: int, name: str) -> tuple[str, int]:
+    """Return the C declaration of a member and its size in bytes."""
+    kind = btf.kind(type_id)
+    if kind == Kind.PTR:
+        target = btf.resolve(btf.target(type_id))
+        if target and btf.kind(target) == Kind.STRUCT:
+            return f"struct {btf.name(target)} *{name}", 8
+        return f"void *{name}", 8
+    if kind == Kind.INT:
+        size = btf.size(type_id)
+        return f"{'s' if btf.is_signed(type_id) else 'u'}{8 * size} {name}", size
+    if kind == Kind.ARRAY:
+        element, count = btf.array(type_id)
+        declaration, size = _declaration(btf, element, f"{name}[{count}]")
+        return declaration, size * count
+    raise BtfError(f"{name} is of a kind that is not read: {kind.name}")

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""From the numbers that the kernel counts by to the names that a reader knows."""
+
+from dataclasses import dataclass, field
+
+from pktdrop.kernel.reasons import ReasonNames
+from pktdrop.kernel.records import NO_CPU, RawKey
+from pktdrop.kernel.symbols import Symbols
+from pktdrop.layers import Layers, function_of
+from pktdrop.model import DropKey
+from pktdrop.namespaces import Namespaces
+
+_BACKLOG_SITE = "enqueue_to_backlog"
+_BACKLOG_REASON = "CPU_BACKLOG"
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Everything that gives names to a drop."""
+
+    reasons: ReasonNames
+    symbols: Symbols = field(default_factory=Symbols)
+    namespaces: Namespaces = field(default_factory=Namespaces)
+    layers: Layers = field(default_factory=Layers.load)
+
+    def key(self, raw: RawKey) -> DropKey:
+        """Name one key. The interface's name must have been taught to `namespaces`, if the drop came with it."""
+        subsystem, reason = self.reasons.name(raw.reason)
+        location = self.symbols.name(raw.location)
+        verdict = self.layers.verdict(subsystem, reason, location, raw.protocol)
+        # the record of an enqueue_to_backlog() call outlives the call: see target_cpu() in bpf/drops.c
+        in_backlog = reason == _BACKLOG_REASON or function_of(location) == _BACKLOG_SITE
+        return DropKey(
+            reason=reason,
+            subsystem=subsystem,
+            cpu=raw.cpu,
+            target_cpu=raw.target_cpu if in_backlog and raw.target_cpu != NO_CPU else None,
+            ifindex=raw.ifindex or None,
+            interface=self.namespaces.interface(raw.netns, raw.ifindex) if raw.ifindex else None,
+            netns=raw.netns or None,
+            netns_name=self.namespaces.name(raw.netns) if raw.netns else None,
+            protocol=raw.protocol,
+            location=location,
+            layer=verdict.layer,
+            noise=verdict.noise,
+        )

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Compiled programs in the kernel: their maps made, their references to them filled in."""
+
+import os
+import struct
+from contextlib import ExitStack
+
+from pktdrop.kernel import sysbpf
+from pktdrop.kernel.compiler import Compiled, MapDefinition
+
+_INSTRUCTION_SIZE = 8
+_IMMEDIATE_OFFSET = 4  # struct bpf_insn, member imm
+
+
+class Programs:
+    """The maps of one compilation, and the programs loaded and attached over them. Closing it removes all of it."""
+
+    def __init__(self, compiled: Compiled) -> None:
+        """Make the maps. Raises OSError where the kernel refuses one."""
+        self._compiled = compiled
+        self._open = ExitStack()
+        self._maps: dict[str, int] = {}
+        for name, definition in compiled.maps.items():
+            self._maps[name] = self._keep(
+                sysbpf.map_create(
+                    sysbpf.MapType(definition.type),
+                    definition.key_size,
+                    definition.value_size,
+                    definition.max_entries,
+                    name,
+                )
+            )
+
+    def close(self) -> None:
+        """Detach and unload everything."""
+        self._open.close()
+
+    def map(self, name: str) -> tuple[int, MapDefinition]:
+        """Return the file descriptor and the definition of a map."""
+        return self._maps[name], self._compiled.maps[name]
+
+    def typed(self, name: str, attach_type: sysbpf.AttachType, btf_id: int) -> int:
+        """Load a BTF-typed program and attach it to the tracepoint or function it is typed by; return the program."""
+        program = self._load(name, sysbpf.ProgramType.TRACING, attach_type, btf_id)
+        self._keep(sysbpf.raw_tracepoint_open(program))
+        return program
+
+    def raw_tracepoint(self, name: str, tracepoint: str) -> int:
+        """Load a program and attach it to a raw tracepoint; return the program."""
+        program = self._load(name, sysbpf.ProgramType.RAW_TRACEPOINT)
+        self._keep(sysbpf.raw_tracepoint_open(program, tracepoint))
+        return program
+
+    def kprobe(self, name: str, function: str) -> int:
+        """Load a program and attach it to the entry of a kernel function; return the program."""
+        program = self._load(name, sysbpf.ProgramType.KPROBE)
+        self._keep(sysbpf.kprobe_open(program, function))
+        return program
+
+    def _keep(self, descriptor: int) -> int:
+        self._open.callback(os.close, descriptor)
+        return descriptor
+
+    def _load(
+        self,
+        name: str,
+        program_type: sysbpf.ProgramType,
+        attach_type: sysbpf.AttachType = sysbpf.AttachType.NONE,
+        btf_id: int = 0,
+    ) -> int:
+        code = self._compiled.programs[name]
+        instructions = bytearray(code.instructions)
+        for index, map_name in code.maps.items():
+            struct.pack_into("=i", instructions, index * _INSTRUCTION_SIZE + _IMMEDIATE_OFFSET, self._maps[map_name])
+        return self._keep(sysbpf.program_load(program_type, bytes(instructions), name, attach_type, btf_id))

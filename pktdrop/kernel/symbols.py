@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""Names of kernel addresses, from /proc/kallsyms and /proc/modules."""
+
+import re
+from array import array
+from bisect import bisect_right
+from pathlib import Path
+from typing import NamedTuple
+
+# address, type (text, also weak), name and, behind a tab, the module
+_SYMBOL = re.compile(rb"^([0-9a-f]+) [tTwW] (\S+)(?:\t\[(\S+)\])?$", re.MULTILINE)
+
+
+class _Text(NamedTuple):
+    """Text symbols of the kernel or of one module, sorted by address, and where that text ends."""
+
+    addresses: "array[int]"
+    lines: "array[int]"
+    """Where in `kallsyms` the symbol's line starts: 100,000 names as objects of their own would take 10 MB."""
+    kallsyms: bytes
+    end: int
+    module: str
+
+    def name(self, address: int) -> str | None:
+        index = bisect_right(self.addresses, address) - 1
+        if index < 0 or address >= self.end:
+            return None
+        where = f"{self._symbol(self.lines[index])}+{address - self.addresses[index]:#x}"
+        return f"{where} [{self.module}]" if self.module else where
+
+    def _symbol(self, line: int) -> str:
+        end = self.kallsyms.find(b"\n", line)
+        return self.kallsyms[line : end if end >= 0 else None].split()[2].decode()
+
+
+class Symbols:
+    """Resolver of addresses to "symbol+offset"; reads the tables when the first address is asked for."""
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        """Take the directory that holds kallsyms and modules."""
+        self.hidden: str | None = None
+        """Why addresses cannot be named, in a sentence, once that is known."""
+        self._proc = proc
+        self._texts: list[_Text] = []
+        self._names: dict[int, str] = {}
+        self._modules: bytes | None = None
+
+    def name(self, address: int) -> str:
+        """Return "symbol+offset", with " [module]" behind it for a module; the address in hex if it has no name.
+
+        Each address is resolved once.
+        """
+        known = self._names.get(address)
+        if known is None:
+            known = self._names[address] = self._find(address) or self._find_anew(address) or f"{address:#x}"
+        return known
+
+    def _find(self, address: int) -> str | None:
+        return next((name for text in self._texts if (name := text.name(address))), None)
+
+    def _find_anew(self, address: int) -> str | None:
+        """Read the tables if they were not read yet, or if modules came or went since."""
+        try:
+            modules = (self._proc / "modules").read_bytes() if (self._proc / "modules").exists() else b""
+            if modules == self._modules:
+                return None
+            self._modules = modules
+            self._texts = _texts((self._proc / "kallsyms").read_bytes(), modules)
+        except OSError as unreadable:
+            self.hidden = f"{unreadable.filename} cannot be read: {unreadable.strerror}"
+            return None
+        if not self._texts:
+            self.hidden = "/proc/kallsyms hides all addresses (kernel.kptr_restrict, or no CAP_SYSLOG)"
+        return self._find(address)
+
+
+def _texts(kallsyms: bytes, modules: bytes) -> list[_Text]:
+    """Split the table (proc(5), kallsyms) by module; empty where all addresses are hidden, that is zero."""
+    ends = {b"": 0}
+    for line in modules.splitlines():
+        name, size, *_, base = line.split(b" (")[0].split()  # "(OE)" may follow: the module taints the kernel
+        ends[name] = int(base, 16) + int(size)
+    found = {module: (array("Q"), array("L")) for module in ends}
+    for symbol in _SYMBOL.finditer(kallsyms):
+        address, name, module = symbol.groups()
+        if module is None and name == b"_etext":
+            ends[b""] = int(address, 16)
+        elif (module or b"") in found:
+            addresses, lines = found[module or b""]
+            addresses.append(int(address, 16))
+            lines.append(symbol.start())
+    texts = []
+    for module, (addresses, lines) in found.items():
+        if not any(addresses):
+            continue
+        order = sorted(range(len(addresses)), key=addresses.__getitem__)
+        texts.append(
+            _Text(
+                array("Q", [addresses[index] for index in order]),
+                array("L", [lines[index] for index in order]),
+                kallsyms,
+                ends[module] or max(addresses) + 1,
+                module.decode(),
+            )
+        )
+    return texts

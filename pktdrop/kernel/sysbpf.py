@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: MIT
+"""The bpf(2) and perf_event_open(2) system calls, as far as pktdrop uses them.
+
+Every attribute block is laid out as in include/uapi/linux/bpf.h and include/uapi/linux/perf_event.h; the constants
+are theirs. Calls raise OSError with the kernel's errno. File descriptors are plain integers, closed by the caller;
+maps, programs and attachments live in the kernel exactly as long as theirs: nothing is pinned, so nothing outlives
+the process, however it ends.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+# System call numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
+_SYSCALLS = {"x86_64": (321, 298), "aarch64": (280, 241)}
+
+_PERF_EVENT_IOC_ENABLE = 0x2400  # include/uapi/linux/perf_event.h: _IO('$', 0)
+_PERF_EVENT_IOC_SET_BPF = 0x40042408  # _IOW('$', 8, __u32)
+_PERF_FLAG_FD_CLOEXEC = 8
+_LOG_SIZE = 256 * 1024
+_BATCH = 4096
+
+
+class _Command(IntEnum):
+    """Enum bpf_cmd."""
+
+    MAP_CREATE = 0
+    MAP_LOOKUP_ELEM = 1
+    MAP_GET_NEXT_KEY = 4
+    PROG_LOAD = 5
+    OBJ_GET_INFO_BY_FD = 15
+    RAW_TRACEPOINT_OPEN = 17
+    MAP_LOOKUP_BATCH = 24
+
+
+class MapType(IntEnum):
+    """Enum bpf_map_type."""
+
+    HASH = 1
+    ARRAY = 2
+    PERCPU_ARRAY = 6
+
+
+class ProgramType(IntEnum):
+    """Enum bpf_prog_type."""
+
+    KPROBE = 2
+    RAW_TRACEPOINT = 17
+    TRACING = 26
+
+
+class AttachType(IntEnum):
+    """Enum bpf_attach_type."""
+
+    NONE = 0
+    TRACE_RAW_TP = 23
+    TRACE_FENTRY = 24
+
+
+class ProgramStatistics(NamedTuple):
+    """From struct bpf_prog_info: the run time in ns is counted only while kernel.bpf_stats_enabled is set."""
+
+    run_time_ns: int
+    run_count: int
+    recursion_misses: int
+
+
+class LoadError(OSError):
+    """A program the kernel refused, with the end of the verifier's log."""
+
+    def __init__(self, number: int, log: str) -> None:
+        """Keep the errno and the last line of the log that says something."""
+        super().__init__(number, os.strerror(number))
+        lines = [line for line in log.splitlines() if line and not line.startswith("processed ")]
+        self.reason = lines[-1] if lines else os.strerror(number)
+
+
+def _syscall(which: int, *arguments: object) -> int:
+    numbers = _SYSCALLS.get(platform.machine())
+    if numbers is None:
+        raise OSError(errno.ENOSYS, f"system call numbers of {platform.machine()} are not known to pktdrop")
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = int(libc.syscall(ctypes.c_long(numbers[which]), *arguments))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def _bpf(command: _Command, attributes: ctypes.Array[ctypes.c_char]) -> int:
+    return _syscall(0, ctypes.c_int(command), ctypes.byref(attributes), ctypes.c_uint(len(attributes)))
+
+
+def _block(layout: str, *values: int | bytes, size: int = 0) -> ctypes.Array[ctypes.c_char]:
+    data = struct.pack("=" + layout, *values)
+    return ctypes.create_string_buffer(data, max(len(data), size))
+
+
+def _name(name: str) -> bytes:
+    return name.encode()[:15]  # BPF_OBJ_NAME_LEN - 1
+
+
+def map_create(map_type: MapType, key_size: int, value_size: int, max_entries: int, name: str) -> int:
+    """Make a map and return its file descriptor. Sizes are in bytes."""
+    return _bpf(
+        _Command.MAP_CREATE,
+        _block("IIIIIII16s", map_type, key_size, value_size, max_entries, 0, 0, 0, _name(name)),
+    )
+
+
+def program_load(
+    program_type: ProgramType,
+    instructions: bytes,
+    name: str,
+    attach_type: AttachType = AttachType.NONE,
+    attach_btf_id: int = 0,
+) -> int:
+    """Load a program under the licence "Dual MIT/GPL" and return its file descriptor.
+
+    Raises LoadError, with the verifier's last words, where the kernel refuses it.
+    """
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"Dual MIT/GPL")
+
+    def attempt(log: ctypes.Array[ctypes.c_char] | None) -> int:
+        # union bpf_attr, BPF_PROG_LOAD: prog_type, insn_cnt, insns, license, log_level, log_size, log_buf,
+        # kern_version, prog_flags, prog_name, prog_ifindex, expected_attach_type, prog_btf_fd,
+        # func_info_rec_size, func_info, func_info_cnt, line_info_rec_size, line_info, line_info_cnt, attach_btf_id
+        block = _block(
+            "IIQQIIQII16sIIIIQIIQII",
+            *(program_type, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(licence)),
+            *((1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)),
+            *(0, 0, _name(name), 0, attach_type, 0, 0, 0, 0, 0, 0, 0, attach_btf_id),
+            size=144,
+        )
+        return _bpf(_Command.PROG_LOAD, block)
+
+    try:
+        return attempt(None)
+    except OSError as refused:
+        number = refused.errno or errno.EINVAL
+    # only a refused load pays for the log
+    log = ctypes.create_string_buffer(_LOG_SIZE)
+    try:
+        return attempt(log)
+    except OSError:
+        raise LoadError(number, log.value.decode(errors="replace")) from None
+
+
+def raw_tracepoint_open(program: int, name: str | None = None) -> int:
+    """Attach a raw tracepoint program to a tracepoint by name, or a BTF-typed program to what it was loaded for."""
+    target = ctypes.create_string_buffer(name.encode()) if name else None
+    return _bpf(
+        _Command.RAW_TRACEPOINT_OPEN,
+        _block("QII", ctypes.addressof(target) if target is not None else 0, program, 0),
+    )
+
+
+def kprobe_open(program: int, function: str) -> int:
+    """Attach a kprobe program to the entry of a kernel function.
+
+    Uses the kprobe PMU, not tracefs, so that the probe goes with the process. Raises FileNotFoundError where the
+    kernel has no kprobes.
+    """
+    with open("/sys/bus/event_source/devices/kprobe/type", encoding="ascii") as source:
+        pmu = int(source.read())
+    target = ctypes.create_string_buffer(function.encode())
+    # struct perf_event_attr: type, size, config, sample_period, sample_type, read_format, flags, wakeup_events,
+    # bp_type, config1 (kprobe_func), config2 (probe_offset)
+    size = 112  # PERF_ATTR_SIZE_VER5
+    attributes = _block("IIQQQQQIIQQ", pmu, size, 0, 1, 0, 0, 0, 1, 0, ctypes.addressof(target), 0, size=size)
+    event = _syscall(
+        1,
+        ctypes.byref(attributes),
+        ctypes.c_int(-1),
+        ctypes.c_int(0),
+        ctypes.c_int(-1),
+        ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC),
+    )
+    try:
+        fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program)
+        fcntl.ioctl(event, _PERF_EVENT_IOC_ENABLE, 0)
+    except OSError:
+        os.close(event)
+        raise
+    return event
+
+
+def program_statistics(program: int) -> ProgramStatistics:
+    """Read run time, run count and the runs that were skipped because the program was already running on that CPU.
+
+    Fields the kernel does not have (recursion_misses: before 5.12) read as 0.
+    """
+    info = ctypes.create_string_buffer(232)
+    attributes = _block("IIQ", program, len(info), ctypes.addressof(info))
+    _bpf(_Command.OBJ_GET_INFO_BY_FD, attributes)
+    # struct bpf_prog_info: run_time_ns at 192, run_cnt at 200, recursion_misses at 208
+    return ProgramStatistics(*struct.unpack_from("=QQQ", info, 192))
+
+
+def map_lookup(map_fd: int, key: bytes, value_size: int) -> bytes:
+    """Return the value of one key; value_size is per CPU rounded up to 8 and times the CPUs for per-CPU maps."""
+    buffer = ctypes.create_string_buffer(key, len(key))
+    value = ctypes.create_string_buffer(value_size)
+    _bpf(
+        _Command.MAP_LOOKUP_ELEM,
+        _block("IIQQQ", map_fd, 0, ctypes.addressof(buffer), ctypes.addressof(value), 0),
+    )
+    return value.raw
+
+
+def map_items(map_fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield blocks of (keys, values), each the concatenation of equally many, until the whole hash map is read.
+
+    Batched look-ups (BPF_MAP_LOOKUP_BATCH) walk the map bucket by bucket: with entries never deleted, each one that
+    was there at the start comes exactly once. Kernels without it (before 5.6) are read key by key.
+    """
+    try:
+        yield from _batches(map_fd, key_size, value_size)
+    except OSError as refused:
+        if refused.errno != errno.EINVAL:
+            raise
+        yield from _one_by_one(map_fd, key_size, value_size)
+
+
+def _batches(map_fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+    keys = ctypes.create_string_buffer(key_size * _BATCH)
+    values = ctypes.create_string_buffer(value_size * _BATCH)
+    position = ctypes.create_string_buffer(max(key_size, 8))
+    first, done = True, False
+    while not done:
+        # union bpf_attr, BPF_MAP_*_BATCH: in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags
+        here = ctypes.addressof(position)
+        attributes = _block(
+            "QQQQIIQQ",
+            0 if first else here,
+            here,
+            ctypes.addressof(keys),
+            ctypes.addressof(values),
+            _BATCH,
+            map_fd,
+            0,
+            0,
+        )
+        try:
+            _bpf(_Command.MAP_LOOKUP_BATCH, attributes)
+        except OSError as end:
+            if end.errno != errno.ENOENT:
+                raise
+            done = True
+        first = False
+        (count,) = struct.unpack_from("=I", attributes, 32)
+        if count:
+            yield ctypes.string_at(keys, count * key_size), ctypes.string_at(values, count * value_size)
+
+
+def _one_by_one(map_fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+    key = ctypes.create_string_buffer(key_size)
+    first = True
+    while True:
+        here = ctypes.addressof(key)
+        try:
+            _bpf(_Command.MAP_GET_NEXT_KEY, _block("IIQQQ", map_fd, 0, 0 if first else here, here, 0))
+        except OSError as end:
+            if end.errno != errno.ENOENT:
+                raise
+            return
+        first = False
+        yield key.raw, map_lookup(map_fd, key.raw, value_size)
+
+
+def possible_cpus(text: str | None = None) -> int:
+    """Return how many CPUs a per-CPU map has values for: those in a list such as "0-3,8-11".
+
+    The list is /sys/devices/system/cpu/possible (Documentation/admin-guide/cputopology.rst).
+    """
+    if text is None:
+        with open("/sys/devices/system/cpu/possible", encoding="ascii") as source:
+            text = source.read()
+    count = 0
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        count += int(last or first) - int(first) + 1
+    return count

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""The running probes, read as Snapshots."""
+
+import struct
+import time
+from collections.abc import Collection, Mapping
+from itertools import starmap
+
+from pktdrop.kernel import host, probes, sysbpf
+from pktdrop.kernel.compiler import Compiler
+from pktdrop.kernel.facts import KernelFacts
+from pktdrop.kernel.naming import Naming
+from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, RawKey, RawValue
+from pktdrop.model import Count, DropKey, Lost, Snapshot
+
+MAP_ENTRIES = 65536
+"""How many different drop keys are counted; each takes some 150 bytes of kernel memory, taken at the start."""
+
+
+class Tracer:
+    """Counts drops from the moment it is made until it is closed."""
+
+    def __init__(
+        self, wanted: Collection[str] = (), map_entries: int = MAP_ENTRIES, facts: KernelFacts | None = None
+    ) -> None:
+        """Attach the probes, by the rungs in `wanted` where it names some. Raises PktdropError."""
+        host.require_bpf_rights()
+        host.raise_memlock()
+        with Compiler() as compiler:  # imports bcc while the facts are read
+            facts = facts or KernelFacts.read()
+            self._probes = probes.attach(facts, map_entries, wanted, compiler)
+        self._naming = Naming(facts.reasons)
+        self._keys: dict[bytes, DropKey] = {}
+
+    def __enter__(self) -> "Tracer":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Detach the probes."""
+        self._probes.programs.close()
+
+    @property
+    def rungs(self) -> dict[str, str]:
+        """By which rung each probe is attached: {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}."""
+        return {"kfree_skb": self._probes.kfree_skb, "enqueue_to_backlog": self._probes.enqueue_to_backlog}
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What this run cannot know, and why: a sentence each. More may turn up while it runs."""
+        refused = self._probes.refused
+        found = []
+        if self._probes.kfree_skb == "raw" and "tp_btf" in refused:
+            found.append(f"kfree_skb is traced at twice the cost (tp_btf: {refused['tp_btf']}).")
+        if self._probes.enqueue_to_backlog == "none":
+            why = "; ".join(f"{rung}: {refused[rung]}" for rung in probes.BACKLOG if rung in refused)
+            found.append(f"drops of the CPU backlog carry no target CPU ({why or 'not probed'}).")
+        if self._naming.reasons.source == "none":
+            found.append("this kernel gives no drop reasons: all are NOT_SPECIFIED, the call site tells.")
+        if self._naming.symbols.hidden:
+            found.append(f"call sites are addresses: {self._naming.symbols.hidden}.")
+        return tuple(found)
+
+    def snapshot(self) -> Snapshot:
+        """Read all counts. Names are looked up for keys not seen before."""
+        self._naming.namespaces.forget()
+        rows = self._read()
+        drops: dict[DropKey, Count] = {}
+        for raw, value in rows.items():
+            key = self._keys.get(raw)
+            if key is None:
+                key = self._keys[raw] = self._naming.key(RawKey._make(DROP_KEY.unpack(raw)))
+            count = Count(value.packets, value.octets)
+            known = drops.get(key)
+            # two raw keys get one name where their difference proves meaningless
+            drops[key] = Count(known.packets + count.packets, known.bytes + count.bytes) if known else count
+        return Snapshot(time=time.time(), monotonic=time.monotonic(), drops=drops, lost=self._lost())
+
+    def _read(self) -> dict[bytes, RawValue]:
+        descriptor, definition = self._probes.programs.map("drops")
+        rows: dict[bytes, RawValue] = {}
+        for keys, values in sysbpf.map_items(descriptor, definition.key_size, definition.value_size):
+            raw_keys = (raw for (raw,) in struct.iter_unpack(f"={definition.key_size}s", keys))
+            rows.update(zip(raw_keys, starmap(RawValue, DROP_VALUE.iter_unpack(values)), strict=True))
+        self._learn_interfaces(rows)
+        return rows
+
+    def _learn_interfaces(self, rows: Mapping[bytes, RawValue]) -> None:
+        for raw, value in rows.items():
+            if raw not in self._keys and value.interface[0]:
+                key = RawKey._make(DROP_KEY.unpack(raw))
+                name = value.interface.split(b"\0", 1)[0].decode(errors="backslashreplace")
+                self._naming.namespaces.learn_interface(key.netns, key.ifindex, name)
+
+    def _lost(self) -> Lost:
+        descriptor, definition = self._probes.programs.map("map_full")
+        per_cpu = sysbpf.map_lookup(descriptor, bytes(4), definition.value_size * sysbpf.possible_cpus())
+        missed = sum(sysbpf.program_statistics(program).recursion_misses for program in self._probes.descriptors[:1])
+        return Lost(map_full=sum(count for (count,) in struct.iter_unpack("=Q", per_cpu)), missed=missed)

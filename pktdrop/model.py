@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""What is measured: Snapshots of cumulative counts, and the Intervals between them. No I/O, no formatting."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class DropKey(NamedTuple):
+    """What a drop is counted by. None means that this run cannot know."""
+
+    reason: str
+    """Name from the running kernel, "NO_SOCKET"; a number it has no name for as text, "137"."""
+    subsystem: str
+    """Part of the kernel whose reasons these are: "core", "mac80211_unusable", "openvswitch", "qdisc"..."""
+    cpu: int
+    """CPU that freed the skb."""
+    target_cpu: int | None
+    """CPU whose backlog had no room for the skb; only drops of enqueue_to_backlog() have one."""
+    ifindex: int | None
+    interface: str | None
+    netns: int | None
+    """Inode of the network namespace."""
+    netns_name: str | None
+    protocol: int
+    """Ethertype; 0: the skb had none."""
+    location: str
+    """Return address inside the function that freed the skb: "__udp4_lib_rcv+0x4bc", or an address in hex."""
+    layer: str
+    """Where on its way the packet was lost, one of `layers.LAYERS`."""
+    noise: str | None
+    """Why this free is no loss; None for a loss."""
+
+
+class Count(NamedTuple):
+    """How much: skbs, and the sum of their lengths."""
+
+    packets: int
+    bytes: int
+
+
+class Lost(NamedTuple):
+    """Drops that are missing from the counts, in packets."""
+
+    map_full: int
+    """The map of drops had no room for one more key."""
+    missed: int
+    """The kernel skipped the program, as it was already running on that CPU (bpf_prog_info.recursion_misses)."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything read at one moment; all counts are cumulative."""
+
+    time: float
+    """Wall clock, seconds since the epoch."""
+    monotonic: float
+    """CLOCK_MONOTONIC, seconds."""
+    drops: Mapping[DropKey, Count]
+    lost: Lost
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What happened between two Snapshots."""
+
+    start: float
+    end: float
+    seconds: float
+    """Length by the monotonic clock, so that a step of the wall clock changes no rate."""
+    drops: Mapping[DropKey, Count]
+    lost: Lost
+
+
+class Amounts(NamedTuple):
+    """Packets lost, and packets freed without loss."""
+
+    loss: int
+    noise: int
+
+    @classmethod
+    def of(cls, drops: Mapping[DropKey, Count]) -> "Amounts":
+        """Sum up drops."""
+        noise = sum(count.packets for key, count in drops.items() if key.noise is not None)
+        return cls(sum(count.packets for count in drops.values()) - noise, noise)
+
+    def plus(self, other: "Amounts") -> "Amounts":
+        """Return the sum of both."""
+        return Amounts(self.loss + other.loss, self.noise + other.noise)
+
+
+def counted_since(before: int, after: int, width: int = 64) -> int:
+    """Return by how much a cumulative counter of `width` bits rose.
+
+    A narrow counter that is smaller than before has wrapped (softnet_stat columns are 32 bits wide). A 64-bit counter
+    does not wrap in a lifetime: when it is smaller it was reset, and what it shows now was counted since.
+    """
+    if after >= before:
+        return after - before
+    return after if width >= 64 else (after - before) % (1 << width)
+
+
+def interval(before: Snapshot, after: Snapshot) -> Interval:
+    """Subtract two Snapshots. Keys that did not move are left out; keys that vanished counted nothing since."""
+    drops = {}
+    for key, now in after.drops.items():
+        was = before.drops.get(key)
+        if was is None:
+            drops[key] = now
+        elif now != was:
+            drops[key] = Count(counted_since(was.packets, now.packets), counted_since(was.bytes, now.bytes))
+    return Interval(
+        start=before.time,
+        end=after.time,
+        seconds=after.monotonic - before.monotonic,
+        drops=drops,
+        lost=Lost(*(counted_since(was, now) for was, now in zip(before.lost, after.lost, strict=True))),
+    )

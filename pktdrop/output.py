@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Standard output, with its ways of ending."""
+
+import errno
+import os
+import shutil
+import sys
+from typing import TextIO
+
+from pktdrop.errors import PktdropError
+
+_CLEAR_LINE = "\r\x1b[K"
+
+
+class OutputClosed(Exception):
+    """Nobody reads any more: the pipe or the terminal is gone."""
+
+
+class Output:
+    """Where results go, and on a terminal one status line that the next result replaces."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Take standard output by default. Raises PktdropError where it is closed."""
+        stream = stream or sys.stdout
+        if stream is None:
+            raise PktdropError("Standard output is closed.", "Start pktdrop with one, or with '> /dev/null'.")
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")  # a name that this locale cannot write is escaped
+        self._stream = stream
+        self._status_shown = False
+        self.descriptor = stream.fileno()
+        self.is_terminal = stream.isatty()
+        self._has_status = self.is_terminal and os.environ.get("TERM", "dumb") != "dumb"
+
+    @property
+    def width(self) -> int:
+        """Columns there are; 80 where it is no terminal and COLUMNS does not say."""
+        return shutil.get_terminal_size().columns
+
+    def write(self, text: str) -> None:
+        """Write a result at once. Raises OutputClosed, or PktdropError where it cannot be written."""
+        clear, self._status_shown = _CLEAR_LINE if self._status_shown else "", False
+        self._put(clear + text)
+
+    def status(self, text: str) -> None:
+        """Show a line that the next write or status replaces; nothing where that is not possible."""
+        if self._has_status:
+            self._status_shown = True
+            self._put(_CLEAR_LINE + text)
+
+    def _put(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError as failed:
+            # what is still buffered must not fail again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.descriptor)
+            if failed.errno in (errno.EPIPE, errno.EIO):
+                raise OutputClosed from None
+            raise PktdropError(
+                f"Standard output cannot be written: {failed.strerror}.", "Make room, or write somewhere else."
+            ) from None

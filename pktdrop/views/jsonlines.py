@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Drops as JSON, one object per line, for programs. Keys and their meaning: README, "JSON"."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pktdrop.filters import Selection
+from pktdrop.model import Count, DropKey, Interval
+from pktdrop.protocols import Protocols
+
+
+class JsonView:
+    """Renders the start, intervals and the summary as lines. None is null: this run cannot know."""
+
+    def __init__(self, protocols: Protocols) -> None:
+        """Take the names of ethertypes."""
+        self._protocols = protocols
+
+    def start(self, time: float, version: str, kernel: str, probes: Mapping[str, str], limits: Sequence[str]) -> str:
+        """Return the first line: what runs where, and what it cannot know."""
+        return _line(type="start", time=time, version=version, kernel=kernel, probes=dict(probes), limits=list(limits))
+
+    def interval(self, interval: Interval, selection: Selection, kind: str = "interval") -> str:
+        """Return the line of one interval, or with kind "summary" that of the whole run."""
+        return _line(
+            type=kind,
+            start=interval.start,
+            end=interval.end,
+            drops=[
+                self._drop(key, count)
+                for key, count in sorted(selection.drops.items(), key=lambda item: -item[1].packets)
+            ],
+            ledger=[],
+            lost=interval.lost._asdict(),
+            filtered=selection.filtered,
+        )
+
+    def _drop(self, key: DropKey, count: Count) -> dict[str, Any]:
+        return {
+            "reason": key.reason,
+            "subsystem": key.subsystem,
+            "count": count.packets,
+            "bytes": count.bytes,
+            "cpu": key.cpu,
+            "target_cpu": key.target_cpu,
+            "interface": key.interface,
+            "ifindex": key.ifindex,
+            "netns": key.netns,
+            "netns_name": key.netns_name,
+            "protocol": self._protocols.name(key.protocol),
+            "location": key.location,
+            "layer": key.layer,
+        }
+
+
+def _line(**fields: Any) -> str:
+    return json.dumps(fields, separators=(",", ":")) + "\n"

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Drops as tables, for people."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from pktdrop.filters import Selection
+from pktdrop.model import Amounts, Count, DropKey, Interval, Lost
+from pktdrop.protocols import Protocols
+from pktdrop.views.text import Column, number, share, table
+
+NOISE_MARK = "*"
+
+_ROW_COLUMNS = (
+    Column("packets", "right"),
+    Column("/s", "right"),
+    Column("reason", least=14),
+    Column("CPU"),
+    Column("iface", least=6),
+    Column("netns", least=6),
+    Column("proto"),
+    Column("where", least=14, keep_end=True),
+)
+_REASON_COLUMNS = (
+    Column("packets", "right"),
+    Column("share", "right"),
+    Column("layer"),
+    Column("reason", least=14),
+    Column("where most", least=16, keep_end=True),
+)
+_CPU_COLUMNS = (Column("packets", "right"), Column("share", "right"), Column("CPU"))
+_NOISE_COLUMNS = (
+    Column("packets", "right"),
+    Column("reason", least=14),
+    Column("why it is no loss", least=20),
+    Column("where", least=14, keep_end=True),
+)
+
+_Drops = Mapping[DropKey, Count]
+
+
+class TableView:
+    """Renders intervals and the summary as text."""
+
+    def __init__(self, protocols: Protocols, limit: int) -> None:
+        """Take how many rows a table may have before the rest is one line."""
+        self._protocols = protocols
+        self._limit = limit
+
+    def interval(self, interval: Interval, selection: Selection, width: int) -> str:
+        """Return the block of one interval; nothing for one without drops."""
+        if not selection.drops:
+            return ""
+        ranked = sorted(selection.drops.items(), key=lambda item: (item[0].noise is not None, -item[1].packets))
+        rows = [(self._cells(key, count, interval.seconds), count.packets) for key, count in ranked]
+        title = f"{_clock(interval.end)}  {_amounts(Amounts.of(selection.drops))} in {interval.seconds:.1f} s"
+        return f"{title}\n{self._table(_ROW_COLUMNS, rows, width)}\n\n"
+
+    def _cells(self, key: DropKey, count: Count, seconds: float) -> tuple[str, ...]:
+        return (
+            number(count.packets),
+            number(count.packets / seconds) if seconds else "-",
+            reason(key),
+            cpu(key),
+            key.interface or (f"if{key.ifindex}" if key.ifindex else "-"),
+            key.netns_name or (str(key.netns) if key.netns else "-"),
+            self._protocols.name(key.protocol) if key.protocol else "-",
+            key.location,
+        )
+
+    def status(self, elapsed: float, so_far: Amounts, quiet: float, width: int) -> str:
+        """Return the line that a terminal shows while nothing is dropped, for how many seconds now."""
+        text = f"{_duration(elapsed)} elapsed, {_amounts(so_far)}"
+        return (text + (f", no drops for {quiet:.0f} s" if so_far.loss else ""))[: width - 1]
+
+    def summary(self, whole: Interval, selection: Selection, width: int) -> str:
+        """Return the totals of the whole run."""
+        loss = {key: count for key, count in selection.drops.items() if key.noise is None}
+        noise = {key: count for key, count in selection.drops.items() if key.noise is not None}
+        amounts = _amounts(Amounts.of(selection.drops))
+        parts = [
+            f"{_clock(whole.start)} to {_clock(whole.end)}, {whole.seconds:.1f} s: {amounts}"
+            + (f" ({number(sum(count.bytes for count in loss.values()))} bytes)." if loss else "."),
+        ]
+        if loss:
+            parts.append(self._shares(_REASON_COLUMNS, _by_reason(loss), width))
+            parts.append(self._shares(_CPU_COLUMNS, _grouped(loss, lambda key: (cpu(key),)), width))
+        if noise:
+            groups = _grouped(noise, lambda key: (reason(key), key.noise or "", key.location))
+            rows = [((number(packets), *name), packets) for name, packets in groups.items()]
+            parts.append(self._table(_NOISE_COLUMNS, rows, width))
+        parts.append("\n".join(_accounts(whole.lost, selection.filtered)))
+        return "\n\n".join(parts) + "\n"
+
+    def _shares(self, columns: Sequence[Column], groups: Mapping[tuple[str, ...], int], width: int) -> str:
+        total = sum(groups.values())
+        return self._table(
+            columns,
+            [((number(packets), share(packets, total), *name), packets) for name, packets in groups.items()],
+            width,
+        )
+
+    def _table(self, columns: Sequence[Column], rows: Sequence[tuple[tuple[str, ...], int]], width: int) -> str:
+        text = table(columns, [cells for cells, _ in rows[: self._limit]], width)
+        more = [packets for _, packets in rows[self._limit :]]
+        if more:
+            text += f"\nand {number(len(more))} more row{'s' * (len(more) > 1)}: {_packets(sum(more))}"
+        return text
+
+
+def reason(key: DropKey) -> str:
+    """Return the reason, with its subsystem unless that is core, and the mark of noise."""
+    name = key.reason if key.subsystem == "core" else f"{key.subsystem}/{key.reason}"
+    if key.subsystem == "core" and key.reason.isdigit():
+        name = f"core/{key.reason}"
+    return name + NOISE_MARK * (key.noise is not None)
+
+
+def cpu(key: DropKey) -> str:
+    """Return the CPU that dropped, "0>3" where the backlog of CPU 3 was full."""
+    return str(key.cpu) if key.target_cpu is None else f"{key.cpu}>{key.target_cpu}"
+
+
+def _grouped(drops: _Drops, name: Callable[[DropKey], tuple[str, ...]]) -> dict[tuple[str, ...], int]:
+    """Sum packets by name, the most first."""
+    groups: dict[tuple[str, ...], int] = {}
+    for key, count in drops.items():
+        groups[name(key)] = groups.get(name(key), 0) + count.packets
+    return dict(sorted(groups.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _by_reason(drops: _Drops) -> dict[tuple[str, ...], int]:
+    """Sum packets by layer and reason; name the call site with the most, and how many others there are."""
+    sites: dict[tuple[str, ...], list[str]] = {}
+    for layer, name, location in _grouped(drops, lambda key: (key.layer, reason(key), key.location)):
+        sites.setdefault((layer, name), []).append(location)
+    groups = _grouped(drops, lambda key: (key.layer, reason(key)))
+    return {
+        (*name, sites[name][0] + (f", {len(sites[name]) - 1} more" if len(sites[name]) > 1 else "")): packets
+        for name, packets in groups.items()
+    }
+
+
+def _packets(count: int) -> str:
+    return f"{number(count)} packet{'s' * (count != 1)}"
+
+
+def _amounts(amounts: Amounts) -> str:
+    text = f"{_packets(amounts.loss)} dropped" if amounts.loss else "nothing dropped"
+    return text + (f", {number(amounts.noise)} noise ({NOISE_MARK})" if amounts.noise else "")
+
+
+def _accounts(lost: Lost, filtered: int) -> list[str]:
+    uncounted = (
+        f"Drops not counted: {number(lost.map_full + lost.missed)}"
+        f" (map full: {number(lost.map_full)}, missed: {number(lost.missed)})."
+    )
+    return [uncounted] + ([f"filtered: {_packets(filtered)} counted, not shown."] if filtered else [])
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(moment))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Text for a terminal: safe, aligned, and as wide as there is room."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tabulate import tabulate
+
+GAP = 2
+CUT = ".."
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table. One that may shrink gives up width, down to `least`, where the table is too wide."""
+
+    title: str
+    align: Literal["left", "right"] = "left"
+    least: int | None = None
+    keep_end: bool = False
+    """Cut in the middle, so that the last characters stay (the offset of a call site)."""
+    wrap: bool = False
+    """Go on in the next line rather than cut."""
+
+    def fit(self, text: str, width: int) -> str:
+        """Make a cell fit."""
+        if self.wrap:
+            return "\n".join(textwrap.wrap(text, width))
+        return cut(text, width, self.keep_end)
+
+
+def safe(text: str) -> str:
+    """Escape what would move the cursor or hide text: names of interfaces and processes come from anybody."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def number(value: float) -> str:
+    """Write a count with separators, and a rate below ten with one digit behind the point."""
+    if isinstance(value, int) or value >= 10:
+        return f"{round(value):,}"
+    return f"{value:.1f}"
+
+
+def share(part: int, whole: int) -> str:
+    """Write a share in percent; never "0 %" for something, never "100 %" for less than all."""
+    if not whole:
+        return "-"
+    percent = 100 * part / whole
+    if 0 < percent < 1:
+        return "<1 %"
+    if 99 < percent < 100:
+        return ">99 %"
+    return f"{percent:.0f} %"
+
+
+def cut(text: str, width: int, keep_end: bool = False) -> str:
+    """Shorten a text to `width` characters, with ".." where something is missing."""
+    if len(text) <= width:
+        return text
+    if not keep_end:
+        return text[: width - len(CUT)] + CUT
+    start, plus, end = text.partition("+")
+    tail = plus + end
+    room = width - len(tail) - len(CUT)
+    return text[: width - len(CUT)] + CUT if room < 4 else start[:room] + CUT + tail
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> str:
+    """Lay out rows under their titles in at most `width` columns, if the columns that may shrink allow it."""
+    cells = [[safe(cell) for cell in row] for row in rows]
+    widths = _widths(columns, cells, width)
+    fitted = [
+        [column.fit(cell, room) for cell, room, column in zip(row, widths, columns, strict=True)] for row in cells
+    ]
+    text = tabulate(
+        fitted,
+        headers=[column.title for column in columns],
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=[column.align for column in columns],
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    widths = [max([len(column.title), *(len(row[index]) for row in rows)]) for index, column in enumerate(columns)]
+    floors = [
+        room if column.least is None else min(room, max(column.least, len(column.title)))
+        for column, room in zip(columns, widths, strict=True)
+    ]
+    excess = sum(widths) + GAP * (len(columns) - 1) - width
+    while excess > 0:
+        spare, index = max((widths[index] - floors[index], index) for index in range(len(widths)))
+        if spare == 0:
+            break
+        widths[index] -= 1
+        excess -= 1
+    return widths

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: MIT
+"""The rules that place each freed packet in one layer and tell losses from harmless frees."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pktdrop.layers import LAYERS, NOISE_WIDTH, UNKNOWN, Layers, Rule, Verdict, function_of, parse
+
+IPV4, NONE = 0x0800, 0
+
+# enum skb_drop_reason in the BTF of a 6.18.44 kernel, without the entries that are no reason.
+CORE_6_18 = """
+    NOT_SPECIFIED NO_SOCKET SOCKET_CLOSE SOCKET_FILTER SOCKET_RCVBUFF UNIX_DISCONNECT UNIX_SKIP_OOB
+    PKT_TOO_SMALL TCP_CSUM UDP_CSUM NETFILTER_DROP OTHERHOST IP_CSUM IP_INHDR IP_RPFILTER
+    UNICAST_IN_L2_MULTICAST XFRM_POLICY IP_NOPROTO PROTO_MEM TCP_AUTH_HDR TCP_MD5NOTFOUND TCP_MD5UNEXPECTED
+    TCP_MD5FAILURE TCP_AONOTFOUND TCP_AOUNEXPECTED TCP_AOKEYNOTFOUND TCP_AOFAILURE SOCKET_BACKLOG TCP_FLAGS
+    TCP_ABORT_ON_DATA TCP_ZEROWINDOW TCP_OLD_DATA TCP_OVERWINDOW TCP_OFOMERGE TCP_RFC7323_PAWS
+    TCP_RFC7323_PAWS_ACK TCP_RFC7323_TW_PAWS TCP_RFC7323_TSECR TCP_LISTEN_OVERFLOW TCP_OLD_SEQUENCE
+    TCP_INVALID_SEQUENCE TCP_INVALID_END_SEQUENCE TCP_INVALID_ACK_SEQUENCE TCP_RESET TCP_INVALID_SYN TCP_CLOSE
+    TCP_FASTOPEN TCP_OLD_ACK TCP_TOO_OLD_ACK TCP_ACK_UNSENT_DATA TCP_OFO_QUEUE_PRUNE TCP_OFO_DROP
+    IP_OUTNOROUTES BPF_CGROUP_EGRESS IPV6DISABLED NEIGH_CREATEFAIL NEIGH_FAILED NEIGH_QUEUEFULL NEIGH_DEAD
+    NEIGH_HH_FILLFAIL TC_EGRESS SECURITY_HOOK QDISC_DROP QDISC_OVERLIMIT QDISC_CONGESTED CAKE_FLOOD
+    FQ_BAND_LIMIT FQ_HORIZON_LIMIT FQ_FLOW_LIMIT CPU_BACKLOG XDP TC_INGRESS UNHANDLED_PROTO SKB_CSUM
+    SKB_GSO_SEG SKB_UCOPY_FAULT DEV_HDR DEV_READY FULL_RING NOMEM HDR_TRUNC TAP_FILTER TAP_TXFILTER ICMP_CSUM
+    INVALID_PROTO IP_INADDRERRORS IP_INNOROUTES IP_LOCAL_SOURCE IP_INVALID_SOURCE IP_LOCALNET IP_INVALID_DEST
+    PKT_TOO_BIG DUP_FRAG FRAG_REASM_TIMEOUT FRAG_TOO_FAR TCP_MINTTL IPV6_BAD_EXTHDR IPV6_NDISC_FRAG
+    IPV6_NDISC_HOP_LIMIT IPV6_NDISC_BAD_CODE IPV6_NDISC_BAD_OPTIONS IPV6_NDISC_NS_OTHERHOST QUEUE_PURGE
+    TC_COOKIE_ERROR PACKET_SOCK_ERROR TC_CHAIN_NOTFOUND TC_RECLASSIFY_LOOP VXLAN_INVALID_HDR
+    VXLAN_VNI_NOT_FOUND MAC_INVALID_SOURCE VXLAN_ENTRY_EXISTS NO_TX_TARGET IP_TUNNEL_ECN TUNNEL_TXINFO
+    LOCAL_MAC ARP_PVLAN_DISABLE MAC_IEEE_MAC_CONTROL BRIDGE_INGRESS_STP_STATE CAN_RX_INVALID_FRAME
+    CANFD_RX_INVALID_FRAME CANXL_RX_INVALID_FRAME PFMEMALLOC DUALPI2_STEP_DROP PSP_INPUT PSP_OUTPUT
+    RECURSION_LIMIT
+""".split()
+# Names of include/net/dropreason.h and dropreason-core.h of 6.1.192, 6.12.117 and 7.3.4 that 6.18.44 has not.
+CORE_OTHER = """
+    IPV6_TOO_MANY_EXTHDRS IPVLAN_MULTICAST_BACKLOG MACVLAN_BROADCAST_BACKLOG QDISC_BURST_DROP SKB_BAD_GSO
+""".split()
+# net/mac80211/drop.h, net/openvswitch/drop.h (whole) and include/net/dropreason-qdisc.h of 7.3.4.
+OTHER_SUBSYSTEMS = """
+    mac80211_unusable/RX_DROP_U_MMIC_FAIL mac80211_unusable/RX_DROP_U_OOM
+    openvswitch/OVS_DROP_LAST_ACTION openvswitch/OVS_DROP_ACTION_ERROR openvswitch/OVS_DROP_EXPLICIT
+    openvswitch/OVS_DROP_EXPLICIT_WITH_ERROR openvswitch/OVS_DROP_METER openvswitch/OVS_DROP_RECURSION_LIMIT
+    openvswitch/OVS_DROP_DEFERRED_LIMIT openvswitch/OVS_DROP_FRAG_L2_TOO_LONG
+    openvswitch/OVS_DROP_FRAG_INVALID_PROTO openvswitch/OVS_DROP_CONNTRACK openvswitch/OVS_DROP_IP_TTL
+    qdisc/GENERIC qdisc/OVERLIMIT
+""".split()
+REASONS = [*CORE_6_18, *CORE_OTHER, *OTHER_SUBSYSTEMS]
+
+HEADER = "reason\tsite\tprotocol\tlayer\tclass\tnoise\tsource\n"
+ROW = "NO_SOCKET\t*\t*\tsocket\trouting\t-\tnet/ipv4/udp.c udp_rcv, v7.3\n"
+
+
+@pytest.fixture(scope="module")
+def layers() -> Layers:
+    return Layers.load()
+
+
+def ask(layers: Layers, name: str, site: str, protocol: int) -> Rule | None:
+    subsystem, _, reason = name.rpartition("/")
+    return layers.rule(subsystem or "core", reason, site, protocol)
+
+
+def inputs(rule: Rule) -> Iterator[tuple[str, str, int]]:
+    """Questions made from a rule's own globs: the known reasons they cover, the functions its source names."""
+    reasons = [name for name in REASONS if fnmatchcase(name, rule.reason)]
+    functions = [word for word in re.findall(r"\w+", rule.source) if fnmatchcase(word, rule.site)]
+    for reason in reasons:
+        for site in functions if rule.site != "*" else ["some_function"]:
+            for protocol in (IPV4, NONE) if rule.protocol == "*" else (NONE,):
+                yield reason, site, protocol
+
+
+def test_layers_are_in_the_order_a_packet_passes_them() -> None:
+    """The layers are those of the receive path from the wire up, then qdisc and transmit."""
+    assert LAYERS == ("nic-fifo", "nic-ring", "driver", "backlog", "stack", "socket", "qdisc", "tx")
+
+
+@pytest.mark.parametrize("reason", [name for name in REASONS if name != "NOT_SPECIFIED"])
+def test_each_known_reason_has_a_row_whatever_the_site(layers: Layers, reason: str) -> None:
+    """Every reason the kernel names is placed by a row of the file, also where the site is not known."""
+    assert ask(layers, reason, "0xffffffff81000000", IPV4) is not None
+
+
+def test_each_row_decides_something(layers: Layers) -> None:
+    """No row is hidden by those above it, and each names a reason and a function that exist."""
+    dead = [rule for rule in layers.rules if not any(ask(layers, *question) is rule for question in inputs(rule))]
+    assert not dead, "\n".join(f"line {rule.line}: {rule.reason} {rule.site}" for rule in dead)
+
+
+def test_each_reason_glob_matches_a_known_reason(layers: Layers) -> None:
+    """A misspelt or vanished reason is found: every glob covers a name some kernel has."""
+    lost = [r for r in layers.rules if not any(fnmatchcase(name, r.reason) for name in REASONS)]
+    assert not lost, "\n".join(f"line {rule.line}: {rule.reason}" for rule in lost)
+
+
+def test_each_row_has_a_source_in_a_kernel_tree(layers: Layers) -> None:
+    """Every row says which file (or kernel type data) and which release it was read in."""
+    source = re.compile(r"((net|drivers|include)/[\w/.-]+\.[ch] \w+|enum skb_drop_reason \(BTF).*, (v\d+\.\d+ ?)+")
+    bad = [rule for rule in layers.rules if not source.fullmatch(rule.source)]
+    assert not bad, "\n".join(f"line {rule.line}: {rule.source}" for rule in bad)
+
+
+# What the kernel source says of each free; the file is named where it is not plain from the function.
+LOSSES = [
+    # enqueue_to_backlog: qlen above netdev_max_backlog (net/core/dev.c); 5.10 has no reason, 6.12 DEV_READY
+    ("CPU_BACKLOG", "enqueue_to_backlog+0x1d1", IPV4, "backlog", "capacity"),
+    ("NOT_SPECIFIED", "enqueue_to_backlog", IPV4, "backlog", "capacity"),
+    ("DEV_READY", "enqueue_to_backlog", IPV4, "backlog", "teardown"),
+    # gro_cells_receive: the cell queue is longer than netdev_max_backlog (net/core/gro_cells.c)
+    ("NOT_SPECIFIED", "gro_cells_receive", IPV4, "backlog", "capacity"),
+    ("NO_SOCKET", "__udp4_lib_rcv+0x4bc", IPV4, "socket", "routing"),
+    ("SOCKET_RCVBUFF", "udp_queue_rcv_one_skb", IPV4, "socket", "capacity"),
+    ("SOCKET_FILTER", "sk_filter_trim_cap", IPV4, "socket", "policy"),
+    ("SOCKET_BACKLOG", "tcp_add_backlog", IPV4, "socket", "capacity"),
+    ("TCP_LISTEN_OVERFLOW", "tcp_v4_rcv", IPV4, "socket", "capacity"),
+    ("NETFILTER_DROP", "nft_do_chain+0x12 [nf_tables]", IPV4, "stack", "policy"),
+    ("IP_RPFILTER", "ip_rcv_finish_core.isra.0+0x1c", IPV4, "stack", "policy"),
+    ("IP_INNOROUTES", "ip_error", IPV4, "stack", "routing"),
+    ("UDP_CSUM", "udp_queue_rcv_one_skb", IPV4, "stack", "malformed"),
+    ("NEIGH_QUEUEFULL", "__neigh_event_send", IPV4, "stack", "capacity"),
+    # icmp_rcv and ip6_rcv_core raise it for packets that did reach the host
+    ("UNHANDLED_PROTO", "icmp_rcv", IPV4, "stack", "protocol"),
+    # Without a reason (5.10) the function says where it was
+    ("NOT_SPECIFIED", "nf_hook_slow", IPV4, "stack", "policy"),
+    ("NOT_SPECIFIED", "ip_forward", IPV4, "stack", "routing"),
+    ("NOT_SPECIFIED", "tcp_v4_rcv", IPV4, "socket", "unspecified"),
+    ("NOT_SPECIFIED", "__udp4_lib_rcv", IPV4, "socket", "unspecified"),
+    ("NOT_SPECIFIED", "kfree_skb_list", IPV4, "qdisc", "unspecified"),
+    # tun_net_xmit: the reader's ring is full, counted in tx_dropped of the tap
+    ("FULL_RING", "tun_net_xmit", IPV4, "tx", "capacity"),
+    ("NOT_SPECIFIED", "veth_xmit", IPV4, "tx", "unspecified"),
+    ("QDISC_DROP", "__dev_queue_xmit", IPV4, "qdisc", "capacity"),
+    ("TC_INGRESS", "__netif_receive_skb_core.constprop.0", IPV4, "qdisc", "policy"),
+    ("XDP", "do_xdp_generic", IPV4, "driver", "policy"),
+    # Mixed on 5.10: no handler, but also traffic control and memory reserves
+    ("NOT_SPECIFIED", "__netif_receive_skb_core", IPV4, "stack", "unspecified"),
+    # Mixed on 5.10: for another host, but also a bad header or checksum
+    ("NOT_SPECIFIED", "ip_rcv_core", IPV4, "stack", "unspecified"),
+    # A neighbour that failed takes packets with it that were to be sent
+    ("QUEUE_PURGE", "neigh_destroy", IPV4, "stack", "routing"),
+    # Good data under a time stamp that went back (address translation) is lost here
+    ("TCP_RFC7323_PAWS", "tcp_validate_incoming", IPV4, "stack", "protocol"),
+    ("NO_TX_TARGET", "br_flood", IPV4, "stack", "routing"),
+    ("137", "some_function", IPV4, "stack", "unspecified"),
+]
+
+
+@pytest.mark.parametrize(("reason", "site", "protocol", "layer", "kind"), LOSSES)
+def test_loss_is_placed_and_is_no_noise(
+    layers: Layers, reason: str, site: str, protocol: int, layer: str, kind: str
+) -> None:
+    """What may be a loss is placed in the layer that lost it and is never called noise."""
+    assert layers.verdict("core", reason, site, protocol) == Verdict(layer, kind, None)
+
+
+NOISE = [
+    # ip_rcv_core: skb->pkt_type == PACKET_OTHERHOST
+    ("OTHERHOST", "ip_rcv_core", IPV4, "stack", "another host"),
+    ("UNHANDLED_PROTO", "__netif_receive_skb_core.constprop.0+0x8f1", 0x88CC, "stack", "protocol"),
+    # tcp_data_queue: end_seq not after rcv_nxt, "A retransmit, 2nd most common case"
+    ("TCP_OLD_DATA", "tcp_data_queue", IPV4, "stack", "duplicate"),
+    ("TCP_OFOMERGE", "tcp_data_queue_ofo", IPV4, "stack", "duplicate"),
+    # packet_rcv: counted in tp_drops of the capture, the packet itself is passed on
+    ("PACKET_SOCK_ERROR", "tpacket_rcv", IPV4, "socket", "capture"),
+    ("NOT_SPECIFIED", "packet_rcv", IPV4, "socket", "capture"),
+    ("SOCKET_CLOSE", "unix_release_sock", NONE, "socket", "AF_UNIX"),
+    ("NOT_SPECIFIED", "unix_stream_connect", NONE, "socket", "AF_UNIX"),
+    ("NOT_SPECIFIED", "netlink_unicast", NONE, "socket", "netlink"),
+    ("QUEUE_PURGE", "skb_queue_purge_reason", NONE, "socket", "unread"),
+    ("NOT_SPECIFIED", "udp_destruct_common", IPV4, "socket", "unread"),
+    # aq_ring_tx_clean and vmxnet3_unmap_pkt count the packet as sent, then free it with dev_kfree_skb_any
+    ("NOT_SPECIFIED", "aq_ring_tx_clean+0x80 [atlantic]", IPV4, "tx", "transmit done"),
+    ("NOT_SPECIFIED", "vmxnet3_unmap_pkt", IPV4, "tx", "transmit done"),
+    ("NOT_SPECIFIED", "rtl8139_start_xmit", IPV4, "tx", "transmit done"),
+    # flush_backlog: the device is NETREG_UNREGISTERING
+    ("DEV_READY", "flush_backlog", IPV4, "backlog", "device removed"),
+    ("NOT_SPECIFIED", "ip6_mc_input", 0x86DD, "stack", "multicast"),
+]
+
+
+@pytest.mark.parametrize(("reason", "site", "protocol", "layer", "text"), NOISE)
+def test_free_without_loss_says_why(
+    layers: Layers, reason: str, site: str, protocol: int, layer: str, text: str
+) -> None:
+    """A free that lost nothing is placed too and carries a text that says which kind it is."""
+    verdict = layers.verdict("core", reason, site, protocol)
+    assert verdict.layer == layer
+    assert verdict.noise is not None and text in verdict.noise
+
+
+def test_policy_and_capacity_losses_are_never_noise(layers: Layers) -> None:
+    """A packet thrown away on purpose or for want of room is a loss; only a capture's own copy is not."""
+    for rule in layers.rules:
+        if rule.verdict.kind in ("policy", "capacity") and rule.verdict.noise is not None:
+            assert "capture" in rule.verdict.noise, f"line {rule.line}"
+
+
+def test_queue_purge_of_network_packets_is_no_noise(layers: Layers) -> None:
+    """The same bulk free is noise for local data and may be loss for network packets."""
+    assert layers.verdict("core", "QUEUE_PURGE", "skb_queue_purge_reason", NONE).noise is not None
+    assert layers.verdict("core", "QUEUE_PURGE", "skb_queue_purge_reason", IPV4).noise is None
+
+
+def test_subsystems_do_not_answer_for_each_other(layers: Layers) -> None:
+    """A reason name counts only within its subsystem."""
+    assert layers.verdict("7", "CPU_BACKLOG", "some_function", IPV4) == UNKNOWN
+    assert layers.verdict("mac80211_unusable", "RX_DROP_U_OOM", "ieee80211_rx_list", IPV4).layer == "driver"
+    assert layers.verdict("openvswitch", "OVS_DROP_METER", "ovs_dp_process_packet", IPV4).kind == "policy"
+
+
+@given(st.text(), st.text(), st.text(), st.integers(0, 0xFFFF))
+def test_every_free_gets_one_known_layer(subsystem: str, reason: str, site: str, protocol: int) -> None:
+    """Whatever the kernel reports is placed in exactly one layer, the same one each time."""
+    layers = Layers(parse([HEADER, ROW]))
+    first = layers.verdict(subsystem, reason, site, protocol)
+    assert first.layer in LAYERS
+    assert layers.verdict(subsystem, reason, site, protocol) == first
+
+
+@pytest.mark.parametrize(
+    ("site", "function"),
+    [
+        ("tcp_v4_rcv", "tcp_v4_rcv"),
+        ("tcp_v4_rcv+0x1c", "tcp_v4_rcv"),
+        ("nft_do_chain+0x12 [nf_tables]", "nft_do_chain"),
+        ("__netif_receive_skb_core.constprop.0+0x8f1", "__netif_receive_skb_core"),
+        ("ip_rcv_finish_core.isra.0", "ip_rcv_finish_core"),
+        ("tcp_data_queue.part.0.cold+0x4", "tcp_data_queue"),
+        ("0xffffffff81000000", "0xffffffff81000000"),
+        ("", ""),
+    ],
+)
+def test_compiler_copies_count_as_the_function(site: str, function: str) -> None:
+    """Offset, module and the suffixes of compiler-made copies do not matter."""
+    assert function_of(site) == function
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no rules"),
+        (HEADER, "no rules"),
+        (ROW, "line 1: expected the header"),
+        (HEADER + "# comment\n\nNO_SOCKET\t*\t*\n", "line 4: 3 columns"),
+        (HEADER + ROW.replace("\t*\t*\t", "\t*\tIPv4\t"), "line 2: protocol 'IPv4'"),
+        (HEADER + ROW.replace("socket", "sockets"), "line 2: unknown layer 'sockets'"),
+        (HEADER + ROW.replace("routing", "route"), "line 2: unknown class 'route'"),
+        (HEADER + ROW.replace("\t-\t", "\t" + "x" * (NOISE_WIDTH + 1) + "\t"), "line 2: noise text"),
+        (HEADER + ROW.replace("\t-\t", "\t\t"), "line 2: column noise is empty"),
+        (HEADER + ROW + ROW.replace("net/ipv4/udp.c udp_rcv, v7.3", " "), "line 3: column source is empty"),
+    ],
+)
+def test_malformed_file_names_the_line(tmp_path: Path, text: str, message: str) -> None:
+    """A broken rule file is refused with the file and the line at fault."""
+    path = tmp_path / "broken.tsv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {message}")):
+        Layers.load(path)
+
+
+def test_first_matching_row_decides(tmp_path: Path) -> None:
+    """A narrow row above a wide one wins."""
+    path = tmp_path / "two.tsv"
+    path.write_text(HEADER + ROW.replace("\t*\t*\t", "\tping_rcv\t*\t").replace("socket\t", "stack\t") + ROW)
+    layers = Layers.load(path)
+    assert layers.verdict("core", "NO_SOCKET", "ping_rcv", IPV4).layer == "stack"
+    assert layers.verdict("core", "NO_SOCKET", "udp_rcv", IPV4).layer == "socket"
