@@ -61,8 +61,8 @@ Examples:
   pktdrop trace --format json | jq .     # for programs
 """
 )
-@click.argument("every", metavar="[INTERVAL", type=click.FloatRange(min=0.1), default=1.0)
-@click.argument("count", metavar="[COUNT]]", type=click.IntRange(min=1), required=False)
+@click.argument("every", metavar="[INTERVAL]", type=click.FloatRange(min=0.1), default=1.0)
+@click.argument("count", metavar="[COUNT]", type=click.IntRange(min=1), required=False)
 @click.option("-d", "--duration", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
               help="End after so long.")  # fmt: skip
 @_FORMAT

@@ -81,13 +81,13 @@ def reason_filter(values: Sequence[str]) -> Filter:
 
 def check_reasons(values: Sequence[str], known: Sequence[str]) -> None:
     """Raise click.BadParameter for a name that this kernel's reasons do not have, with those that are near."""
-    upper = [name.upper() for name in known]
-    upper += [f"CORE/{name}" for name in upper if "/" not in name]
+    plain = [name.upper() for name in known]
+    upper = plain + [f"CORE/{name}" for name in plain if "/" not in name]
     for value in values:
         name = value.removeprefix("!").upper()
         if name.rpartition("/")[2].isdigit() or any(fnmatchcase(one, name) for one in upper):
             continue
-        near = get_close_matches(name, upper, n=3, cutoff=0.5)
+        near = get_close_matches(name, upper if "/" in name else plain, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else "'pktdrop doctor' shows where reasons come from."
         raise click.BadParameter(
             f"this kernel has no drop reason {value.removeprefix('!')!r}. {hint}", param_hint="--reason"

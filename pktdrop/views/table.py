@@ -77,11 +77,9 @@ class TableView:
         """Return the totals of the whole run."""
         loss = {key: count for key, count in selection.drops.items() if key.noise is None}
         noise = {key: count for key, count in selection.drops.items() if key.noise is not None}
-        amounts = _amounts(Amounts.of(selection.drops))
-        parts = [
-            f"{_clock(whole.start)} to {_clock(whole.end)}, {whole.seconds:.1f} s: {amounts}"
-            + (f" ({number(sum(count.bytes for count in loss.values()))} bytes)." if loss else "."),
-        ]
+        title = f"{_clock(whole.start)} to {_clock(whole.end)}, {whole.seconds:.1f} s"
+        size = number(sum(count.bytes for count in loss.values()))
+        parts = [f"{title}: {_amounts(Amounts.of(selection.drops), size)}."]
         if loss:
             parts.append(self._shares(_REASON_COLUMNS, _by_reason(loss), width))
             parts.append(self._shares(_CPU_COLUMNS, _grouped(loss, lambda key: (cpu(key),)), width))
@@ -145,8 +143,10 @@ def _packets(count: int) -> str:
     return f"{number(count)} packet{'s' * (count != 1)}"
 
 
-def _amounts(amounts: Amounts) -> str:
+def _amounts(amounts: Amounts, size: str = "") -> str:
     text = f"{_packets(amounts.loss)} dropped" if amounts.loss else "nothing dropped"
+    if amounts.loss and size:
+        text += f" ({size} bytes)"
     return text + (f", {number(amounts.noise)} noise ({NOISE_MARK})" if amounts.noise else "")
 
 

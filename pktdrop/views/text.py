@@ -77,8 +77,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) 
         [column.fit(cell, room) for cell, room, column in zip(row, widths, columns, strict=True)] for row in cells
     ]
     text = tabulate(
-        fitted,
-        headers=[column.title for column in columns],
+        [[column.title for column in columns], *fitted],  # as headers, tabulate would widen them
         tablefmt="plain",
         disable_numparse=True,
         colalign=[column.align for column in columns],

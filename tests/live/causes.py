@@ -20,8 +20,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import frames
-from net import Net, ipv4, ipv6, mac, one_ns, three_ns, two_ns, wait_until
+from tests.live import frames
+from tests.live.net import Net, ipv4, ipv6, mac, one_ns, three_ns, two_ns, wait_until
 
 CLOSED, OPEN, FULL = 9, 4007, 4008
 """Ports: nobody listens, somebody does, somebody whose buffer is full."""
@@ -53,6 +53,7 @@ class Cause:
     role: str
     """The namespace that loses, by its role in the topology."""
     interface: str
+    """The device that the packet was on: the one it came in by, unless the kernel has already moved it on."""
     protocol: str
     topology: Callable[..., AbstractContextManager[Net]]
     ipv6: bool
@@ -74,22 +75,25 @@ def cause(
     versions: tuple[int, ...] = (4,),
     protocol: str | None = None,
     net_ipv6: bool | None = None,
-    name: str | None = None,
+    interface6: str | None = None,
 ) -> Callable[[Callable[[Net, bool], Traffic]], Callable[[Net, bool], Traffic]]:
     """Register a function as one cause per IP version; `at` is the topology, the role and the interface."""
     topology, role, interface = at
+
+    def name_of(build: Callable[[Net, bool], Traffic], v6: bool) -> str:
+        return build.__name__ + ("6" if v6 and len(versions) > 1 else "")
 
     def register(build: Callable[[Net, bool], Traffic]) -> Callable[[Net, bool], Traffic]:
         for version in versions:
             v6 = version == 6
             CAUSES.append(
                 Cause(
-                    name=(name or build.__name__) + ("6" if v6 else ""),
+                    name=name_of(build, v6),
                     reason=reason,
                     functions=functions,
                     layer=layer,
                     role=role,
-                    interface=interface,
+                    interface=(interface6 or interface) if v6 else interface,
                     protocol=protocol or ("IPv6" if v6 else "IPv4"),
                     topology=topology,
                     ipv6=v6 if net_ipv6 is None else net_ipv6,
@@ -314,7 +318,7 @@ def reverse_path(net: Net, v6: bool) -> Traffic:
     )
 
 
-@cause("IPV6DISABLED", "ip6_rcv_core", "ipv6_rcv", at=SERVER, versions=(6,), net_ipv6=False, name="ipv6_off_")
+@cause("IPV6DISABLED", "ip6_rcv_core", "ipv6_rcv", at=SERVER, versions=(6,), net_ipv6=False)
 def ipv6_off(net: Net, v6: bool) -> Traffic:
     """IPv6 to an interface that has IPv6 switched off."""
     line = Wire(net, True, 0, 1, 2, ipv6(0, 2))
@@ -325,7 +329,7 @@ def ipv6_off(net: Net, v6: bool) -> Traffic:
 # --- addresses and routes
 
 
-@cause("IP_INADDRERRORS", "ip_error", "ip6_forward", "ip6_pkt_drop", at=SERVER, versions=BOTH)
+@cause("IP_INADDRERRORS", "ip_error", "ip6_forward", "ip6_pkt_drop", "ip6_pkt_discard", at=SERVER, versions=BOTH)
 def not_for_us(net: Net, v6: bool) -> Traffic:
     """A packet for another host, at a host that does not forward."""
     line, sink = to_server(net, v6)
@@ -339,7 +343,7 @@ def not_for_us(net: Net, v6: bool) -> Traffic:
     )
 
 
-@cause("IP_INNOROUTES", "ip_error", "ip6_pkt_drop", at=ROUTER, versions=BOTH)
+@cause("IP_INNOROUTES", "ip_error", "ip6_pkt_drop", "ip6_pkt_discard", at=ROUTER, versions=BOTH)
 def no_route(net: Net, v6: bool) -> Traffic:
     """A packet that a router has no route for."""
     line, sink = through_router(net, v6)
@@ -357,7 +361,7 @@ def foreign_mac(net: Net, v6: bool) -> Traffic:
     line, sink = to_server(net, v6)
     right = line.udp(OPEN)
     line.macs = (mac(0, 99), line.macs[1])
-    return Traffic(line.udp(OPEN), lambda: net["server"].link("eth0", "rx.otherhost_dropped"), right, sink.received)
+    return Traffic(line.udp(OPEN), lambda: net["server"].link("eth0", "rx.otherhost"), right, sink.received)
 
 
 @cause("UNHANDLED_PROTO", "__netif_receive_skb_core", at=SERVER, protocol=f"{frames.UNKNOWN_ETHERTYPE:#06x}")
@@ -373,8 +377,9 @@ def unknown_ethertype(net: Net, v6: bool) -> Traffic:
 
 
 @cause(
-    "IP_NOPROTO", "ip_protocol_deliver_rcu", "ip6_protocol_deliver_rcu", at=SERVER, versions=BOTH
-)
+    "IP_NOPROTO", "ip_protocol_deliver_rcu", "ip_local_deliver_finish", "ip6_protocol_deliver_rcu", "ip6_input_finish",
+    at=SERVER, versions=BOTH,
+)  # fmt: skip
 def unknown_protocol(net: Net, v6: bool) -> Traffic:
     """An IP packet of a transport protocol that this host does not speak."""
     line, sink = to_server(net, v6)
@@ -386,9 +391,12 @@ def unknown_protocol(net: Net, v6: bool) -> Traffic:
     )
 
 
-@cause("PKT_TOO_BIG", "ip_forward", "ip6_forward", at=ROUTER, versions=BOTH)
+@cause("PKT_TOO_BIG", "ip_forward", "ip6_forward", at=ROUTER, versions=BOTH, interface6="east")
 def too_big_to_forward(net: Net, v6: bool) -> Traffic:
-    """A packet that must not be fragmented and is larger than the next link takes."""
+    """A packet that must not be fragmented and is larger than the next link takes.
+
+    ip6_forward() sets skb->dev to that link before it sends the ICMPv6 error; ip_forward() leaves the old one.
+    """
     line, sink = through_router(net, v6)
     net["router"].ip("link", "set", "dev", "east", "mtu", "1280")
     how = {} if v6 else {"df": True}
@@ -494,8 +502,6 @@ def neighbour_failed(net: Net, v6: bool) -> Traffic:
 @cause("NEIGH_QUEUEFULL", "__neigh_event_send", at=CLIENT, versions=BOTH)
 def neighbour_queue_full(net: Net, v6: bool) -> Traffic:
     """A packet to a neighbour that is still being asked for, when as many wait already as may."""
-    if v6:  # questions for a neighbour are multicast, and the server would count those as drops of its own
-        net["server"].nft("table netdev quiet { chain in { type filter hook ingress device eth0 priority 0; } }")
     traffic = _unresolved(net, v6, retrans_time_ms=60000, unres_qlen_bytes=4096)
     for _ in range(50):
         traffic.lose()
@@ -506,7 +512,7 @@ def neighbour_queue_full(net: Net, v6: bool) -> Traffic:
 def shaper_full(net: Net, v6: bool) -> Traffic:
     """A packet to a token bucket that is out of tokens and whose queue is full."""
     client = net["client"]
-    client.run(*"tc qdisc add dev eth0 root tbf rate 8bit burst 1600 limit 3000".split())
+    client.run(*["tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "8bit", "burst", "1600", "limit", "3000"])
     sender, back, sink = udp_socket(net, "client", v6), udp_socket(net, "server", v6), Sink(net, "client", v6)
     here, there = (ipv6(0, 1), ipv6(0, 2)) if v6 else (ipv4(0, 1), ipv4(0, 2))
 

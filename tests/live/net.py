@@ -157,7 +157,6 @@ class Net:
             ipv6__conf__default__router_solicitations=0,
             ipv6__conf__default__addr_gen_mode=1,  # no link-local address
             ipv6__conf__default__mldv2_unsolicited_report_interval=1,  # ms: over before any trace starts
-            ipv6__mld_qrv=1,
             ipv6__conf__all__disable_ipv6=int(not self.ipv6),
             ipv6__conf__default__disable_ipv6=int(not self.ipv6),
         )
@@ -225,7 +224,7 @@ def one_ns(ipv6: bool = False) -> Iterator[Net]:
 
 @contextmanager
 def two_ns(ipv6: bool = False) -> Iterator[Net]:
-    """client eth0 -- eth0 server."""
+    """Client eth0 -- eth0 server."""
     with _topology(ipv6) as net:
         net.add("client")
         net.add("server")
@@ -235,7 +234,7 @@ def two_ns(ipv6: bool = False) -> Iterator[Net]:
 
 @contextmanager
 def three_ns(ipv6: bool = False) -> Iterator[Net]:
-    """client eth0 -- west router east -- eth0 server; the router forwards, the others route all through it."""
+    """Client eth0 -- west router east -- eth0 server; the router forwards, the others route all through it."""
     with _topology(ipv6) as net:
         for role in ("client", "router", "server"):
             net.add(role)
