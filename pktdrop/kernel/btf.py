@@ -5,6 +5,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +48,7 @@ _FIXED_WORDS = {Kind.INT: 1, Kind.ARRAY: 3, Kind.VAR: 1, Kind.DECL_TAG: 1}
 _MEMBER_WORDS = {
     Kind.STRUCT: 3, Kind.UNION: 3, Kind.ENUM: 2, Kind.FUNC_PROTO: 2, Kind.DATASEC: 3, Kind.ENUM64: 3,
 }  # fmt: skip
+_COMPOUNDS = frozenset({Kind.STRUCT, Kind.UNION})
 _MODIFIERS = frozenset({Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
 
 
@@ -68,6 +70,8 @@ class Btf:
             raise BtfError("BTF is read on little-endian machines only")
         if len(data) < _HEADER.size:
             raise BtfError("BTF is shorter than its header")
+        if data[:2] == _MAGIC.to_bytes(2, "big"):
+            raise BtfError("this BTF is big-endian; only little-endian BTF is read")
         magic, version, _, header, types, types_size, strings, strings_size = _HEADER.unpack_from(data)
         if magic != _MAGIC or version != 1:
             raise BtfError(f"not BTF version 1: it starts with {data[:3].hex()}")
@@ -88,18 +92,16 @@ class Btf:
 
     def find(self, name: str, kind: Kind) -> int | None:
         """Return the id of the first type of this name and kind in this blob, or None."""
-        string = self._strings.find(b"\0" + name.encode() + b"\0")
-        if string < 0:
-            return None
-        pattern = struct.pack("<I", string + 1 + self._first_string)
-        at = self._types.find(pattern)
-        while at >= 0:
-            index = bisect_left(self._offsets, at // 4)
-            if at % 4 == 0 and index < len(self._offsets) and self._offsets[index] == at // 4:
-                type_id = self._first + index
-                if self.kind(type_id) == kind:
-                    return type_id
-            at = self._types.find(pattern, at + 1)
+        for string in self._string_offsets(name):
+            pattern = struct.pack("<I", string)
+            at = self._types.find(pattern)
+            while at >= 0:
+                index = bisect_left(self._offsets, at // 4)
+                if at % 4 == 0 and index < len(self._offsets) and self._offsets[index] == at // 4:
+                    type_id = self._first + index
+                    if self.kind(type_id) == kind:
+                        return type_id
+                at = self._types.find(pattern, at + 1)
         return None
 
     def function(self, name: str) -> int | None:
@@ -143,27 +145,31 @@ class Btf:
         """Return names and values of an enum, in its order; None if there is none of this name here."""
         type_id = self.find(name, Kind.ENUM)
         if type_id is not None:
-            words = self._tail(type_id, 2 * self._length(type_id))
-            return {self._string(words[at]): words[at + 1] for at in range(0, len(words), 2)}
+            words, sign = self._tail(type_id, 2 * self._length(type_id)), self._flag(type_id) << 31
+            return {self._string(words[at]): (words[at + 1] ^ sign) - sign for at in range(0, len(words), 2)}
         type_id = self.find(name, Kind.ENUM64)
         if type_id is None:
             return None
-        words = self._tail(type_id, 3 * self._length(type_id))
-        return {self._string(words[at]): words[at + 1] | words[at + 2] << 32 for at in range(0, len(words), 3)}
+        words, sign = self._tail(type_id, 3 * self._length(type_id)), self._flag(type_id) << 63
+        return {
+            self._string(words[at]): ((words[at + 1] | words[at + 2] << 32) ^ sign) - sign
+            for at in range(0, len(words), 3)
+        }
 
     def member(self, type_id: int, name: str) -> Member | None:
         """Find a member of a struct or union by name, also inside its anonymous members."""
-        bit_fields = self._header(type_id)[1] >> 31
-        words = self._tail(type_id, 3 * self._length(type_id))
-        for at in range(0, len(words), 3):
-            offset, bits = (words[at + 2] & 0xFFFFFF, words[at + 2] >> 24) if bit_fields else (words[at + 2], 0)
-            member_type = self.resolve(words[at + 1])
-            if words[at] and self._string(words[at]) == name:
-                return Member(offset, member_type, bits)
-            if not words[at] and self.kind(member_type) in (Kind.STRUCT, Kind.UNION):
-                inner = self.member(member_type, name)
-                if inner is not None:
-                    return inner._replace(offset=offset + inner.offset)
+        searched: set[int] = set()  # damaged BTF can nest a struct in itself
+        pending = [(type_id, 0)]
+        while pending:
+            compound, start = pending.pop()
+            if compound in searched or self.kind(compound) not in _COMPOUNDS:
+                continue
+            searched.add(compound)
+            for name_offset, found in self._members(compound):
+                if not name_offset:
+                    pending.append((self.resolve(found.type), start + found.offset))
+                elif self._string(name_offset) == name:
+                    return Member(start + found.offset, self.resolve(found.type), found.bits)
         return None
 
     def tracepoint_parameters(self, name: str) -> int | None:
@@ -176,7 +182,16 @@ class Btf:
         if typedef is None:
             return None
         prototype = self.target(self.target(typedef))
-        return self._length(prototype) - 1 if self.kind(prototype) == Kind.FUNC_PROTO else None
+        if self.kind(prototype) != Kind.FUNC_PROTO or not self._length(prototype):
+            return None
+        return self._length(prototype) - 1
+
+    def _members(self, type_id: int) -> Iterator[tuple[int, Member]]:
+        """Yield the name's offset (0: anonymous) and place of each member, types not resolved."""
+        words, bit_fields = self._tail(type_id, 3 * self._length(type_id)), self._flag(type_id)
+        for at in range(0, len(words), 3):
+            offset, bits = (words[at + 2] & 0xFFFFFF, words[at + 2] >> 24) if bit_fields else (words[at + 2], 0)
+            yield words[at], Member(offset, words[at + 1], bits)
 
     def _header(self, type_id: int) -> tuple[int, int, int]:
         if type_id < self._first and self._base is not None:
@@ -190,6 +205,10 @@ class Btf:
         at = self._at(type_id) + _TYPE_WORDS
         return self._words[at : at + count]
 
+    def _flag(self, type_id: int) -> int:
+        """Return kind_flag: a struct has bit-fields, an enum is signed."""
+        return self._header(type_id)[1] >> 31
+
     def _length(self, type_id: int) -> int:
         return self._header(type_id)[1] & 0xFFFF
 
@@ -198,6 +217,17 @@ class Btf:
         if not 0 <= index < len(self._offsets):
             raise BtfError(f"there is no type {type_id}")
         return self._offsets[index]
+
+    def _string_offsets(self, name: str) -> Iterator[int]:
+        """Yield where a name is. A module's types also use the strings of vmlinux: they are kept once."""
+        string = name.encode() + b"\0"
+        if self._strings.startswith(string):  # a module's strings do not begin with the empty one
+            yield self._first_string
+        found = self._strings.find(b"\0" + string)
+        if found >= 0:
+            yield self._first_string + found + 1
+        if self._base is not None:
+            yield from self._base._string_offsets(name)
 
     def _string(self, offset: int) -> str:
         if offset < self._first_string and self._base is not None:

@@ -34,7 +34,10 @@ class LayoutError(ValueError):
 
 
 def declarations(btf: Btf, wanted: Mapping[str, Sequence[str]] = READ_MEMBERS) -> str:
-    """Return the declarations of the wanted structs. Raises LayoutError where one lacks a member."""
+    """Return the declarations of the wanted structs.
+
+    Raises LayoutError where one lacks a member, BtfError where a member is of a type that is not read.
+    """
     text = ["#include <linux/types.h>", *(f"struct {name};" for name in wanted)]
     for name, paths in wanted.items():
         text += _struct(btf, name, paths)
@@ -87,7 +90,7 @@ def _declaration(btf: Btf, type_id: int, name: str) -> tuple[str, int]:
     kind = btf.kind(type_id)
     if kind == Kind.PTR:
         target = btf.resolve(btf.target(type_id))
-        if target and btf.kind(target) == Kind.STRUCT:
+        if target and btf.kind(target) == Kind.STRUCT and btf.name(target):
             return f"struct {btf.name(target)} *{name}", 8
         return f"void *{name}", 8
     if kind == Kind.INT:
@@ -95,6 +98,8 @@ def _declaration(btf: Btf, type_id: int, name: str) -> tuple[str, int]:
         return f"{'s' if btf.is_signed(type_id) else 'u'}{8 * size} {name}", size
     if kind == Kind.ARRAY:
         element, count = btf.array(type_id)
+        if btf.kind(element) == Kind.ARRAY:
+            raise BtfError(f"{name} is an array of arrays")
         declaration, size = _declaration(btf, element, f"{name}[{count}]")
         return declaration, size * count
     raise BtfError(f"{name} is of a kind that is not read: {kind.name}")

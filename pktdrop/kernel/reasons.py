@@ -19,6 +19,7 @@ _SHIFT = 16
 _SUBSYSTEM_PREFIX = "SKB_DROP_REASON_SUBSYS_"
 _PREFIXES = ("SKB_DROP_REASON_", "SKB_")  # SKB_NOT_DROPPED_YET and SKB_CONSUMED have the short one
 _NO_REASONS = ("_MAX", "_SUBSYS_MASK")
+_FIRST = "__"  # __OVS_DROP_REASON, __QDISC_DROP_REASON: the subsystem's number with no reason in it
 # The enum of a subsystem and the module it may be in: net/mac80211/drop.h, net/openvswitch/drop.h,
 # include/net/dropreason-qdisc.h. Built in, it is in vmlinux.
 _ENUMS = {
@@ -99,7 +100,10 @@ class ReasonNames:
 
     def _members(self, subsystem: str) -> Mapping[int, str]:
         if subsystem not in self._read:
-            self._read[subsystem] = self._read_members(subsystem)
+            try:
+                self._read[subsystem] = self._read_members(subsystem)
+            except FileNotFoundError:  # its module is not loaded; it may be when it is asked for again
+                return {}
         return self._read[subsystem]
 
     def _read_members(self, subsystem: str) -> Mapping[int, str]:
@@ -110,9 +114,15 @@ class ReasonNames:
         if enum is None:
             try:
                 enum = Btf.load(self._directory / module, self._btf).enum(enum_name)
-            except (OSError, BtfError):  # not loaded, or without BTF: its reasons keep their numbers
+            except FileNotFoundError:
+                raise
+            except (OSError, BtfError):  # its BTF cannot be read: its reasons keep their numbers
                 return {}
-        return {value & 0xFFFFFFFF: name for name, value in (enum or {}).items() if not name.endswith(_NO_REASONS)}
+        return {
+            value & 0xFFFFFFFF: name
+            for name, value in (enum or {}).items()
+            if not name.endswith(_NO_REASONS) and not name.startswith(_FIRST)
+        }
 
 
 def _short(name: str) -> str:

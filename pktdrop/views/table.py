@@ -10,6 +10,8 @@ from pktdrop.protocols import Protocols
 from pktdrop.views.text import Column, number, share, table
 
 NOISE_MARK = "*"
+_LEAST_SECONDS = 0.1
+"""The last interval may be shorter: a rate over less says nothing."""
 
 _ROW_COLUMNS = (
     Column("packets", "right"),
@@ -59,7 +61,7 @@ class TableView:
     def _cells(self, key: DropKey, count: Count, seconds: float) -> tuple[str, ...]:
         return (
             number(count.packets),
-            number(count.packets / seconds) if seconds else "-",
+            number(count.packets / seconds) if seconds >= _LEAST_SECONDS else "-",
             reason(key),
             cpu(key),
             key.interface or (f"if{key.ifindex}" if key.ifindex else "-"),

@@ -63,8 +63,13 @@ def cut(text: str, width: int, keep_end: bool = False) -> str:
         return text
     if not keep_end:
         return text[: width - len(CUT)] + CUT
-    start, plus, end = text.partition("+")
-    tail = plus + end
+    start, plus, tail = text.partition("+")
+    offset, _, module = tail.partition(" [")  # the module of a call site goes first
+    if module:
+        tail = offset + CUT + module.partition("]")[2]
+        if len(start + plus + tail) <= width:
+            return start + plus + tail
+    tail = plus + tail
     room = width - len(tail) - len(CUT)
     return text[: width - len(CUT)] + CUT if room < 4 else start[:room] + CUT + tail
 

@@ -64,7 +64,7 @@ class Cause:
         return self.topology(ipv6=self.ipv6)
 
 
-CAUSES: list[Cause] = []
+_registered: list[Cause] = []
 
 
 def cause(
@@ -86,7 +86,7 @@ def cause(
     def register(build: Callable[[Net, bool], Traffic]) -> Callable[[Net, bool], Traffic]:
         for version in versions:
             v6 = version == 6
-            CAUSES.append(
+            _registered.append(
                 Cause(
                     name=name_of(build, v6),
                     reason=reason,
@@ -154,7 +154,9 @@ class Wire:
         packet = make(self.source, destination or self.destination, protocol, payload, **how)
         return self.frame(*self.macs, frames.ETH_P_IPV6 if self.v6 else frames.ETH_P_IP, packet)
 
-    def udp(self, port: int, size: int = 8, wrong: int = 0, destination: str | None = None, **how: int) -> Callable[[], int]:
+    def udp(
+        self, port: int, size: int = 8, wrong: int = 0, destination: str | None = None, **how: int
+    ) -> Callable[[], int]:
         """Return a function that sends one UDP datagram of `size` bytes of data."""
         payload = frames.udp(self.source, destination or self.destination, port, b"x" * size, wrong=wrong)
         return self.ip(frames.UDP, payload, destination, **how)
@@ -278,20 +280,21 @@ def socket_filter(net: Net, v6: bool) -> Traffic:
 # --- policy
 
 
-_NFT = """table inet pktdrop {{
-    counter lost {{ }}
-    chain {hook} {{
-        type filter hook {hook} priority 0; policy accept;
-        udp dport %d counter name lost drop
-    }}
-}}""" % CLOSED  # noqa: UP031  the braces of nft and of format() are enough
+def _drop_rule(hook: str) -> str:
+    return f"""table inet pktdrop {{
+        counter lost {{ }}
+        chain {hook} {{
+            type filter hook {hook} priority 0; policy accept;
+            udp dport {CLOSED} counter name lost drop
+        }}
+    }}"""
 
 
 @cause("NETFILTER_DROP", "nft_do_chain", "nf_hook_slow", "nf_hook_slow_list", at=SERVER, versions=BOTH)
 def nftables_input(net: Net, v6: bool) -> Traffic:
     """A packet for this host that a rule drops."""
     line, sink = to_server(net, v6)
-    net["server"].nft(_NFT.format(hook="input"))
+    net["server"].nft(_drop_rule("input"))
     return Traffic(line.udp(CLOSED), lambda: net["server"].nft_counter("lost"), line.udp(OPEN), sink.received)
 
 
@@ -299,7 +302,7 @@ def nftables_input(net: Net, v6: bool) -> Traffic:
 def nftables_forward(net: Net, v6: bool) -> Traffic:
     """A packet on its way through a router that a rule drops."""
     line, sink = through_router(net, v6)
-    net["router"].nft(_NFT.format(hook="forward"))
+    net["router"].nft(_drop_rule("forward"))
     return Traffic(line.udp(CLOSED), lambda: net["router"].nft_counter("lost"), line.udp(OPEN), sink.received)
 
 
@@ -485,9 +488,17 @@ def _unresolved(net: Net, v6: bool, **settings: int) -> Traffic:
     client.sysctl(**{f"{family}__neigh__eth0__{name}": value for name, value in settings.items()})
     sender = udp_socket(net, "client", v6)
     requests = mib(net, "client", "IpOutRequests", "Ip6OutRequests", v6)
+
+    def lost() -> int:
+        while True:  # another packet (an MLD report) may leave between two readings
+            sent = client.link("eth0", "tx.packets")
+            requested = requests()
+            if sent == client.link("eth0", "tx.packets"):
+                return requested - sent
+
     return Traffic(
         lose=lambda: sender.sendto(b"x", (ipv6(0, 99) if v6 else ipv4(0, 99), CLOSED)),
-        lost=lambda: requests() - client.link("eth0", "tx.packets"),
+        lost=lost,
         spare=lambda: sender.sendto(b"x", (there, OPEN)),
         spared=sink.received,
     )
@@ -508,7 +519,9 @@ def neighbour_queue_full(net: Net, v6: bool) -> Traffic:
     return traffic
 
 
-@cause("QDISC_DROP", "__dev_xmit_skb", "__dev_queue_xmit", "kfree_skb_list_reason", at=CLIENT, layer="qdisc", versions=BOTH)
+@cause(
+    "QDISC_DROP", "__dev_xmit_skb", "__dev_queue_xmit", "kfree_skb_list_reason", at=CLIENT, layer="qdisc", versions=BOTH
+)
 def shaper_full(net: Net, v6: bool) -> Traffic:
     """A packet to a token bucket that is out of tokens and whose queue is full."""
     client = net["client"]
@@ -565,3 +578,7 @@ class Tap:
             except BlockingIOError:
                 return self._received
             self._received += 1
+
+
+CAUSES = tuple(_registered)
+"""All of them."""

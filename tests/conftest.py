@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""With PKTDROP_NO_SKIPS=1 a skip is a failure: where everything can run, nothing passes by being left out."""
+
+import os
+from collections.abc import Generator
+from typing import TypeVar
+
+import pytest
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def _without_skip(report: Report) -> Report:
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("PKTDROP_NO_SKIPS") == "1":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"PKTDROP_NO_SKIPS=1 forbids this: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn the skip of a test, in it or in a fixture, into a failure."""
+    return _without_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn the skip of a whole module into a failure."""
+    return _without_skip((yield))

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""pktdrop as a user runs it: a process of its own, started, awaited, interrupted, and its output read."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.live.net import Namespace, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+READY = "Tracing "
+DEADLINE = 30.0
+"""Seconds for what takes one: a machine may be busy."""
+_RUN_CHECKOUT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from pktdrop.cli import main; main(prog_name='pktdrop')"
+)
+
+
+def command() -> list[str]:
+    """Return how pktdrop is called: $PKTDROP if set, else this interpreter on this checkout."""
+    given = os.environ.get("PKTDROP")
+    return shlex.split(given) if given else [sys.executable, "-I", "-c", _RUN_CHECKOUT, str(ROOT)]
+
+
+def launch(*arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
+    """Start pktdrop, not waiting for anything."""
+    return subprocess.Popen([*command(), *arguments], cwd="/", **options)
+
+
+class Trace:
+    """A running or ended `pktdrop trace`."""
+
+    def __init__(self, *arguments: str, style: str = "json") -> None:
+        """Start it with arguments and "--format" `style`; be sure to call `kill` at the end."""
+        # files, not pipes: nothing blocks however much is written, and both can be read while it runs
+        self._stdout = tempfile.TemporaryFile()  # noqa: SIM115  closed by kill()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed by kill()
+        self.process = launch(
+            "trace", "--format", style, *arguments, stdin=subprocess.DEVNULL, stdout=self._stdout, stderr=self._stderr
+        )
+
+    @staticmethod
+    def _text(file: Any) -> str:
+        return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode()
+
+    @property
+    def stdout(self) -> str:
+        """What it has written so far."""
+        return self._text(self._stdout)
+
+    @property
+    def stderr(self) -> str:
+        """What it has complained of so far."""
+        return self._text(self._stderr)
+
+    def became_ready(self) -> bool:
+        """Wait until all probes are attached, which the start line says; False if it ended instead."""
+
+        def decided() -> bool:
+            return self.process.poll() is not None or self._started()
+
+        wait_until(decided, "the start line", DEADLINE)
+        return self._started()
+
+    def _started(self) -> bool:
+        return any(line.startswith(READY) for line in self.stderr.splitlines())
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
+        """End it with a signal; return its exit status."""
+        self.process.send_signal(how)
+        return self.process.wait(DEADLINE)
+
+    def kill(self) -> None:
+        """Make sure that it is gone."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(DEADLINE)
+        self._stdout.close()
+        self._stderr.close()
+
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        """Return the JSON objects of one type: start, interval or summary."""
+        written = [json.loads(line) for line in self.stdout.splitlines(keepends=True) if line.endswith("\n")]
+        return [line for line in written if line["type"] == kind]
+
+    @property
+    def intervals(self) -> list[dict[str, Any]]:
+        """The intervals written so far."""
+        return self.lines("interval")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last line of the output, which must be the only summary."""
+        (summary,) = self.lines("summary")
+        assert summary == json.loads(self.stdout.splitlines()[-1])
+        return summary
+
+
+@contextmanager
+def tracing(*arguments: str, style: str = "json") -> Iterator[Trace]:
+    """Trace around a block, from the start line on; the block ends it, or it is killed."""
+    trace = Trace(*arguments, style=style)
+    try:
+        if not trace.became_ready():
+            raise AssertionError(f"pktdrop ended with {trace.process.returncode}:\n{trace.stderr}")
+        yield trace
+    finally:
+        trace.kill()
+
+
+def inside(drops: Iterable[Mapping[str, Any]], namespaces: Iterable[Namespace]) -> list[dict[str, Any]]:
+    """Return the drops that happened in some namespaces."""
+    inodes = {namespace.inode for namespace in namespaces}
+    return [dict(drop) for drop in drops if drop["netns"] in inodes]
+
+
+def total(drops: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many packets these drops are."""
+    return sum(drop["count"] for drop in drops)
+
+
+def function_of(location: str) -> str:
+    """Return the function of a call site: no offset, no module, no suffix of the compiler's."""
+    return location.split(" ")[0].split("+")[0].split(".")[0]
