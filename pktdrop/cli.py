@@ -114,7 +114,7 @@ def trace(
 
 
 def _warn_of_unknown_interfaces(values: Sequence[str]) -> None:
-    """An interface that is not there is no error: it may come later."""
+    """Warn of names that no interface has; it is no error, as one may come later."""
     wanted = [value.removeprefix("!") for value in values]
     present = Namespaces().interfaces() if wanted else set()
     for name in wanted:

@@ -57,12 +57,12 @@ class Rule:
 
 
 def function_of(site: str) -> str:
-    """The function a site is in: "tcp_v4_rcv" for "tcp_v4_rcv.isra.0+0x1c [module]"."""
+    """Return the function a site is in: "tcp_v4_rcv" for "tcp_v4_rcv.isra.0+0x1c [module]"."""
     return _COPY.sub("", _BARE.sub("", site))
 
 
 def parse(lines: Iterable[str]) -> tuple[Rule, ...]:
-    """The rules in the text of a layers.tsv.  Raises ValueError that names the line at fault."""
+    """Return the rules in the text of a layers.tsv.  Raises ValueError that names the line at fault."""
     header_seen = False
     rules: list[Rule] = []
     for number, line in enumerate(lines, 1):
@@ -150,7 +150,7 @@ class Layers:
         return answer
 
     def rule(self, subsystem: str, reason: str, site: str, protocol: int) -> Rule | None:
-        """The rule that decides, None if there is none.
+        """Return the rule that decides, None if there is none.
 
         ``subsystem`` is "core" or the subsystem's name; ``reason`` the kernel's name without its prefix, or a
         number as text; ``site`` the symbol that freed the packet, with or without an offset; ``protocol`` the

@@ -69,7 +69,7 @@ class KernelFacts:
 
     @property
     def may_be_backlog(self) -> str:
-        """A C expression over `reason`: can an skb freed for it have been on its way into a backlog?"""
+        """A C expression over `reason`, true if an skb freed for it may have been on its way into a backlog."""
         values = [self.reasons.value(name) for name in _BACKLOG_REASONS]
         if values[0] is None:
             return "1"
