@@ -9,14 +9,13 @@
  * Compiled with bcc behind the layouts of struct sk_buff and others, made from the running kernel; set from outside:
  *   SAFE_READ    how kernel memory is read, see reads.h
  *   ARGUMENTS    number of arguments of the tracepoint: 2 (skb, location), 3 (+ reason), 4 (+ rx_sk)
- *   MAP_ENTRIES  how many different keys can be counted
  *   MAY_BE_BACKLOG(reason)  0 where the reason says that the skb was not freed inside enqueue_to_backlog()
  */
 #include <uapi/linux/ptrace.h>
 
 #include "reads.h"
 
-BPF_TABLE("hash", struct drop_key, struct drop_value, drops, MAP_ENTRIES);
+BPF_TABLE("hash", struct drop_key, struct drop_value, drops, 65536);
 BPF_PERCPU_ARRAY(map_full, u64, 1);
 BPF_PERCPU_ARRAY(backlog_calls, struct backlog_call, 1);
 

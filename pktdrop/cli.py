@@ -2,6 +2,7 @@
 """The command line: options to settings, the loop, exit codes. Nothing is measured or formatted here."""
 
 import fnmatch
+import math
 from collections.abc import Sequence
 
 import click
@@ -9,6 +10,7 @@ import click
 from pktdrop import __version__, filters
 from pktdrop.clock import Clock
 from pktdrop.kernel import probes
+from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.tracer import MAP_ENTRIES, Tracer
 from pktdrop.namespaces import Namespaces
@@ -26,6 +28,18 @@ _FORMAT = click.option(
     "--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True,
     help="Tables, or one JSON object per line.",
 )  # fmt: skip
+
+
+class _Seconds(click.FloatRange):
+    """A finite number of seconds: "nan" compares with nothing, so no range refuses it."""
+
+    name = "seconds"
+
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        seconds = float(super().convert(value, parameter, context))
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is not a number of seconds.", parameter, context)
+        return seconds
 
 
 class _Group(click.Group):
@@ -61,9 +75,9 @@ Examples:
   pktdrop trace --format json | jq .     # for programs
 """
 )
-@click.argument("every", metavar="[INTERVAL]", type=click.FloatRange(min=0.1), default=1.0)
+@click.argument("every", metavar="[INTERVAL]", type=_Seconds(min=0.1), default=1.0)
 @click.argument("count", metavar="[COUNT]", type=click.IntRange(min=1), required=False)
-@click.option("-d", "--duration", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+@click.option("-d", "--duration", type=_Seconds(min=0, min_open=True), metavar="SECONDS",
               help="End after so long.")  # fmt: skip
 @_FORMAT
 @click.option("--reason", "reasons", multiple=True, metavar="REASON",
@@ -75,12 +89,13 @@ Examples:
 @click.option("--no-noise", is_flag=True, help="Hide frees that are no loss.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
               help="Show at most N rows of a table.")  # fmt: skip
+@click.option("--no-cache", is_flag=True, help="Compile the programs anew, and keep nothing.")
 @click.option("--probe", "rungs", multiple=True, type=click.Choice([*probes.KFREE_SKB, *probes.BACKLOG]), hidden=True)
 @click.option("--map-entries", type=click.IntRange(min=1), default=MAP_ENTRIES, hidden=True)
 def trace(
     every: float, count: int | None, duration: float | None, style: str, reasons: tuple[str, ...],
     interfaces: tuple[str, ...], netns: tuple[str, ...], cpus: tuple[str, ...], protocols: tuple[str, ...],
-    no_noise: bool, limit: int, rungs: tuple[str, ...], map_entries: int,
+    no_noise: bool, limit: int, no_cache: bool, rungs: tuple[str, ...], map_entries: int,
 ) -> None:  # fmt: skip
     """Show drops as they happen, by reason and CPU, and sum up at the end.
 
@@ -90,9 +105,8 @@ def trace(
     still counted, and said.
     """
     names = Protocols.load()
-    facts = KernelFacts.read() if reasons else None
-    if facts is not None:
-        filters.check_reasons(reasons, facts.reasons.names())
+    if reasons:
+        filters.check_reasons(reasons, KernelFacts.read().reasons.names())
     chosen = filters.Filters(
         [
             filters.reason_filter(reasons),
@@ -109,7 +123,8 @@ def trace(
     report: Report = (
         JsonReport(JsonView(names), output) if style == "json" else TableReport(TableView(names, limit), output)
     )
-    with Clock(every, count, duration, output.descriptor) as clock, Tracer(rungs, map_entries, facts) as tracer:
+    cache = Cache(None if no_cache else default_directory())
+    with Clock(every, count, duration, output.descriptor) as clock, Tracer(rungs, map_entries, cache) as tracer:
         run(tracer, clock, chosen, report)
 
 

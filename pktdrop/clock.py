@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+_LONGEST_WAIT = 3600.0
+"""Seconds; poll(2) counts milliseconds in an int."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -67,5 +69,5 @@ class Clock:
         poll.register(self._wake, select.POLLIN)
         poll.register(self._output, 0)  # POLLERR and POLLHUP always come: the reading end was closed
         while not self.interrupted and (left := due - time.monotonic()) > 0:
-            for descriptor, _ in poll.poll(left * 1000):
+            for descriptor, _ in poll.poll(1000 * min(left, _LONGEST_WAIT)):
                 self.interrupted |= descriptor in (self._wake, self._output)

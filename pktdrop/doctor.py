@@ -12,7 +12,9 @@ from typing import Literal
 
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import host, probes
+from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.facts import BTF_DIRECTORY, KernelFacts
+from pktdrop.kernel.prepared import Prepared, prepare
 from pktdrop.kernel.programs import Programs
 from pktdrop.kernel.symbols import Symbols
 
@@ -50,7 +52,7 @@ def diagnose() -> Diagnosis:
     except PktdropError as missing:
         return Diagnosis((*checks, Check("layouts", "missing", missing.what, "trace cannot run.", missing.do)), False)
     checks += _reasons(facts)
-    rungs = list(_rungs(facts))
+    rungs = list(_rungs())
     can_trace = any(check.status == "ok" for check in rungs if check.name.startswith("kfree_skb"))
     return Diagnosis((*checks, *rungs), can_trace)
 
@@ -144,19 +146,21 @@ def _reasons(facts: KernelFacts) -> Iterator[Check]:
         yield Check(f"reasons {subsystem}", "ok", found)
 
 
-def _rungs(facts: KernelFacts) -> Iterator[Check]:
+def _rungs() -> Iterator[Check]:
     """Try every rung, in one compilation with typed loads and one with safe reads."""
     tried: dict[str, str | None] = {}
     for safe_read, rungs in ((False, ("tp_btf", "fentry", "kprobe")), (True, ("raw",))):
+        cache = Cache(default_directory())
         try:
-            compiled = probes.build(facts, _FEW_ENTRIES, safe_read)
+            prepared = prepare(safe_read, cache)
         except PktdropError as refused:
             yield Check("bcc", "missing", refused.what, "The programs cannot be compiled.", refused.do)
             tried |= dict.fromkeys(rungs, "not compiled")
             continue
         if not safe_read:
-            yield Check("bcc", "ok", compiled.bcc_version)
-        tried |= _try(facts, Programs(compiled), rungs)
+            yield Check("bcc", "ok", prepared.compiled.bcc_version)
+            yield Check("compiled programs", "ok", cache.state)
+        tried |= _try(prepared, rungs)
     yield from _judge("kfree_skb", probes.KFREE_SKB, tried, "missing", "Drops cannot be traced: trace cannot run.")
     yield from _judge(
         "enqueue_to_backlog",
@@ -167,12 +171,13 @@ def _rungs(facts: KernelFacts) -> Iterator[Check]:
     )
 
 
-def _try(facts: KernelFacts, programs: Programs, rungs: Sequence[str]) -> dict[str, str | None]:
+def _try(prepared: Prepared, rungs: Sequence[str]) -> dict[str, str | None]:
     """Attach by each rung; return why it failed, None where it did not."""
+    programs = Programs(prepared.compiled, {"drops": _FEW_ENTRIES})
     found: dict[str, str | None] = {}
     for rung in rungs:
         try:
-            probes.climb(programs, facts, rung)
+            probes.climb(programs, prepared.facts, rung)
             found[rung] = None
         except probes.RungError as reason:
             found[rung] = str(reason)

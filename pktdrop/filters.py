@@ -101,13 +101,18 @@ def interface_filter(values: Sequence[str]) -> Filter:
 
 def netns_filter(values: Sequence[str]) -> Filter:
     """Match namespaces by name or inode."""
-    return Filter.of(values, lambda key, value: str(key.netns) == value or fnmatchcase(key.netns_name or "", value))
+    return Filter.of(
+        values,
+        lambda key, value: (key.netns is not None and str(key.netns) == value)
+        or fnmatchcase(key.netns_name or "", value),
+    )
 
 
 def cpu_filter(values: Sequence[str]) -> Filter:
     """Match the CPU that dropped, and the one whose backlog was full."""
     for value in values:
-        if not value.removeprefix("!").isdigit():
+        number = value.removeprefix("!")
+        if not (number.isascii() and number.isdigit()):
             raise click.BadParameter(f"{value!r} is not a CPU number.", param_hint="--cpu")
     return Filter.of(values, lambda key, value: int(value) in (key.cpu, key.target_cpu))
 

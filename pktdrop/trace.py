@@ -85,7 +85,7 @@ class TableReport:
 
 def run(tracer: Tracer, clock: Clock, filters: Filters, report: Report) -> None:
     """Trace until the clock ends. Raises OutputClosed when nobody reads the results."""
-    first = before = tracer.snapshot()
+    first = before = tracer.start
     said = tracer.limits
     report.start(first.time, tracer)
     rungs = ", ".join(f"{probe}: {rung}" for probe, rung in tracer.rungs.items())

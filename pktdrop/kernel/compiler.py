@@ -1,55 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Compile the BPF C sources, in a process of its own (`compile_worker`).
 
-clang and LLVM come with bcc and take some 100 MB; they end with that process. What comes back is plain data: the
-instructions of each program, where they refer to maps, and what the maps look like.
+clang and LLVM come with bcc and take some 100 MB; they end with that process. What comes back is plain data.
 """
 
-import base64
 import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import compile_worker
-
-
-@dataclass(frozen=True)
-class MapDefinition:
-    """A map as bcc derived it from the C source: enum bpf_map_type, sizes in bytes."""
-
-    type: int
-    key_size: int
-    value_size: int
-    max_entries: int
-
-
-@dataclass(frozen=True)
-class Code:
-    """The instructions of one program, and by index the map that each listed instruction loads."""
-
-    instructions: bytes
-    maps: Mapping[int, str]
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """Everything that bcc made of the sources."""
-
-    maps: Mapping[str, MapDefinition]
-    programs: Mapping[str, Code]
-    bcc_version: str
-
-
-def source_directory() -> Path:
-    """Return the directory of the BPF C sources: in the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "bpf"
-    return inside if inside.is_dir() else package.parent / "bpf"
+from pktdrop.kernel.code import Compiled, source_directory
 
 
 class Compiler:
@@ -104,18 +67,4 @@ class Compiler:
                 f"bcc could not compile pktdrop's BPF programs: {first}",
                 "Run 'pktdrop doctor' and report what it shows.",
             )
-        return _decode(json.loads(output))
-
-
-def _decode(answer: Any) -> Compiled:
-    return Compiled(
-        maps={name: MapDefinition(**definition) for name, definition in answer["maps"].items()},
-        programs={
-            name: Code(
-                base64.b64decode(code["instructions"]),
-                {int(index): map_name for index, map_name in code["maps"].items()},
-            )
-            for name, code in answer["programs"].items()
-        },
-        bcc_version=answer["bcc_version"],
-    )
+        return Compiled.from_json(json.loads(output))

@@ -4,6 +4,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import layout
@@ -11,6 +12,7 @@ from pktdrop.kernel.btf import Btf, BtfError, Kind
 from pktdrop.kernel.reasons import ReasonNames
 
 BTF_DIRECTORY = Path("/sys/kernel/btf")
+BACKLOG_FUNCTION = "enqueue_to_backlog"
 _TRACEPOINT = "kfree_skb"
 _FORMATS = tuple(
     Path(root) / f"events/skb/{_TRACEPOINT}/format" for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
@@ -23,14 +25,20 @@ _BACKLOG_REASONS = ("CPU_BACKLOG", "DEV_READY")
 class KernelFacts:
     """The running kernel, as far as the programs depend on it."""
 
-    btf: Btf | None
     layout: str
     """C declarations of the structs that are read."""
     arguments: int
     """Of the tracepoint: 2 (skb, location), 3 (+ reason), 4 (+ rx_sk)."""
     tracepoint_id: int
     """BTF id of the tracepoint's typedef; 0 without BTF."""
+    backlog_id: int
+    """BTF id of the function enqueue_to_backlog; 0 where it is not known."""
     reasons: ReasonNames
+
+    @property
+    def has_btf(self) -> bool:
+        """Whether typed programs can be loaded."""
+        return self.tracepoint_id != 0
 
     @classmethod
     def read(cls, directory: Path = BTF_DIRECTORY) -> "KernelFacts":
@@ -41,7 +49,8 @@ class KernelFacts:
             arguments = btf.tracepoint_parameters(_TRACEPOINT)
             if typedef is None or arguments is None:
                 raise BtfError("it does not know the tracepoint kfree_skb")
-            return cls(btf, layout.declarations(btf), arguments, typedef, ReasonNames.from_btf(btf, directory))
+            reasons = ReasonNames.from_btf(btf, directory)
+            return cls(layout.declarations(btf), arguments, typedef, btf.function(BACKLOG_FUNCTION) or 0, reasons)
         except FileNotFoundError:
             return cls._without_btf()
         except (OSError, BtfError, layout.LayoutError) as error:
@@ -61,7 +70,7 @@ class KernelFacts:
             if path.exists():
                 text = path.read_text(encoding="ascii", errors="replace")
                 arguments = 2 + (" reason;" in text) + (" rx_sk;" in text)
-                return cls(None, layout.FROM_HEADERS, arguments, 0, ReasonNames.from_format(text))
+                return cls(layout.FROM_HEADERS, arguments, 0, 0, ReasonNames.from_format(text))
         raise PktdropError(
             "This kernel has no BTF, and the format of its tracepoint kfree_skb cannot be read.",
             "Mount tracefs: 'mount -t tracefs tracefs /sys/kernel/tracing', or start pktdrop as root.",
@@ -74,3 +83,12 @@ class KernelFacts:
         if values[0] is None:
             return "1"
         return " || ".join(f"(reason) == {value}" for value in values if value is not None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {**vars(self), "reasons": self.reasons.as_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "KernelFacts":
+        """Return what as_json() wrote."""
+        return cls(**{**data, "reasons": ReasonNames.from_json(data["reasons"])})

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import sysbpf
-from pktdrop.kernel.compiler import Compiled, Compiler
-from pktdrop.kernel.facts import KernelFacts
+from pktdrop.kernel.cache import Cache
+from pktdrop.kernel.facts import BACKLOG_FUNCTION, KernelFacts
+from pktdrop.kernel.prepared import prepare
 from pktdrop.kernel.programs import Programs
 
 KFREE_SKB = ("tp_btf", "raw")
 BACKLOG = ("fentry", "kprobe", "none")
-_BACKLOG_FUNCTION = "enqueue_to_backlog"
 
 
 class RungError(Exception):
@@ -43,18 +43,6 @@ class Probes:
     """Rungs that were tried before, and why each failed."""
 
 
-def build(facts: KernelFacts, map_entries: int, safe_read: bool, compiler: Compiler | None = None) -> Compiled:
-    """Compile the programs, with typed loads or with safe reads. Raises PktdropError."""
-    definitions = {
-        "SAFE_READ": str(int(safe_read)),
-        "ARGUMENTS": str(facts.arguments),
-        "MAP_ENTRIES": str(map_entries),
-        "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
-    }
-    with compiler or Compiler() as running:
-        return running.compile(facts.layout, definitions, own_headers=facts.btf is not None)
-
-
 def climb(programs: Programs, facts: KernelFacts, rung: str) -> int:
     """Attach one probe by one rung; return its program. Raises RungError."""
     try:
@@ -71,39 +59,46 @@ def _attach(programs: Programs, facts: KernelFacts, rung: str) -> int:
     if rung == "raw":
         return programs.raw_tracepoint("kfree_skb", "kfree_skb")
     if rung == "kprobe":
-        return programs.kprobe("backlog_kprobe", _BACKLOG_FUNCTION)
-    if facts.btf is None:
+        return programs.kprobe("backlog_kprobe", BACKLOG_FUNCTION)
+    if not facts.has_btf:
         raise RungError("the kernel has no BTF")
     if rung == "tp_btf":
         return programs.typed("kfree_skb", sysbpf.AttachType.TRACE_RAW_TP, facts.tracepoint_id)
-    function = facts.btf.function(_BACKLOG_FUNCTION)
-    if function is None:
-        raise RungError(f"{_BACKLOG_FUNCTION} is not in the kernel's BTF (inlined or renamed)")
-    return programs.typed("backlog_fentry", sysbpf.AttachType.TRACE_FENTRY, function)
+    if not facts.backlog_id:
+        raise RungError(f"{BACKLOG_FUNCTION} is not in the kernel's BTF (inlined or renamed)")
+    return programs.typed("backlog_fentry", sysbpf.AttachType.TRACE_FENTRY, facts.backlog_id)
 
 
-def attach(facts: KernelFacts, map_entries: int, wanted: Collection[str], compiler: Compiler) -> Probes:
+def attach(cache: Cache, map_entries: int, wanted: Collection[str]) -> tuple[KernelFacts, Probes]:
     """Attach both probes, each by the best rung that works, or by those in `wanted` only.
 
     Raises PktdropError where kfree_skb, or a probe that was asked for, cannot be attached.
     """
     refused: dict[str, str] = {}
     for rung in _chosen(KFREE_SKB, wanted):
-        if rung == "tp_btf" and facts.btf is None:
-            refused[rung] = "the kernel has no BTF"
-            continue
-        # a compiler is good for one compilation, and this one was started for the first
-        compiled = build(facts, map_entries, rung == "raw", None if refused else compiler)
-        programs = Programs(compiled)
         try:
-            kfree_skb = climb(programs, facts, rung)
+            facts, programs, kfree_skb = _attach_kfree_skb(rung, cache, map_entries)
         except RungError as reason:
             refused[rung] = str(reason)
-            programs.close()
             continue
         backlog, descriptors = _attach_backlog(programs, facts, wanted, refused)
-        return Probes(programs, rung, backlog, (kfree_skb, *descriptors), refused)
+        return facts, Probes(programs, rung, backlog, (kfree_skb, *descriptors), refused)
     raise _cannot("skb:kfree_skb", refused)
+
+
+def _attach_kfree_skb(
+    rung: str, cache: Cache, map_entries: int, anew: bool = False
+) -> tuple[KernelFacts, Programs, int]:
+    prepared = prepare(rung == "raw", cache, anew)
+    programs = Programs(prepared.compiled, {"drops": map_entries})
+    try:
+        return prepared.facts, programs, climb(programs, prepared.facts, rung)
+    except RungError:
+        programs.close()
+        if not prepared.cached:
+            raise
+        # what was stored may be what is wrong
+        return _attach_kfree_skb(rung, cache, map_entries, anew=True)
 
 
 def _attach_backlog(
@@ -118,7 +113,7 @@ def _attach_backlog(
         except RungError as reason:
             refused[rung] = str(reason)
     programs.close()
-    raise _cannot(_BACKLOG_FUNCTION, {rung: refused[rung] for rung in chosen})
+    raise _cannot(BACKLOG_FUNCTION, {rung: refused[rung] for rung in chosen})
 
 
 def _chosen(rungs: tuple[str, ...], wanted: Collection[str]) -> tuple[str, ...]:

@@ -3,10 +3,13 @@
 
 import os
 import struct
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 
+from pktdrop.errors import PktdropError
 from pktdrop.kernel import sysbpf
-from pktdrop.kernel.compiler import Compiled, MapDefinition
+from pktdrop.kernel.code import Compiled, MapDefinition
 
 _INSTRUCTION_SIZE = 8
 _IMMEDIATE_OFFSET = 4  # struct bpf_insn, member imm
@@ -15,21 +18,21 @@ _IMMEDIATE_OFFSET = 4  # struct bpf_insn, member imm
 class Programs:
     """The maps of one compilation, and the programs loaded and attached over them. Closing it removes all of it."""
 
-    def __init__(self, compiled: Compiled) -> None:
-        """Make the maps. Raises OSError where the kernel refuses one."""
+    def __init__(self, compiled: Compiled, entries: Mapping[str, int] | None = None) -> None:
+        """Make the maps, with more or fewer entries than compiled where `entries` says so. Raises PktdropError."""
         self._compiled = compiled
         self._open = ExitStack()
         self._maps: dict[str, int] = {}
-        for name, definition in compiled.maps.items():
-            self._maps[name] = self._keep(
-                sysbpf.map_create(
-                    sysbpf.MapType(definition.type),
-                    definition.key_size,
-                    definition.value_size,
-                    definition.max_entries,
-                    name,
-                )
-            )
+        try:
+            for name, definition in compiled.maps.items():
+                size = (entries or {}).get(name, definition.max_entries)
+                self._maps[name] = self._keep(_make_map(name, replace(definition, max_entries=size)))
+        except OSError as refused:
+            self.close()
+            raise PktdropError(
+                f"The kernel refuses to make a BPF map: {refused.strerror}.",
+                "Before Linux 5.11, raise the limit of locked memory: 'ulimit -l unlimited'; else look into dmesg.",
+            ) from None
 
     def close(self) -> None:
         """Detach and unload everything."""
@@ -73,3 +76,8 @@ class Programs:
         for index, map_name in code.maps.items():
             struct.pack_into("=i", instructions, index * _INSTRUCTION_SIZE + _IMMEDIATE_OFFSET, self._maps[map_name])
         return self._keep(sysbpf.program_load(program_type, bytes(instructions), name, attach_type, btf_id))
+
+
+def _make_map(name: str, definition: MapDefinition) -> int:
+    kind = sysbpf.MapType(definition.type)
+    return sysbpf.map_create(kind, definition.key_size, definition.value_size, definition.max_entries, name)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pktdrop.kernel.btf import Btf, BtfError
 
@@ -40,8 +40,8 @@ class ReasonNames:
     source: Source
     core: Mapping[int, str]
     subsystems: Mapping[int, str] = field(default_factory=lambda: {0: CORE})
-    _btf: Btf | None = None
-    _directory: Path | None = None
+    directory: Path | None = None
+    """Where the BTF of vmlinux and of modules is."""
     _read: dict[str, Mapping[int, str]] = field(default_factory=dict)
 
     @classmethod
@@ -57,13 +57,24 @@ class ReasonNames:
             for name, value in numbers.items()
             if not name.endswith("_NUM")
         }
-        return cls("BTF", core, subsystems or {0: CORE}, btf, directory)
+        return cls("BTF", core, subsystems or {0: CORE}, directory)
 
     @classmethod
     def from_format(cls, text: str) -> "ReasonNames":
         """Take the names in the format of the tracepoint kfree_skb, which has those of the core only."""
         core = {int(number): name for number, name in _FORMAT_REASON.findall(text) if name != "MAX"}
         return cls("tracepoint format" if " reason;" in text else "none", core)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        directory = None if self.directory is None else str(self.directory)
+        return {"source": self.source, "core": self.core, "subsystems": self.subsystems, "directory": directory}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "ReasonNames":
+        """Return what as_json() wrote."""
+        core, subsystems = ({int(number): name for number, name in data[key].items()} for key in ("core", "subsystems"))
+        return cls(data["source"], core, subsystems, Path(data["directory"]) if data["directory"] else None)
 
     def name(self, reason: int) -> tuple[str, str]:
         """Return subsystem and name; what has no name keeps its number, as text."""
@@ -107,17 +118,16 @@ class ReasonNames:
         return self._read[subsystem]
 
     def _read_members(self, subsystem: str) -> Mapping[int, str]:
-        if subsystem not in _ENUMS or self._btf is None or self._directory is None:
+        if subsystem not in _ENUMS or self.directory is None:
             return {}
         module, enum_name = _ENUMS[subsystem]
-        enum = self._btf.enum(enum_name)
-        if enum is None:
-            try:
-                enum = Btf.load(self._directory / module, self._btf).enum(enum_name)
-            except FileNotFoundError:
-                raise
-            except (OSError, BtfError):  # its BTF cannot be read: its reasons keep their numbers
-                return {}
+        try:
+            vmlinux = Btf.load(self.directory / "vmlinux")
+            enum = vmlinux.enum(enum_name) or Btf.load(self.directory / module, vmlinux).enum(enum_name)
+        except FileNotFoundError:
+            raise
+        except (OSError, BtfError):  # its BTF cannot be read: its reasons keep their numbers
+            return {}
         return {
             value & 0xFFFFFFFF: name
             for name, value in (enum or {}).items()

@@ -21,12 +21,14 @@ class _Text(NamedTuple):
     end: int
     module: str
 
-    def name(self, address: int) -> str | None:
+    def name(self, address: int) -> tuple[int, str] | None:
+        """Return how far an address is from the nearest symbol below it, and its name; None outside this text."""
         index = bisect_right(self.addresses, address) - 1
         if index < 0 or address >= self.end:
             return None
-        where = f"{self._symbol(self.lines[index])}+{address - self.addresses[index]:#x}"
-        return f"{where} [{self.module}]" if self.module else where
+        offset = address - self.addresses[index]
+        where = f"{self._symbol(self.lines[index])}+{offset:#x}"
+        return offset, f"{where} [{self.module}]" if self.module else where
 
     def _symbol(self, line: int) -> str:
         end = self.kallsyms.find(b"\n", line)
@@ -52,26 +54,31 @@ class Symbols:
         """
         known = self._names.get(address)
         if known is None:
-            known = self._names[address] = self._find(address) or self._find_anew(address) or f"{address:#x}"
+            known = self._names[address] = self._find(address) or f"{address:#x}"
         return known
 
     def _find(self, address: int) -> str | None:
-        return next((name for text in self._texts if (name := text.name(address))), None)
+        """Find the nearest symbol at or below an address, in the text of the kernel or of a module as loaded now."""
+        if self._texts and (name := self._texts[0].name(address)):
+            return name[1]
+        self._read()
+        # since Linux 6.4 a module's size covers more than its text: ranges overlap, the nearest symbol decides
+        found = [name for text in self._texts if (name := text.name(address))]
+        return min(found)[1] if found else None
 
-    def _find_anew(self, address: int) -> str | None:
+    def _read(self) -> None:
         """Read the tables if they were not read yet, or if modules came or went since."""
         try:
             modules = (self._proc / "modules").read_bytes() if (self._proc / "modules").exists() else b""
             if modules == self._modules:
-                return None
+                return
             self._modules = modules
             self._texts = _texts((self._proc / "kallsyms").read_bytes(), modules)
         except OSError as unreadable:
             self.hidden = f"{unreadable.filename} cannot be read: {unreadable.strerror}"
-            return None
+            return
         if not self._texts:
             self.hidden = "/proc/kallsyms hides all addresses (kernel.kptr_restrict, or no CAP_SYSLOG)"
-        return self._find(address)
 
 
 def _texts(kallsyms: bytes, modules: bytes) -> list[_Text]:

@@ -4,14 +4,17 @@
 import struct
 import time
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from itertools import starmap
+from typing import TYPE_CHECKING
 
 from pktdrop.kernel import host, probes, sysbpf
-from pktdrop.kernel.compiler import Compiler
-from pktdrop.kernel.facts import KernelFacts
-from pktdrop.kernel.naming import Naming
+from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, RawKey, RawValue
 from pktdrop.model import Count, DropKey, Lost, Snapshot
+
+if TYPE_CHECKING:
+    from pktdrop.kernel.naming import Naming
 
 MAP_ENTRIES = 65536
 """How many different drop keys are counted; each takes some 150 bytes of kernel memory, taken at the start."""
@@ -21,15 +24,14 @@ class Tracer:
     """Counts drops from the moment it is made until it is closed."""
 
     def __init__(
-        self, wanted: Collection[str] = (), map_entries: int = MAP_ENTRIES, facts: KernelFacts | None = None
+        self, wanted: Collection[str] = (), map_entries: int = MAP_ENTRIES, cache: Cache | None = None
     ) -> None:
         """Attach the probes, by the rungs in `wanted` where it names some. Raises PktdropError."""
         host.require_bpf_rights()
         host.raise_memlock()
-        with Compiler() as compiler:  # imports bcc while the facts are read
-            facts = facts or KernelFacts.read()
-            self._probes = probes.attach(facts, map_entries, wanted, compiler)
-        self._naming = Naming(facts.reasons)
+        self._facts, self._probes = probes.attach(cache or Cache(default_directory()), map_entries, wanted)
+        self.start = Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, lost=Lost(0, 0))
+        """Before all drops: the maps were made for this run, so nothing needs to be read."""
         self._keys: dict[bytes, DropKey] = {}
 
     def __enter__(self) -> "Tracer":
@@ -39,6 +41,12 @@ class Tracer:
     def __exit__(self, *_: object) -> None:
         """Detach the probes."""
         self._probes.programs.close()
+
+    @cached_property
+    def _naming(self) -> "Naming":
+        from pktdrop.kernel.naming import Naming  # not needed before the probes are attached
+
+        return Naming(self._facts.reasons)
 
     @property
     def rungs(self) -> dict[str, str]:
@@ -55,9 +63,9 @@ class Tracer:
         if self._probes.enqueue_to_backlog == "none":
             why = "; ".join(f"{rung}: {refused[rung]}" for rung in probes.BACKLOG if rung in refused)
             found.append(f"drops of the CPU backlog carry no target CPU ({why or 'not probed'}).")
-        if self._naming.reasons.source == "none":
+        if self._facts.reasons.source == "none":
             found.append("this kernel gives no drop reasons: all are NOT_SPECIFIED, the call site tells.")
-        if self._naming.symbols.hidden:
+        if self._keys and self._naming.symbols.hidden:
             found.append(f"call sites are addresses: {self._naming.symbols.hidden}.")
         return tuple(found)
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pktdrop.filters import Selection
 from pktdrop.model import Amounts, Count, DropKey, Interval, Lost
 from pktdrop.protocols import Protocols
-from pktdrop.views.text import Column, number, share, table
+from pktdrop.views.text import MARK, Column, number, share, table
 
-NOISE_MARK = "*"
 _LEAST_SECONDS = 0.1
 """The last interval may be shorter: a rate over less says nothing."""
 
@@ -113,7 +112,7 @@ def reason(key: DropKey) -> str:
     name = key.reason if key.subsystem == "core" else f"{key.subsystem}/{key.reason}"
     if key.subsystem == "core" and key.reason.isdigit():
         name = f"core/{key.reason}"
-    return name + NOISE_MARK * (key.noise is not None)
+    return name + MARK * (key.noise is not None)
 
 
 def cpu(key: DropKey) -> str:
@@ -149,7 +148,7 @@ def _amounts(amounts: Amounts, size: str = "") -> str:
     text = f"{_packets(amounts.loss)} dropped" if amounts.loss else "nothing dropped"
     if amounts.loss and size:
         text += f" ({size} bytes)"
-    return text + (f", {number(amounts.noise)} noise ({NOISE_MARK})" if amounts.noise else "")
+    return text + (f", {number(amounts.noise)} noise ({MARK})" if amounts.noise else "")
 
 
 def _accounts(lost: Lost, filtered: int) -> list[str]:

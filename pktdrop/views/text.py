@@ -10,6 +10,8 @@ from tabulate import tabulate
 
 GAP = 2
 CUT = ".."
+MARK = "*"
+"""Behind a name: it is noise."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,30 @@ def share(part: int, whole: int) -> str:
 
 
 def cut(text: str, width: int, keep_end: bool = False) -> str:
-    """Shorten a text to `width` characters, with ".." where something is missing."""
+    """Shorten a text to `width` characters, with ".." where something is missing.
+
+    Numbers and addresses differ at their end, so that stays; so does a mark at the end.
+    """
     if len(text) <= width:
         return text
-    if not keep_end:
-        return text[: width - len(CUT)] + CUT
-    start, plus, tail = text.partition("+")
-    offset, _, module = tail.partition(" [")  # the module of a call site goes first
+    if text.isdigit() or (text.startswith("0x") and "+" not in text):
+        return CUT + text[len(text) - (width - len(CUT)) :]
+    if keep_end:
+        return _cut_site(text, width)
+    mark = MARK if text.endswith(MARK) else ""
+    return text[: width - len(CUT + mark)] + CUT + mark
+
+
+def _cut_site(text: str, width: int) -> str:
+    """Shorten "symbol+offset [module]": first by the module, then in the middle of the symbol."""
+    symbol, plus, tail = text.partition("+")
+    offset, _, module = tail.partition(" [")
     if module:
         tail = offset + CUT + module.partition("]")[2]
-        if len(start + plus + tail) <= width:
-            return start + plus + tail
-    tail = plus + tail
-    room = width - len(tail) - len(CUT)
-    return text[: width - len(CUT)] + CUT if room < 4 else start[:room] + CUT + tail
+        if len(symbol + plus + tail) <= width:
+            return symbol + plus + tail
+    room = width - len(plus + tail + CUT)
+    return text[: width - len(CUT)] + CUT if room < 4 else symbol[:room] + CUT + plus + tail
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> str:

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""What a compilation yields, as plain data."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class MapDefinition:
+    """A map as bcc derived it from the C source: enum bpf_map_type, sizes in bytes."""
+
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+
+
+@dataclass(frozen=True)
+class Code:
+    """The instructions of one program, and by index the map that each listed instruction loads."""
+
+    instructions: bytes
+    maps: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Everything that bcc made of the sources."""
+
+    maps: Mapping[str, MapDefinition]
+    programs: Mapping[str, Code]
+    bcc_version: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {
+            "maps": {name: vars(definition) for name, definition in self.maps.items()},
+            "programs": {
+                name: {"instructions": base64.b64encode(code.instructions).decode(), "maps": dict(code.maps)}
+                for name, code in self.programs.items()
+            },
+            "bcc_version": self.bcc_version,
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Compiled":
+        """Return what as_json() or the compiler's process wrote."""
+        return cls(
+            maps={name: MapDefinition(**definition) for name, definition in data["maps"].items()},
+            programs={
+                name: Code(
+                    base64.b64decode(code["instructions"]),
+                    {int(index): map_name for index, map_name in code["maps"].items()},
+                )
+                for name, code in data["programs"].items()
+            },
+            bcc_version=data["bcc_version"],
+        )
+
+
+def source_directory() -> Path:
+    """Return the directory of the BPF C sources: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "bpf"
+    return inside if inside.is_dir() else package.parent / "bpf"

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""Plausible whole objects, of which a test changes what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pktdrop.filters import Selection
+from pktdrop.model import Count, DropKey, Interval, Lost, Snapshot
+
+NOON = 1_700_000_000.0
+"""A wall-clock time: 22:13:20 UTC."""
+
+_DROP = DropKey(
+    reason="NO_SOCKET",
+    subsystem="core",
+    cpu=0,
+    target_cpu=None,
+    ifindex=1,
+    interface="lo",
+    netns=4026532281,
+    netns_name="blue",
+    protocol=0x0800,
+    location="udp_rcv+0x49e",
+    layer="socket",
+    noise=None,
+)
+
+
+def make_drop(**changes: Any) -> DropKey:
+    """A UDP packet to a closed port, in the namespace "blue"."""
+    return _DROP._replace(**changes)
+
+
+def make_backlog_drop(**changes: Any) -> DropKey:
+    """A packet that CPU 0 had for the full queue of CPU 3."""
+    backlog: dict[str, Any] = {
+        "reason": "CPU_BACKLOG",
+        "target_cpu": 3,
+        "ifindex": 2,
+        "interface": "eth0",
+        "netns": 4026531833,
+        "netns_name": "host",
+        "location": "enqueue_to_backlog+0x1a8",
+        "layer": "backlog",
+    }
+    return make_drop(**(backlog | changes))
+
+
+def make_noise(**changes: Any) -> DropKey:
+    """A frame for another host, seen by an interface that lets all pass."""
+    noise: dict[str, Any] = {
+        "reason": "OTHERHOST",
+        "ifindex": 2,
+        "interface": "eth0",
+        "location": "ip_rcv_core+0x1b",
+        "layer": "stack",
+        "noise": "not addressed to this host",
+    }
+    return make_drop(**(noise | changes))
+
+
+def make_snapshot(drops: Mapping[DropKey, Count] | None = None, **changes: Any) -> Snapshot:
+    """What was read at NOON, ten seconds after the machine's start."""
+    values: dict[str, Any] = {"time": NOON, "monotonic": 10.0, "drops": drops or {}, "lost": Lost(0, 0)}
+    return Snapshot(**(values | changes))
+
+
+def make_interval(drops: Mapping[DropKey, Count] | None = None, **changes: Any) -> Interval:
+    """Two seconds that end at NOON."""
+    values: dict[str, Any] = {
+        "start": NOON - 2,
+        "end": NOON,
+        "seconds": 2.0,
+        "drops": drops or {},
+        "lost": Lost(0, 0),
+    }
+    return Interval(**(values | changes))
+
+
+def make_selection(drops: Mapping[DropKey, Count] | None = None, filtered: int = 0) -> Selection:
+    """All drops shown."""
+    return Selection(drops or {}, filtered)

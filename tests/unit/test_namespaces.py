@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""Names of network namespaces, from trees like /run/netns and /proc."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from pktdrop.namespaces import HOST, Namespaces, inside
+
+
+class Host:
+    """A fake host: a /run/netns and a /proc, in which each namespace is a file of its own."""
+
+    def __init__(self, root: Path) -> None:
+        """Make both directories, and a /proc with what is no process, too."""
+        self.run, self.proc, self._files = root / "netns", root / "proc", root / "nsfs"
+        for directory in (self.run, self.proc, self._files):
+            directory.mkdir()
+        (self.proc / "sys").mkdir()
+        (self.proc / "modules").write_text("")
+
+    def inode(self, namespace: str) -> int:
+        """Make a namespace if it is not there, and return its inode."""
+        file = self._files / namespace
+        file.touch()
+        return file.stat().st_ino
+
+    def process(self, pid: int, namespace: str, comm: bytes = b"sleep", cmdline: bytes = b"sleep\x009\x00") -> None:
+        """Start a process in a namespace."""
+        self.inode(namespace)
+        directory = self.proc / str(pid)
+        (directory / "ns").mkdir(parents=True)
+        (directory / "ns/net").symlink_to(self._files / namespace)
+        (directory / "comm").write_bytes(comm + b"\n")
+        (directory / "cmdline").write_bytes(cmdline)
+
+    def mount(self, name: str, namespace: str) -> None:
+        """Name a namespace, as ip-netns(8) does."""
+        self.inode(namespace)
+        (self.run / name).symlink_to(self._files / namespace)
+
+    def namespaces(self) -> Namespaces:
+        """Look at this host."""
+        return Namespaces(self.run, self.proc)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A host with init, kthreadd, and a process in a namespace "blue" that has a name."""
+    fake = Host(tmp_path)
+    fake.process(1, "init", b"systemd", b"/sbin/init\x00")
+    fake.process(2, "init", b"kthreadd", b"")
+    fake.process(700, "blue", b"nginx")
+    fake.mount("blue", "blue")
+    return fake
+
+
+def test_the_first_namespace_is_the_host(host: Host) -> None:
+    """The namespace of the kernel's own threads is the host's."""
+    assert host.namespaces().name(host.inode("init")) == HOST == "host"
+
+
+def test_a_named_namespace(host: Host) -> None:
+    """A namespace under /run/netns has its name there, though processes are in it."""
+    assert host.namespaces().name(host.inode("blue")) == "blue"
+
+
+def test_a_namespace_without_a_name(host: Host) -> None:
+    """A namespace that only processes keep is called after the first of them, by number."""
+    host.process(10000, "pod", b"late")
+    host.process(9000, "pod", b"pause")
+    assert host.namespaces().name(host.inode("pod")) == "pause[9000]"
+
+
+def test_a_namespace_without_processes(host: Host) -> None:
+    """A namespace that only a name keeps has that name."""
+    host.mount("empty", "lone")
+    assert host.namespaces().name(host.inode("lone")) == "empty"
+
+
+def test_a_namespace_of_nobody(host: Host) -> None:
+    """A namespace that neither a name nor a process shows is not known."""
+    assert host.namespaces().name(host.inode("hidden")) is None
+    assert host.namespaces().name(0) is None
+
+
+def test_the_host_keeps_its_name(host: Host) -> None:
+    """A name that someone gave to the host's namespace does not hide that it is the host's."""
+    host.mount("aaa", "init")
+    assert host.namespaces().name(host.inode("init")) == HOST
+
+
+def test_in_a_container_nothing_is_the_host(tmp_path: Path) -> None:
+    """In a process namespace of its own, process 2 is a process like any other."""
+    fake = Host(tmp_path)
+    fake.process(1, "pod", b"tini", b"tini\x00")
+    fake.process(2, "pod", b"nginx", b"nginx\x00")
+    assert fake.namespaces().name(fake.inode("pod")) == "tini[1]"
+
+
+def test_processes_that_end_or_hide_are_passed_over(host: Host) -> None:
+    """A process that ended meanwhile, or that belongs to somebody else, does not keep others from being found."""
+    (host.proc / "600").mkdir()
+    (host.proc / "601/ns").mkdir(parents=True)
+    (host.proc / "601/ns/net").symlink_to("net:[4026531833]")
+    host.process(602, "gone")
+    (host.proc / "602/comm").unlink()
+    host.process(9000, "pod", b"pause")
+    assert host.namespaces().name(host.inode("pod")) == "pause[9000]"
+
+
+def test_a_dangling_name_is_passed_over(host: Host) -> None:
+    """A name whose namespace went away while it was looked at does no harm."""
+    (host.run / "a-gone").symlink_to(host.run / "nowhere")
+    host.mount("red", "red")
+    assert host.namespaces().name(host.inode("red")) == "red"
+
+
+def test_a_host_without_named_namespaces(host: Host) -> None:
+    """Where ip-netns(8) was never used there is no /run/netns."""
+    shutil.rmtree(host.run)
+    assert host.namespaces().name(host.inode("blue")) == "nginx[700]"
+
+
+def test_any_process_name(host: Host) -> None:
+    """A process may call itself anything; what is no text is escaped."""
+    host.process(9000, "pod", b"a\xff\nb")
+    assert host.namespaces().name(host.inode("pod")) == "a\\xff\nb[9000]"
+
+
+def test_what_was_not_found_is_searched_again_when_told(host: Host) -> None:
+    """A namespace that comes later is found after `forget`, and not searched for at every drop before."""
+    namespaces = host.namespaces()
+    later = host.inode("later")
+    assert namespaces.name(later) is None
+    host.mount("later", "later")
+    assert namespaces.name(later) is None
+    namespaces.forget()
+    assert namespaces.name(later) == "later"
+
+
+def test_a_name_outlives_its_namespace(host: Host) -> None:
+    """Drops of a namespace that was deleted meanwhile keep its name."""
+    namespaces = host.namespaces()
+    assert namespaces.name(host.inode("blue")) == "blue"
+    (host.run / "blue").unlink()
+    shutil.rmtree(host.proc / "700")
+    namespaces.forget()
+    assert namespaces.name(host.inode("blue")) == "blue"
+
+
+def test_names_the_kernel_gave(host: Host) -> None:
+    """A name that came with a drop is what the interface is called, in its namespace only."""
+    namespaces = host.namespaces()
+    blue, init = host.inode("blue"), host.inode("init")
+    namespaces.learn_interface(blue, 7, "veth0")
+    assert namespaces.interface(blue, 7) == "veth0"
+    assert namespaces.interface(blue, 8) is None
+    assert namespaces.interface(init, 7) is None
+
+
+def test_a_namespace_that_cannot_be_entered(host: Host) -> None:
+    """What is no namespace, or may not be entered, has no interfaces to tell, and that is no error."""
+    assert host.namespaces().interface(host.inode("blue"), 1) is None
+    assert host.namespaces().interface(0, 1) is None
+
+
+def test_interfaces_of_this_host() -> None:
+    """All interfaces of the own namespace are found, whatever else may be entered."""
+    assert {name for _, name in socket.if_nameindex()} <= Namespaces().interfaces()
+
+
+def test_the_own_namespace() -> None:
+    """The own namespace, found through /proc, has its interfaces under the numbers the kernel gives them."""
+    if os.geteuid() != 0:
+        pytest.skip("entering a namespace needs root")
+    netns = Path("/proc/self/ns/net").stat().st_ino
+    namespaces = Namespaces()
+    for ifindex, name in socket.if_nameindex():
+        assert namespaces.interface(netns, ifindex) == name
+
+
+def test_being_inside_ends() -> None:
+    """After the block the thread is where it was, also when the block fails."""
+    if os.geteuid() != 0:
+        pytest.skip("entering a namespace needs root")
+    before = os.readlink("/proc/thread-self/ns/net")
+    with pytest.raises(KeyError), inside(Path("/proc/self/ns/net")):
+        raise KeyError
+    assert os.readlink("/proc/thread-self/ns/net") == before
+
+
+def test_entering_what_is_no_namespace(tmp_path: Path) -> None:
+    """A file that is no namespace raises OSError that names it."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file") as refused, inside(tmp_path / "file"):
+        pass
+    assert refused.value.filename == str(tmp_path / "file")

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""From the numbers of the kernel to the names of a DropKey."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pktdrop.kernel.naming import Naming
+from pktdrop.kernel.reasons import ReasonNames
+from pktdrop.kernel.records import NO_CPU, RawKey
+from pktdrop.kernel.symbols import Symbols
+from pktdrop.model import DropKey
+from pktdrop.namespaces import Namespaces
+
+DATA = Path(__file__).parents[1] / "data/symbols/6.1.0-50-debian"
+UDP_RCV, BACKLOG, IP_RCV_CORE = 0xFFFFFFFF818B4DB0, 0xFFFFFFFF817CE720, 0xFFFFFFFF8186CFA0
+"""Addresses in the kallsyms there."""
+REASONS = {2: "NOT_SPECIFIED", 3: "NO_SOCKET", 12: "OTHERHOST", 46: "CPU_BACKLOG"}
+
+
+@pytest.fixture
+def naming(tmp_path: Path) -> Naming:
+    """Names as on a host that runs 6.1, in which there is a namespace with a name."""
+    for table in ("kallsyms", "modules"):
+        shutil.copy(DATA / table, tmp_path / table)
+    (tmp_path / "netns").mkdir()
+    (tmp_path / "netns/blue").touch()
+    return Naming(
+        ReasonNames("BTF", REASONS, {0: "core", 3: "openvswitch"}),
+        Symbols(tmp_path),
+        Namespaces(tmp_path / "netns", tmp_path),
+    )
+
+
+def _raw(**changes: Any) -> RawKey:
+    values: dict[str, Any] = {
+        "location": UDP_RCV + 0x49E,
+        "netns": 0,
+        "ifindex": 0,
+        "reason": 3,
+        "cpu": 1,
+        "target_cpu": NO_CPU,
+        "protocol": 0x0800,
+    }
+    return RawKey(**(values | changes))
+
+
+def test_a_whole_drop(naming: Naming, tmp_path: Path) -> None:
+    """Each number gets its name."""
+    netns = (tmp_path / "netns/blue").stat().st_ino
+    naming.namespaces.learn_interface(netns, 7, "veth0")
+    assert naming.key(_raw(netns=netns, ifindex=7)) == DropKey(
+        reason="NO_SOCKET",
+        subsystem="core",
+        cpu=1,
+        target_cpu=None,
+        ifindex=7,
+        interface="veth0",
+        netns=netns,
+        netns_name="blue",
+        protocol=0x0800,
+        location="udp_rcv+0x49e",
+        layer="socket",
+        noise=None,
+    )
+
+
+def test_what_the_kernel_could_not_tell_is_none(naming: Naming) -> None:
+    """Zero of an interface or namespace, and the CPU that is none, mean unknown."""
+    key = naming.key(_raw())
+    assert (key.ifindex, key.interface, key.netns, key.netns_name, key.target_cpu) == (None,) * 5
+
+
+@pytest.mark.parametrize(("ifindex", "netns"), [(7, 0), (7, 4026532999), (0, 4026532999)])
+def test_numbers_without_names_stay(naming: Naming, ifindex: int, netns: int) -> None:
+    """An interface or namespace that has no name is still told apart by its number."""
+    key = naming.key(_raw(ifindex=ifindex, netns=netns))
+    assert (key.ifindex, key.netns) == (ifindex or None, netns or None)
+    assert key.interface is None
+    assert key.netns_name is None
+
+
+def test_a_reason_without_a_name(naming: Naming) -> None:
+    """A number that this kernel's enum does not have stays a number, of its subsystem."""
+    assert naming.key(_raw(reason=137))[:2] == ("137", "core")
+    assert naming.key(_raw(reason=3 << 16 | 5))[:2] == ("5", "openvswitch")
+    assert naming.key(_raw(reason=9 << 16 | 5))[:2] == ("5", "9")
+
+
+def test_an_address_without_a_name(naming: Naming) -> None:
+    """A call site that has no symbol is an address, in the layer of what is not known."""
+    key = naming.key(_raw(location=0xFFFFFFFF90000000, reason=2))
+    assert (key.location, key.layer, key.noise) == ("0xffffffff90000000", "stack", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "target"),
+    [
+        ({"reason": 46, "location": BACKLOG + 0x1A8, "target_cpu": 3}, 3),
+        ({"reason": 46, "location": BACKLOG + 0x1A8, "target_cpu": 0}, 0),
+        ({"reason": 46, "location": 0xFFFFFFFF90000000, "target_cpu": 3}, 3),
+        ({"reason": 2, "location": BACKLOG + 0x1A8, "target_cpu": 3}, 3),
+        ({"reason": 46, "location": BACKLOG + 0x1A8}, None),
+        ({"reason": 3, "target_cpu": 3}, None),
+    ],
+)
+def test_only_drops_of_the_backlog_have_a_target(naming: Naming, changes: dict[str, int], target: int | None) -> None:
+    """The CPU whose queue was full is that of drops for it or at enqueue_to_backlog(), and of no others."""
+    assert naming.key(_raw(**changes)).target_cpu == target
+
+
+def test_noise_is_recognised(naming: Naming) -> None:
+    """A frame for another host was not lost by this one, and a closed port is no noise."""
+    assert naming.key(_raw(reason=12, location=IP_RCV_CORE + 0x1B)).noise is not None
+    assert naming.key(_raw()).noise is None

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: MIT
+"""Drops as tables: the exact text, and what is true of any of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pktdrop.model import Amounts, Count, DropKey, Lost
+from pktdrop.protocols import Protocols
+from pktdrop.views import table as views
+from pktdrop.views.table import TableView
+from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_noise, make_selection
+
+VIEW = TableView(Protocols.load(), limit=20)
+NFT = make_drop(
+    reason="NETFILTER_DROP", cpu=1, ifindex=12, interface="veth-a", netns_name="green", layer="stack",
+    location="nft_do_chain+0x4bc [nf_tables]",
+)  # fmt: skip
+OVS = make_drop(
+    subsystem="openvswitch", reason="OVS_DROP_METER", ifindex=None, interface=None, protocol=0x88B5, layer="stack",
+    location="ovs_execute_actions+0x7a1 [openvswitch]",
+)  # fmt: skip
+NUMBER = make_drop(reason="137", ifindex=7, interface=None, netns=None, netns_name=None, protocol=0, layer="stack",
+                   location="ip_rcv+0x3")  # fmt: skip
+DROPS = {
+    make_noise(): Count(5000, 300000),
+    NUMBER: Count(1, 60),
+    make_drop(): Count(1000, 28000),
+    NFT: Count(3, 252),
+    make_backlog_drop(): Count(812, 81200),
+    OVS: Count(42, 4200),
+}
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """NOON is 22:13:20, wherever the tests run."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_an_interval_at_80_columns() -> None:
+    """One row per key, losses first, the most first; long texts give way so that lines fit."""
+    assert VIEW.interval(make_interval(DROPS), make_selection(DROPS), 80) == (
+        "22:13:20  1,858 packets dropped, 5,000 noise (*) in 2.0 s\n"
+        "packets     /s  reason             CPU  iface   netns  proto   where\n"
+        "  1,000    500  NO_SOCKET          0    lo      blue   IPv4    udp_rcv+0x49e\n"
+        "    812    406  CPU_BACKLOG        0>3  eth0    host   IPv4    enqueue_t..+0x1a8\n"
+        "     42     21  openvswitch/OVS..  0    -       blue   0x88b5  ovs_exe..+0x7a1..\n"
+        "      3    1.5  NETFILTER_DROP     1    veth-a  green  IPv4    nft_do_..+0x4bc..\n"
+        "      1    0.5  core/137           0    if7     -      -       ip_rcv+0x3\n"
+        "  5,000  2,500  OTHERHOST*         0    eth0    blue   IPv4    ip_rcv_core+0x1b\n"
+        "\n"
+    )
+
+
+def test_an_interval_at_200_columns() -> None:
+    """With room, nothing is cut, and no line is longer than it must be."""
+    assert VIEW.interval(make_interval(DROPS), make_selection(DROPS), 200) == (
+        "22:13:20  1,858 packets dropped, 5,000 noise (*) in 2.0 s\n"
+        "packets     /s  reason                      CPU  iface   netns  proto   where\n"
+        "  1,000    500  NO_SOCKET                   0    lo      blue   IPv4    udp_rcv+0x49e\n"
+        "    812    406  CPU_BACKLOG                 0>3  eth0    host   IPv4    enqueue_to_backlog+0x1a8\n"
+        "     42     21  openvswitch/OVS_DROP_METER  0    -       blue   0x88b5"
+        "  ovs_execute_actions+0x7a1 [openvswitch]\n"
+        "      3    1.5  NETFILTER_DROP              1    veth-a  green  IPv4    nft_do_chain+0x4bc [nf_tables]\n"
+        "      1    0.5  core/137                    0    if7     -      -       ip_rcv+0x3\n"
+        "  5,000  2,500  OTHERHOST*                  0    eth0    blue   IPv4    ip_rcv_core+0x1b\n"
+        "\n"
+    )
+
+
+def test_an_interval_at_20_columns() -> None:
+    """On a terminal too narrow for a table, columns keep what makes them readable, and lines are too long."""
+    lines = VIEW.interval(make_interval(DROPS), make_selection(DROPS), 20).splitlines()
+    assert lines[1].split() == ["packets", "/s", "reason", "CPU", "iface", "netns", "proto", "where"]
+    assert lines[2].split() == ["1,000", "500", "NO_SOCKET", "0", "lo", "blue", "IPv4", "udp_rcv+0x49e"]
+    assert lines[3].split() == ["812", "406", "CPU_BACKLOG", "0>3", "eth0", "host", "IPv4", "enqueu..+0x1a8"]
+    assert max(map(len, lines[1:])) == 7 + 5 + 14 + 3 + 6 + 5 + 6 + 14 + 7 * 2
+
+
+def test_a_summary_at_80_columns() -> None:
+    """Totals by reason with share and layer, by CPU, noise apart, and what was not counted or not shown."""
+    whole = make_interval(DROPS, lost=Lost(map_full=1003, missed=4))
+    assert VIEW.summary(whole, make_selection(DROPS, filtered=9), 80) == (
+        "22:13:18 to 22:13:20, 2.0 s: 1,858 packets dropped (113,712 bytes), 5,000 noise (*).\n"
+        "\n"
+        "packets  share  layer    reason                      where most\n"
+        "  1,000   54 %  socket   NO_SOCKET                   udp_rcv+0x49e\n"
+        "    812   44 %  backlog  CPU_BACKLOG                 enqueue_to_backlog+0x1a8\n"
+        "     42    2 %  stack    openvswitch/OVS_DROP_METER  ovs_execute_actions+0x7a1..\n"
+        "      3   <1 %  stack    NETFILTER_DROP              nft_do_chain+0x4bc..\n"
+        "      1   <1 %  stack    core/137                    ip_rcv+0x3\n"
+        "\n"
+        "packets  share  CPU\n"
+        "  1,043   56 %  0\n"
+        "    812   44 %  0>3\n"
+        "      3   <1 %  1\n"
+        "\n"
+        "packets  reason      why it is no loss           where\n"
+        "  5,000  OTHERHOST*  not addressed to this host  ip_rcv_core+0x1b\n"
+        "\n"
+        "Drops not counted: 1,007 (map full: 1,003, missed: 4).\n"
+        "filtered: 9 packets counted, not shown.\n"
+    )
+
+
+def test_a_summary_at_200_columns() -> None:
+    """With room, call sites are whole."""
+    text = VIEW.summary(make_interval(DROPS), make_selection(DROPS), 200)
+    assert "OVS_DROP_METER  ovs_execute_actions+0x7a1 [openvswitch]\n" in text
+    assert "NETFILTER_DROP              nft_do_chain+0x4bc [nf_tables]\n" in text
+
+
+def test_a_summary_at_20_columns() -> None:
+    """However narrow the terminal, the numbers of the summary are whole."""
+    text = VIEW.summary(make_interval(DROPS), make_selection(DROPS), 20)
+    for number in ("1,000   54 %  socket ", "812   44 %  backlog ", "1,043   56 %  0\n", "812   44 %  0>3\n"):
+        assert number in text
+
+
+def test_a_quiet_run() -> None:
+    """A run without drops says so, and that nothing went uncounted."""
+    assert VIEW.summary(make_interval(), make_selection(), 80) == (
+        "22:13:18 to 22:13:20, 2.0 s: nothing dropped.\n\nDrops not counted: 0 (map full: 0, missed: 0).\n"
+    )
+
+
+def test_a_quiet_interval_prints_nothing() -> None:
+    """An interval without drops has no block."""
+    assert VIEW.interval(make_interval(), make_selection(), 80) == ""
+
+
+def test_a_run_of_noise_only() -> None:
+    """Noise alone is no drop, and still shown with what it was."""
+    noise = {make_noise(): Count(1, 60)}
+    text = VIEW.summary(make_interval(noise), make_selection(noise), 80)
+    assert "2.0 s: nothing dropped, 1 noise (*).\n" in text
+    assert "share" not in text
+    assert "      1  OTHERHOST*  not addressed to this host  ip_rcv_core+0x1b\n" in text
+    assert VIEW.interval(make_interval(noise), make_selection(noise), 80).startswith(
+        "22:13:20  nothing dropped, 1 noise (*) in 2.0 s\n"
+    )
+
+
+def test_one_packet_is_no_packets() -> None:
+    """One packet is spoken of as one."""
+    drops = {make_drop(): Count(1, 29)}
+    assert "  1 packet dropped in 2.0 s\n" in VIEW.interval(make_interval(drops), make_selection(drops), 80)
+    text = VIEW.summary(make_interval(drops), make_selection(drops, filtered=1), 80)
+    assert ": 1 packet dropped (29 bytes).\n" in text
+    assert "filtered: 1 packet counted, not shown.\n" in text
+
+
+def test_shares_of_a_filtered_run_are_of_what_is_shown() -> None:
+    """Shares of the shown reasons add up to all that is shown; what is filtered is said in packets."""
+    drops = {make_drop(): Count(3, 3), NFT: Count(1, 1)}
+    text = VIEW.summary(make_interval(drops), make_selection(drops, filtered=996), 80)
+    assert "   75 %  socket " in text
+    assert "   25 %  stack " in text
+    assert "filtered: 996 packets counted, not shown." in text
+
+
+@pytest.mark.parametrize(("rows", "line"), [
+    (13, "and 12 more rows: 340 packets"),
+    (2, "and 1 more row: 7 packets"),
+])  # fmt: skip
+def test_rows_beyond_the_limit_are_one_line(rows: int, line: str) -> None:
+    """What a table has no room for is summed up: how many rows, how many packets."""
+    packets = [1000, *([29] * 11), 21] if rows == 13 else [1000, 7]
+    drops = {make_drop(cpu=cpu): Count(count, 0) for cpu, count in enumerate(packets)}
+    text = TableView(Protocols.load(), limit=1).interval(make_interval(drops), make_selection(drops), 80)
+    assert text.splitlines()[2].split()[0] == "1,000"
+    assert text.splitlines()[3:] == [line, ""]
+
+
+def test_as_many_rows_as_the_limit_leave_no_line() -> None:
+    """A table that is just full is not said to go on."""
+    drops = {make_drop(cpu=cpu): Count(5, 0) for cpu in range(4)}
+    text = TableView(Protocols.load(), limit=4).interval(make_interval(drops), make_selection(drops), 80)
+    assert "more row" not in text
+    assert len(text.splitlines()) == 2 + 4 + 1
+
+
+def test_the_limit_holds_for_each_table_of_the_summary() -> None:
+    """Reasons, CPUs and noise each keep to the limit, and their totals stay true."""
+    drops = {make_drop(cpu=cpu, reason=f"R{cpu}"): Count(10 - cpu, 0) for cpu in range(3)}
+    drops |= {make_noise(reason=f"N{place}"): Count(20 - place, 0) for place in range(3)}
+    text = TableView(Protocols.load(), limit=1).summary(make_interval(drops), make_selection(drops), 80)
+    assert text.count("and 2 more rows: 17 packets\n") == 2
+    assert text.count("and 2 more rows: 37 packets\n") == 1
+    assert ": 27 packets dropped (0 bytes), 57 noise (*)." in text
+
+
+def test_a_reason_at_several_call_sites_is_one_row() -> None:
+    """The summary has one row per layer and reason, with the call site of the most packets first."""
+    drops = {
+        make_drop(location="udp_rcv+0x49e"): Count(10, 0),
+        make_drop(location="udpv6_rcv+0x11", cpu=0): Count(7, 0),
+        make_drop(location="udpv6_rcv+0x11", cpu=1): Count(7, 0),
+        make_drop(location="raw_rcv+0x5"): Count(1, 0),
+    }
+    text = VIEW.summary(make_interval(drops), make_selection(drops), 80)
+    assert "     25  100 %  socket  NO_SOCKET  udpv6_rcv+0x11, 2 more\n" in text
+    assert text.count("NO_SOCKET") == 1
+
+
+def test_a_reason_in_two_layers_is_two_rows() -> None:
+    """What the same reason means depends on where it was given."""
+    drops = {make_drop(): Count(10, 0), make_drop(layer="stack", location="ip_rcv+0x1"): Count(30, 0)}
+    text = VIEW.summary(make_interval(drops), make_selection(drops), 80)
+    assert "     30   75 %  stack   NO_SOCKET  ip_rcv+0x1\n" in text
+    assert "     10   25 %  socket  NO_SOCKET  udp_rcv+0x49e\n" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        (make_drop(), "NO_SOCKET"),
+        (make_drop(reason="137"), "core/137"),
+        (make_drop(reason="137", subsystem="openvswitch"), "openvswitch/137"),
+        (make_drop(reason="137", subsystem="9"), "9/137"),
+        (make_noise(), "OTHERHOST*"),
+        (make_drop(subsystem="mac80211_unusable", reason="RX_DROP_U_OOM"), "mac80211_unusable/RX_DROP_U_OOM"),
+    ],
+)
+def test_reason(key: DropKey, text: str) -> None:
+    """A reason of the core has its plain name; others, and numbers, say whose they are; noise is marked."""
+    assert views.reason(key) == text
+
+
+def test_cpu() -> None:
+    """The CPU that dropped, and behind ">" the one whose queue was full, also where it is CPU 0."""
+    assert views.cpu(make_drop(cpu=11)) == "11"
+    assert views.cpu(make_backlog_drop()) == "0>3"
+    assert views.cpu(make_backlog_drop(cpu=2, target_cpu=0)) == "2>0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "cells"),
+    [
+        ({"interface": None, "ifindex": 7}, ["if7", "blue"]),
+        ({"interface": None, "ifindex": None}, ["-", "blue"]),
+        ({"netns_name": None}, ["lo", "4026532281"]),
+        ({"netns_name": None, "netns": None}, ["lo", "-"]),
+    ],
+)
+def test_a_name_that_is_not_known_is_its_number(changes: dict[str, object], cells: list[str]) -> None:
+    """What has no name shows its number; what is not known at all shows "-"."""
+    drops = {make_drop(**changes): Count(1, 1)}
+    row = VIEW.interval(make_interval(drops), make_selection(drops), 200).splitlines()[2].split()
+    assert row[4:6] == cells
+
+
+def test_names_from_outside_are_escaped() -> None:
+    """The name of an interface or a namespace cannot move the cursor or draw a row of its own."""
+    drops = {make_drop(interface="\x1b[2J", netns_name="a\nb"): Count(1, 1)}
+    for text in (
+        VIEW.interval(make_interval(drops), make_selection(drops), 80),
+        VIEW.summary(make_interval(drops), make_selection(drops), 80),
+    ):
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert len(VIEW.interval(make_interval(drops), make_selection(drops), 80).splitlines()) == 4
+
+
+def test_the_mark_of_noise_survives_a_cut() -> None:
+    """However little room there is, a free that is no loss does not look like one."""
+    drops = {
+        make_noise(reason="IPV6_NDISC_NS_OTHERHOST", location="ndisc_recv_ns+0x1f0", interface="eth0.1234"): Count(1, 1)
+    }
+    for width in (20, 80):
+        row = VIEW.interval(make_interval(drops), make_selection(drops), width).splitlines()[2]
+        assert "*" in row
+
+
+def test_two_namespaces_without_names_stay_two() -> None:
+    """Inodes of namespaces differ in their last digits: at 80 columns they still tell which is which."""
+    drops = {
+        NFT._replace(netns=netns, netns_name=None, interface="veth-customer1"): Count(1000, 1)
+        for netns in (4026532281, 4026532399)
+    }
+    rows = VIEW.interval(make_interval(drops), make_selection(drops), 80).splitlines()[2:4]
+    assert rows[0] != rows[1]
+
+
+def test_a_cut_short_interval_has_true_rates() -> None:
+    """Rates are per second of the interval, however long it is; with none to speak of there is no rate."""
+    drops = {make_drop(): Count(30, 1)}
+    rows = {
+        seconds: VIEW.interval(make_interval(drops, seconds=seconds), make_selection(drops), 80).splitlines()[2].split()
+        for seconds in (0.0, 0.5, 60.0)
+    }
+    assert rows[0.5][:2] == ["30", "60"]
+    assert rows[60.0][:2] == ["30", "0.5"]
+    assert rows[0.0][:2] == ["30", "-"]
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "so_far", "quiet", "line"),
+    [
+        (12.7, Amounts(0, 0), 12.7, "0:00:12 elapsed, nothing dropped"),
+        (75.0, Amounts(340, 0), 12.2, "0:01:15 elapsed, 340 packets dropped, no drops for 12 s"),
+        (3661.0, Amounts(1, 5), 1.0, "1:01:01 elapsed, 1 packet dropped, 5 noise (*), no drops for 1 s"),
+        (90000.0, Amounts(0, 5), 1.0, "25:00:00 elapsed, nothing dropped, 5 noise (*)"),
+    ],
+)
+def test_status(elapsed: float, so_far: Amounts, quiet: float, line: str) -> None:
+    """The status line: for how long, how much, and how long it has been quiet."""
+    assert VIEW.status(elapsed, so_far, quiet, 80) == line
+
+
+@given(st.integers(10, 300), st.floats(0, 1e6), st.builds(Amounts, st.integers(0, 10**12), st.integers(0, 10**12)))
+def test_the_status_line_stays_on_its_line(width: int, elapsed: float, so_far: Amounts) -> None:
+    """The status line leaves the last column free: a terminal must not wrap it."""
+    assert len(VIEW.status(elapsed, so_far, elapsed, width)) < width
+
+
+@st.composite
+def everyday(draw: st.DrawFn) -> dict[DropKey, Count]:
+    """Drops as hosts of up to 1,000 CPUs have them: below ten million packets each, of protocols with short names."""
+    keys = st.builds(
+        make_drop,
+        reason=st.sampled_from(["NO_SOCKET", "TCP_INVALID_ACK_SEQUENCE", "137", "IPV6_NDISC_BAD_OPTIONS"]),
+        subsystem=st.sampled_from(["core", "mac80211_unusable"]),
+        cpu=st.integers(0, 999),
+        interface=st.none() | st.text("abcdefgh0123456789", min_size=1, max_size=15),
+        netns_name=st.none() | st.text("abcdefgh0123456789", min_size=1, max_size=60),
+        protocol=st.sampled_from([0, 0x0800, 0x86DD, 0x0806, 0x8100]),
+        location=st.sampled_from(["udp_rcv+0x49e", "ovs_execute_actions+0x7a1 [openvswitch]", "0xffffffff81e42670"]),
+        noise=st.none() | st.just("not addressed to this host"),
+    )
+    counts = st.builds(Count, st.integers(1, 9_999_999), st.integers(0, 1 << 40))
+    return draw(st.dictionaries(keys, counts, min_size=1, max_size=25))
+
+
+@given(everyday(), st.integers(80, 250))
+def test_tables_fit(drops: dict[DropKey, Count], width: int) -> None:
+    """From 80 columns on, no line of a table is wider than the terminal."""
+    view = TableView(Protocols.load(), limit=20)
+    block = view.interval(make_interval(drops), make_selection(drops), width)
+    summary = view.summary(make_interval(drops), make_selection(drops), width)
+    tables = [line for line in summary.splitlines() if not line.startswith(("22:13:", "Drops not"))]
+    assert max(map(len, block.splitlines())) <= width
+    assert max(map(len, tables)) <= width
+
+
+@given(everyday(), st.integers(1, 30))
+def test_no_packet_is_lost_in_a_table(drops: dict[DropKey, Count], limit: int) -> None:
+    """The rows of a block and its line of the rest add up to all packets."""
+    text = TableView(Protocols.load(), limit).interval(make_interval(drops), make_selection(drops), 100)
+    rows = text.splitlines()[2:-1]
+    total = 0
+    for row in rows:
+        words = row.split()
+        total += int((words[-2] if words[0] == "and" else words[0]).replace(",", ""))
+    assert total == sum(count.packets for count in drops.values())
+
+
+def test_the_time_is_that_of_the_end() -> None:
+    """A block is titled with the wall-clock time at which its interval ended."""
+    drops = {make_drop(): Count(1, 1)}
+    text = VIEW.interval(make_interval(drops, end=NOON + 61), make_selection(drops), 80)
+    assert text.startswith("22:14:21  ")
