@@ -4,6 +4,7 @@
 Run by path, with the CPU to stay on. Reads commands (JSON, a line each) on standard input and answers each with a
 line; ends with its input, so it never outlives the benchmark.
 
+    {"do": "calls", "count": N}                   the same as udp, a system call for each, as most programs send
     {"do": "udp", "count": N}                     UDP datagrams to a closed port on loopback: NO_SOCKET
     {"do": "ethertypes", "keys": K, "count": N}   frames on loopback with K ethertypes nobody receives, in turn:
                                                   UNHANDLED_PROTO
@@ -19,6 +20,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -95,6 +97,13 @@ def _udp(count: int) -> int:
     return sent
 
 
+def _calls(count: int) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(count):
+            sender.sendto(b"pktdrop!", ("127.0.0.1", _CLOSED_PORT))
+    return count
+
+
 def _unhandled() -> Iterator[int]:
     """Yield the ethertypes that no handler is registered for (/proc/net/ptype)."""
     handled = set(_VLAN_TAGS)
@@ -125,9 +134,10 @@ def _no_ports() -> int:
 
 
 def _answer(command: dict[str, object]) -> dict[str, object]:
-    count = int(str(command["count"]))
+    count, keys = int(str(command["count"])), int(str(command.get("keys", 0)))
     start, cpu = time.monotonic(), time.process_time()
-    sent = _udp(count) if command["do"] == "udp" else _ethertypes(int(str(command["keys"])), count)
+    senders = {"calls": _calls, "udp": _udp, "ethertypes": partial(_ethertypes, keys)}
+    sent = senders[str(command["do"])](count)
     spent = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu}
     return {"sent": sent, "no_ports": _no_ports(), **spent}
 

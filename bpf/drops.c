@@ -9,6 +9,7 @@
  * Compiled with bcc behind the layouts of struct sk_buff and others, made from the running kernel; set from outside:
  *   SAFE_READ    how kernel memory is read, see reads.h
  *   ARGUMENTS    number of arguments of the tracepoint: 2 (skb, location), 3 (+ reason), 4 (+ rx_sk)
+ *   NESTS        1 where the kernel lets a program interrupt itself on a CPU, so that adding must be atomic
  *   MAY_BE_BACKLOG(reason)  0 where the reason says that the skb was not freed inside enqueue_to_backlog()
  */
 #include <uapi/linux/ptrace.h>
@@ -17,29 +18,32 @@
 
 BPF_TABLE("hash", struct drop_key, struct drop_value, drops, 65536);
 BPF_PERCPU_ARRAY(map_full, u64, 1);
-BPF_PERCPU_ARRAY(backlog_calls, struct backlog_call, 1);
+BPF_PERCPU_ARRAY(cpu_states, struct cpu_state, 1);
+
+#if NESTS
+#define ADD(to, value) __sync_fetch_and_add(&(to), value)
+#else
+#define ADD(to, value) ((to) += (value))
+#endif
 
 /*
  * The target CPU of the enqueue_to_backlog() call that this CPU is in with this very skb. A call leaves its record
  * behind, so the caller must know from the reason or the location that the skb is freed inside that function.
  */
-static __always_inline u16 target_cpu(struct sk_buff *skb)
+static __always_inline u16 target_cpu(const struct cpu_state *state, struct sk_buff *skb)
 {
-	int zero = 0;
-	struct backlog_call *call = backlog_calls.lookup(&zero);
-
-	return call && call->skb == (u64)skb ? call->target_cpu : NO_CPU;
+	return state->backlog_skb == (u64)skb ? state->target_cpu : NO_CPU;
 }
 
 static __always_inline void set_target_cpu(void *skb, u32 cpu)
 {
 	int zero = 0;
-	struct backlog_call *call = backlog_calls.lookup(&zero);
+	struct cpu_state *state = cpu_states.lookup(&zero);
 
-	if (!call)
+	if (!state)
 		return;
-	call->skb = (u64)skb;
-	call->target_cpu = cpu;
+	state->backlog_skb = (u64)skb;
+	state->target_cpu = cpu;
 }
 
 static __always_inline void count_lost(void)
@@ -48,51 +52,59 @@ static __always_inline void count_lost(void)
 	u64 *lost = map_full.lookup(&zero);
 
 	if (lost)
-		__sync_fetch_and_add(lost, 1);
+		ADD(*lost, 1);
 }
 
-static __always_inline void count(struct drop_key *key, struct sk_buff *skb)
+static __always_inline struct drop_value *new_entry(struct drop_key *key, struct sk_buff *skb, struct cpu_state *state)
 {
-	struct drop_value *known = drops.lookup(key);
 	struct drop_value first = {};
+
+	set_interface(&first, skb, &state->netns);
+	/* refused where an interrupt on this CPU was faster (look again) or the map is full */
+	drops.insert(key, &first);
+	return drops.lookup(key);
+}
+
+static __always_inline void count(struct drop_key *key, struct sk_buff *skb, struct cpu_state *state)
+{
+	struct drop_value *value = drops.lookup(key);
 	u32 len = 0;
 
-	LOAD(len, skb->len);
-	if (!known) {
-		set_interface(&first, skb);
-		/* refused where an interrupt on this CPU was faster (look again) or the map is full */
-		drops.insert(key, &first);
-		known = drops.lookup(key);
-	}
-	if (!known) {
+	if (!value)
+		value = new_entry(key, skb, state);
+	if (!value) {
 		count_lost();
 		return;
 	}
-	__sync_fetch_and_add(&known->packets, 1);
-	__sync_fetch_and_add(&known->bytes, len);
+	LOAD(len, skb->len);
+	ADD(value->packets, 1);
+	ADD(value->bytes, len);
 }
 
 /* Tracepoint skb:kfree_skb(skb, location[, reason[, rx_sk]]), by BTF-typed or plain raw tracepoint. */
 int kfree_skb(u64 *ctx)
 {
+	int zero = 0;
+	struct cpu_state *state = cpu_states.lookup(&zero);
 	struct sk_buff *skb = (struct sk_buff *)ctx[0];
 	struct drop_key key = {};
 	struct sock *rx_sk = NULL;
 	u16 protocol = 0;
 
-	key.location = ctx[1];
+	if (!state) /* never: the array has its one entry, but the verifier cannot know */
+		return 0;
+	key.place = PLACE(ctx[1], bpf_get_smp_processor_id());
 #if ARGUMENTS > 2
 	key.reason = ctx[2];
 #endif
 #if ARGUMENTS > 3
 	rx_sk = (struct sock *)ctx[3];
 #endif
-	key.cpu = bpf_get_smp_processor_id();
-	key.target_cpu = MAY_BE_BACKLOG(key.reason) ? target_cpu(skb) : NO_CPU;
+	key.target_cpu = MAY_BE_BACKLOG(key.reason) ? target_cpu(state, skb) : NO_CPU;
 	LOAD(protocol, skb->protocol);
 	key.protocol = FROM_NETWORK16(protocol);
-	set_place(&key, skb, rx_sk);
-	count(&key, skb);
+	set_place(&key, skb, rx_sk, &state->netns);
+	count(&key, skb, state);
 	return 0;
 }
 

@@ -10,18 +10,21 @@
 #define INTERFACE_NAME_SIZE 16 /* IFNAMSIZ, include/uapi/linux/if.h */
 #define NO_CPU 0xffff
 
-/* What a drop is counted by. No implicit padding: the map hashes every byte. */
+/*
+ * What a drop is counted by: 24 bytes, as every word more costs each drop another round of hashing. No implicit
+ * padding: the map hashes every byte.
+ */
 struct drop_key {
-	u64 location;	/* return address inside the function that freed the skb */
+	u64 place;	/* lower 48 bits of the return address inside the function that freed the skb; then its CPU */
 	u32 netns;	/* inode of the network namespace; 0: could not be known */
 	u32 ifindex;	/* interface the skb was on or came in by; 0: none or could not be known */
 	u32 reason;	/* enum skb_drop_reason, subsystem in the upper 16 bits; 0: the kernel gives none */
-	u16 cpu;	/* CPU that freed the skb */
 	u16 target_cpu; /* CPU whose backlog enqueue_to_backlog() was filling with this skb; NO_CPU: none known */
 	u16 protocol;	/* ethertype; 0: not set */
-	u16 pad;	/* always 0 */
-	u32 pad2;	/* always 0 */
 };
+
+/* Kernel text lies in the upper half of the address space, so the upper 16 bits of an address are all ones. */
+#define PLACE(location, cpu) ((location) << 16 | (cpu))
 
 struct drop_value {
 	u64 packets;			     /* skbs: one GSO or GRO skb counts once, as in the kernel's own counters */
@@ -29,11 +32,12 @@ struct drop_value {
 	char interface[INTERFACE_NAME_SIZE]; /* name at the first drop of this key, NUL-padded; empty: unknown */
 };
 
-/* The enqueue_to_backlog() call that a CPU is in, or was in last. */
-struct backlog_call {
-	u64 skb;	/* address of its skb */
-	u64 target_cpu; /* its cpu argument */
+/* What a CPU remembers from one probe to the next. Stays in the kernel. */
+struct cpu_state {
+	u64 backlog_skb; /* the skb of the enqueue_to_backlog() call that the CPU is in, or was in last */
+	u64 target_cpu;	 /* the cpu argument of that call */
+	u64 netns;	 /* address that proved to be a struct net, see is_netns() */
 };
 
-_Static_assert(sizeof(struct drop_key) == 32, "struct drop_key has padding");
+_Static_assert(sizeof(struct drop_key) == 24, "struct drop_key has padding");
 _Static_assert(sizeof(struct drop_value) == 32, "struct drop_value has padding");

@@ -14,6 +14,7 @@ from pktdrop.kernel.reasons import ReasonNames
 BTF_DIRECTORY = Path("/sys/kernel/btf")
 BACKLOG_FUNCTION = "enqueue_to_backlog"
 _TRACEPOINT = "kfree_skb"
+_RECURSION_GUARD = "bpf_prog_inc_misses_counter"
 _FORMATS = tuple(
     Path(root) / f"events/skb/{_TRACEPOINT}/format" for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 )
@@ -33,6 +34,12 @@ class KernelFacts:
     """BTF id of the tracepoint's typedef; 0 without BTF."""
     backlog_id: int
     """BTF id of the function enqueue_to_backlog; 0 where it is not known."""
+    nests: bool
+    """Whether a program can be interrupted by itself on a CPU.
+
+    Linux kernel commit 05b24ff9b2cf ("bpf: Prevent bpf program recursion for raw tracepoint probes") (in v6.2, and in
+    stable kernels) makes __bpf_trace_run() skip and count such a run, and made the function that counts global.
+    """
     reasons: ReasonNames
 
     @property
@@ -50,7 +57,8 @@ class KernelFacts:
             if typedef is None or arguments is None:
                 raise BtfError("it does not know the tracepoint kfree_skb")
             reasons = ReasonNames.from_btf(btf, directory)
-            return cls(layout.declarations(btf), arguments, typedef, btf.function(BACKLOG_FUNCTION) or 0, reasons)
+            backlog, nests = btf.function(BACKLOG_FUNCTION) or 0, btf.function(_RECURSION_GUARD) is None
+            return cls(layout.declarations(btf), arguments, typedef, backlog, nests, reasons)
         except FileNotFoundError:
             return cls._without_btf()
         except (OSError, BtfError, layout.LayoutError) as error:
@@ -70,7 +78,7 @@ class KernelFacts:
             if path.exists():
                 text = path.read_text(encoding="ascii", errors="replace")
                 arguments = 2 + (" reason;" in text) + (" rx_sk;" in text)
-                return cls(layout.FROM_HEADERS, arguments, 0, 0, ReasonNames.from_format(text))
+                return cls(layout.FROM_HEADERS, arguments, 0, 0, True, ReasonNames.from_format(text))
         raise PktdropError(
             "This kernel has no BTF, and the format of its tracepoint kfree_skb cannot be read.",
             "Mount tracefs: 'mount -t tracefs tracefs /sys/kernel/tracing', or start pktdrop as root.",

@@ -46,6 +46,7 @@ def _make(safe_read: bool) -> Prepared:
         definitions = {
             "SAFE_READ": str(int(safe_read)),
             "ARGUMENTS": str(facts.arguments),
+            "NESTS": str(int(facts.nests)),
             "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
         }
         return Prepared(facts, compiler.compile(facts.layout, definitions, facts.has_btf), cached=False)

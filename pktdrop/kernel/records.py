@@ -4,13 +4,15 @@
 import struct
 from typing import NamedTuple
 
-DROP_KEY = struct.Struct("=QIIIHHHxxxxxx")
+DROP_KEY = struct.Struct("=QIIIHH")
 DROP_VALUE = struct.Struct("=QQ16s")
 NO_CPU = 0xFFFF
+_TEXT = 0xFFFF << 48
+"""The bits of an address of kernel text that the key leaves out."""
 
 
 class RawKey(NamedTuple):
-    """struct drop_key: numbers as the kernel counts them; 0 and NO_CPU mean unknown."""
+    """struct drop_key, taken apart: numbers as the kernel counts them; 0 and NO_CPU mean unknown."""
 
     location: int
     netns: int
@@ -19,6 +21,12 @@ class RawKey(NamedTuple):
     cpu: int
     target_cpu: int
     protocol: int
+
+    @classmethod
+    def decode(cls, data: bytes) -> "RawKey":
+        """Take apart what the map holds; raises struct.error where its size is another."""
+        place, netns, ifindex, reason, target_cpu, protocol = DROP_KEY.unpack(data)
+        return cls(_TEXT | place >> 16, netns, ifindex, reason, place & 0xFFFF, target_cpu, protocol)
 
 
 class RawValue(NamedTuple):

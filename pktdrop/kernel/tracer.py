@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pktdrop.kernel import host, probes, sysbpf
 from pktdrop.kernel.cache import Cache, default_directory
-from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, RawKey, RawValue
+from pktdrop.kernel.records import DROP_VALUE, RawKey, RawValue
 from pktdrop.model import Count, DropKey, Lost, Snapshot
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Tracer:
         for raw, value in rows.items():
             key = self._keys.get(raw)
             if key is None:
-                key = self._keys[raw] = self._naming.key(RawKey._make(DROP_KEY.unpack(raw)))
+                key = self._keys[raw] = self._naming.key(RawKey.decode(raw))
             count = Count(value.packets, value.octets)
             known = drops.get(key)
             # two raw keys get one name where their difference proves meaningless
@@ -96,7 +96,7 @@ class Tracer:
     def _learn_interfaces(self, rows: Mapping[bytes, RawValue]) -> None:
         for raw, value in rows.items():
             if raw not in self._keys and value.interface[0]:
-                key = RawKey._make(DROP_KEY.unpack(raw))
+                key = RawKey.decode(raw)
                 name = value.interface.split(b"\0", 1)[0].decode(errors="backslashreplace")
                 self._naming.namespaces.learn_interface(key.netns, key.ifindex, name)
 

@@ -121,6 +121,13 @@ def test_a_failing_rung_below_the_one_in_use_costs_nothing() -> None:
     assert below.do == ""
 
 
+def test_a_failing_rung_above_the_one_in_use_has_a_price() -> None:
+    """That tp_btf is refused where raw works is said to cost something, not nothing."""
+    above = next(iter(doctor._judge("p", ("a", "b"), {"a": "refused", "b": None}, "missing", "x")))
+    assert above.means.startswith("b is used")
+    assert "cost" in above.means
+
+
 def test_every_check_that_is_not_ok_says_what_it_means() -> None:
     """On this host, whatever it lacks, no check leaves the reader alone with a bad status."""
     diagnosis = doctor.diagnose()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -186,13 +187,24 @@ def test_the_own_namespace() -> None:
 
 
 def test_being_inside_ends() -> None:
-    """After the block the thread is where it was, also when the block fails."""
+    """Within the block the thread is in the other namespace, and after it where it was, also when the block fails."""
     if os.geteuid() != 0:
         pytest.skip("entering a namespace needs root")
     before = os.readlink("/proc/thread-self/ns/net")
-    with pytest.raises(KeyError), inside(Path("/proc/self/ns/net")):
-        raise KeyError
-    assert os.readlink("/proc/thread-self/ns/net") == before
+    with subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", "echo ready; read end"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        there = f"/proc/{other.pid}/ns/net"
+        with inside(Path(there)):
+            found = [os.readlink("/proc/thread-self/ns/net"), os.readlink(there)]
+        with pytest.raises(KeyError), inside(Path(there)):
+            raise KeyError
+        after = os.readlink("/proc/thread-self/ns/net")
+        other.communicate(b"end\n", timeout=60)
+    assert found[0] == found[1] != before
+    assert after == before
 
 
 def test_entering_what_is_no_namespace(tmp_path: Path) -> None:

@@ -14,110 +14,101 @@ from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, NO_CPU, RawKey, RawValu
 
 BPF = Path(__file__).parents[2] / "bpf"
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-MEMBERS = {
-    # member of the C struct: field of the Python one
-    "drop_key": {
-        "location": "location",
-        "netns": "netns",
-        "ifindex": "ifindex",
-        "reason": "reason",
-        "cpu": "cpu",
-        "target_cpu": "target_cpu",
-        "protocol": "protocol",
-    },
-    "drop_value": {"packets": "packets", "bytes": "octets", "interface": "interface"},
-}
+# Values of which each byte is another one, and the largest and smallest there are.
+KEYS = [
+    RawKey(
+        location=0xFFFFA1B2C3D4E5F6,
+        netns=0x11121314,
+        ifindex=0x21222324,
+        reason=0x31323334,
+        cpu=0x4142,
+        target_cpu=0x5152,
+        protocol=0x6162,
+    ),
+    RawKey(0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFF, 0xFFFF, 0xFFFF),
+    RawKey(0xFFFF000000000000, 0, 0, 0, 0, 0, 0),
+    RawKey(0xFFFFFFFF818B524E, 4026532281, 12, 0x30002, 1, NO_CPU, 0x86DD),
+    RawKey(0xFFFFFFFFC04720E2, 0, 0, 0, 8191, 0, 0x0800),
+]
 PROGRAM = """
-#include <stddef.h>
 #include <stdio.h>
-#include <string.h>
 #include "drops.h"
 
-#define NUMBER(name) printf(#name " %lu\\n", (unsigned long)(name))
-#define MEMBER(type, name) do { \\
-    struct type one; \\
-    memset(&one, 0, sizeof(one)); \\
-    memset(&one.name, 0xff, sizeof(one.name)); \\
-    printf(#type "." #name); \\
-    for (unsigned int i = 0; i < sizeof(one); i++) printf(" %02x", ((unsigned char *)&one)[i]); \\
-    printf("\\n"); \\
-} while (0)
+static void show(const void *data, unsigned long size)
+{
+    for (unsigned long i = 0; i < size; i++)
+        printf("%02x", ((const unsigned char *)data)[i]);
+    printf("\\n");
+}
+
+static void key(u64 location, u32 netns, u32 ifindex, u32 reason, u32 cpu, u16 target_cpu, u16 protocol)
+{
+    struct drop_key one = {
+        .place = PLACE(location, cpu),
+        .netns = netns,
+        .ifindex = ifindex,
+        .reason = reason,
+        .target_cpu = target_cpu,
+        .protocol = protocol,
+    };
+    show(&one, sizeof(one));
+}
 
 int main(void)
 {
-    printf("drop_key %zu\\n", sizeof(struct drop_key));
-    printf("drop_value %zu\\n", sizeof(struct drop_value));
-    NUMBER(NO_CPU);
-    NUMBER(INTERFACE_NAME_SIZE);
-BODY
+    struct drop_value value = {
+        .packets = 0x0102030405060708,
+        .bytes = 0x1112131415161718,
+        .interface = "veth-abcdefghij",
+    };
+
+    printf("%lu %lu %d %d\\n", (unsigned long)sizeof(struct drop_key), (unsigned long)sizeof(value), NO_CPU,
+           INTERFACE_NAME_SIZE);
+    show(&value, sizeof(value));
+KEYS
     return 0;
 }
 """
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a C program says of drops.h: sizes, and for each member a struct of zeros in which it is all ones."""
+def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What a C program over drops.h prints: sizes and constants, a value, and each of KEYS in hex."""
     if CC is None:
         pytest.skip("there is no C compiler (gcc)")
     directory = tmp_path_factory.mktemp("records")
-    body = "\n".join(f"    MEMBER({name}, {member});" for name, members in MEMBERS.items() for member in members)
-    source = directory / "sizes.c"
-    source.write_text(PROGRAM.replace("BODY", body))
+    calls = "\n".join(f"    key({', '.join(f'{number:#x}' for number in key)});" for key in KEYS)
+    (directory / "records.c").write_text(PROGRAM.replace("KEYS", calls))
     subprocess.run(
-        [CC, "-std=gnu11", "-I", BPF, "-I", BPF / "include", source, "-o", directory / "sizes"],
+        [CC, "-std=gnu11", "-I", BPF, "-I", BPF / "include", "records.c", "-o", "records"],
         check=True,
+        cwd=directory,
         timeout=60,
     )
-    output = subprocess.run([directory / "sizes"], check=True, capture_output=True, text=True, timeout=60).stdout
-    return {name: value for name, _, value in (line.partition(" ") for line in output.splitlines())}
+    done = subprocess.run([directory / "records"], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout.splitlines()
 
 
-def test_sizes(compiled: dict[str, str]) -> None:
-    """Both sides have structs of the same size."""
-    assert int(compiled["drop_key"]) == DROP_KEY.size
-    assert int(compiled["drop_value"]) == DROP_VALUE.size
+def test_sizes_and_constants(lines: list[str]) -> None:
+    """Both sides have structs of the same size, and the same idea of no CPU and of a name's length."""
+    name = RawValue._make(DROP_VALUE.unpack(bytes(DROP_VALUE.size))).interface
+    assert lines[0].split() == [str(number) for number in (DROP_KEY.size, DROP_VALUE.size, NO_CPU, len(name))]
 
 
-@pytest.mark.parametrize(
-    ("name", "member"), [(name, member) for name, members in MEMBERS.items() for member in members]
-)
-def test_members(compiled: dict[str, str], name: str, member: str) -> None:
-    """A member that C fills with ones is the field of that name in Python, whole, and no other."""
-    data = bytes.fromhex(compiled[f"{name}.{member}"])
-    found = (
-        RawKey._make(DROP_KEY.unpack(data))._asdict()
-        if name == "drop_key"
-        else RawValue._make(DROP_VALUE.unpack(data))._asdict()
-    )
-    field = MEMBERS[name][member]
-    ones = found.pop(field)
-    width = data.count(0xFF)
-    assert ones == (b"\xff" * width if isinstance(ones, bytes) else (1 << 8 * width) - 1)
-    assert not any(value.strip(b"\0") if isinstance(value, bytes) else value for value in found.values())
+@pytest.mark.parametrize("place", range(len(KEYS)))
+def test_keys(lines: list[str], place: int) -> None:
+    """A key that C fills in is read in Python with each number in its place, whole and unmixed."""
+    assert RawKey.decode(bytes.fromhex(lines[2 + place])) == KEYS[place]
 
 
-def test_every_field_has_a_member() -> None:
-    """No field of the Python side is left out of the comparison with C."""
-    assert set(MEMBERS["drop_key"].values()) == set(RawKey._fields)
-    assert set(MEMBERS["drop_value"].values()) == set(RawValue._fields)
+def test_value(lines: list[str]) -> None:
+    """A value that C fills in is read in Python with each number in its place."""
+    value = RawValue._make(DROP_VALUE.unpack(bytes.fromhex(lines[1])))
+    assert value == RawValue(0x0102030405060708, 0x1112131415161718, b"veth-abcdefghij\0")
 
 
-def test_constants(compiled: dict[str, str]) -> None:
-    """The value that means "no CPU", and the length of an interface's name, are the same on both sides."""
-    assert int(compiled["NO_CPU"]) == NO_CPU
-    assert int(compiled["INTERFACE_NAME_SIZE"]) == len(RawValue._make(DROP_VALUE.unpack(bytes(32))).interface)
-
-
-def test_a_key_as_the_kernel_writes_it() -> None:
-    """A key of 32 bytes in host order reads back field by field."""
-    data = struct.pack("=QIIIHHHHI", 0xFFFFFFFF818B524E, 4026532281, 12, 0x30002, 1, NO_CPU, 0x86DD, 0, 0)
-    assert RawKey._make(DROP_KEY.unpack(data)) == RawKey(
-        location=0xFFFFFFFF818B524E,
-        netns=4026532281,
-        ifindex=12,
-        reason=0x30002,
-        cpu=1,
-        target_cpu=NO_CPU,
-        protocol=0x86DD,
-    )
+@pytest.mark.parametrize("size", [0, DROP_KEY.size - 1, DROP_KEY.size + 1, 32])
+def test_a_key_of_another_size(size: int) -> None:
+    """A key that is too short or too long is an error, not a wrong drop."""
+    with pytest.raises(struct.error):
+        RawKey.decode(bytes(size))
