@@ -25,12 +25,22 @@ struct drop_key {
 
 /* Kernel text lies in the upper half of the address space, so the upper 16 bits of an address are all ones. */
 #define PLACE(location, cpu) ((location) << 16 | (cpu))
+#define PLACE_CPU(place) ((place) & 0xffff)
 
 struct drop_value {
 	u64 packets;			     /* skbs: one GSO or GRO skb counts once, as in the kernel's own counters */
 	u64 bytes;			     /* sum of skb->len */
 	char interface[INTERFACE_NAME_SIZE]; /* name at the first drop of this key, NUL-padded; empty: unknown */
 };
+
+/* The drops of one key on one CPU, in the table in front of the map. Unused while key.place is 0. */
+struct hot_drop {
+	struct drop_key key;
+	struct drop_value value;
+};
+
+#define HOT_BITS 6
+#define HOT_DROPS (1 << HOT_BITS) /* of each CPU */
 
 /* What a CPU remembers from one probe to the next. Stays in the kernel. */
 struct cpu_state {
@@ -41,3 +51,4 @@ struct cpu_state {
 
 _Static_assert(sizeof(struct drop_key) == 24, "struct drop_key has padding");
 _Static_assert(sizeof(struct drop_value) == 32, "struct drop_value has padding");
+_Static_assert(sizeof(struct hot_drop) == 56, "struct hot_drop has padding");

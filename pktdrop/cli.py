@@ -21,7 +21,7 @@ from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
 from pktdrop.views.text import safe
 
-LEAST_WIDTH = 60
+LEAST_WIDTH = 75
 """Narrower than this, the columns that cannot shrink do not fit."""
 
 _FORMAT = click.option(
@@ -106,7 +106,7 @@ def trace(
     """
     names = Protocols.load()
     if reasons:
-        filters.check_reasons(reasons, KernelFacts.read().reasons.names())
+        filters.check_reasons(reasons, KernelFacts.read().reasons)
     chosen = filters.Filters(
         [
             filters.reason_filter(reasons),

@@ -142,7 +142,7 @@ def _reasons(facts: KernelFacts) -> Iterator[Check]:
         )
         return
     for subsystem, count in reasons.counts().items():
-        found = f"{count} names from {reasons.source}" if count else "no names: its module is not loaded"
+        found = f"{count} names from {reasons.source}" if count else "no names: its module is not loaded, or has no BTF"
         yield Check(f"reasons {subsystem}", "ok", found)
 
 

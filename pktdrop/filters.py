@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import click
 
+from pktdrop.kernel.reasons import CORE, ReasonNames
 from pktdrop.model import Count, DropKey
 from pktdrop.protocols import Protocols
 
@@ -79,19 +80,23 @@ def reason_filter(values: Sequence[str]) -> Filter:
     return Filter.of(values, matches)
 
 
-def check_reasons(values: Sequence[str], known: Sequence[str]) -> None:
-    """Raise click.BadParameter for a name that this kernel's reasons do not have, with those that are near."""
-    plain = [name.upper() for name in known]
-    upper = plain + [f"CORE/{name}" for name in plain if "/" not in name]
+def check_reasons(values: Sequence[str], reasons: ReasonNames) -> None:
+    """Raise click.BadParameter for what no drop on this kernel can be called, with names that are near."""
+    plain = [name.upper() for name in reasons.names()]
+    known = plain + [f"{CORE}/{name}".upper() for name in plain if "/" not in name]
     for value in values:
-        name = value.removeprefix("!").upper()
-        if name.rpartition("/")[2].isdigit() or any(fnmatchcase(one, name) for one in upper):
+        name = value.removeprefix("!")
+        subsystem, _, last = name.upper().rpartition("/")
+        if any(fnmatchcase(one, name.upper()) for one in known):
             continue
-        near = get_close_matches(name, upper if "/" in name else plain, n=3, cutoff=0.5)
+        if last.isdecimal() and subsystem in ("", *(one.upper() for one in reasons.subsystems.values())):
+            called = reasons.name(int(last))[1] if subsystem in ("", CORE.upper()) else last
+            if called == last:
+                continue
+            raise click.BadParameter(f"reason {last} is called {called} on this kernel.", param_hint="--reason")
+        near = get_close_matches(name.upper(), known if subsystem else plain, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else "'pktdrop doctor' shows where reasons come from."
-        raise click.BadParameter(
-            f"this kernel has no drop reason {value.removeprefix('!')!r}. {hint}", param_hint="--reason"
-        )
+        raise click.BadParameter(f"this kernel has no drop reason {name!r}. {hint}", param_hint="--reason")
 
 
 def interface_filter(values: Sequence[str]) -> Filter:

@@ -106,7 +106,8 @@ def interval(before: Snapshot, after: Snapshot) -> Interval:
     for key, now in after.drops.items():
         was = before.drops.get(key)
         if was is None:
-            drops[key] = now
+            if now.packets:  # a reader may see an entry before its first packet is added
+                drops[key] = now
         elif now != was:
             drops[key] = Count(counted_since(was.packets, now.packets), counted_since(was.bytes, now.bytes))
     return Interval(

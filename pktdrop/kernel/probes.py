@@ -21,6 +21,7 @@ from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.facts import BACKLOG_FUNCTION, KernelFacts
 from pktdrop.kernel.prepared import prepare
 from pktdrop.kernel.programs import Programs
+from pktdrop.kernel.records import HOT_DROPS
 
 KFREE_SKB = ("tp_btf", "raw")
 BACKLOG = ("fentry", "kprobe", "none")
@@ -90,7 +91,7 @@ def _attach_kfree_skb(
     rung: str, cache: Cache, map_entries: int, anew: bool = False
 ) -> tuple[KernelFacts, Programs, int]:
     prepared = prepare(rung == "raw", cache, anew)
-    programs = Programs(prepared.compiled, {"drops": map_entries})
+    programs = Programs(prepared.compiled, {"drops": map_entries, "hot_drops": HOT_DROPS * sysbpf.cpu_numbers()})
     try:
         return prepared.facts, programs, climb(programs, prepared.facts, rung)
     except RungError:

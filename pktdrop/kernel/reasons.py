@@ -94,7 +94,7 @@ class ReasonNames:
 
     def names(self) -> list[str]:
         """Return all names, those of subsystems as "subsystem/NAME"."""
-        found = list(self.core.values())
+        found = list(self.core.values()) or [NOT_SPECIFIED]
         for number, subsystem in self.subsystems.items():
             found += [
                 f"{subsystem}/{name}" for value, name in self._members(subsystem).items() if value >> _SHIFT == number

@@ -280,11 +280,17 @@ def possible_cpus(text: str | None = None) -> int:
 
     The list is /sys/devices/system/cpu/possible (Documentation/admin-guide/cputopology.rst).
     """
+    return sum(last - first + 1 for first, last in _possible_cpus(text))
+
+
+def cpu_numbers(text: str | None = None) -> int:
+    """Return one more than the highest number that a CPU can have."""
+    return _possible_cpus(text)[-1][1] + 1
+
+
+def _possible_cpus(text: str | None) -> list[tuple[int, int]]:
     if text is None:
         with open("/sys/devices/system/cpu/possible", encoding="ascii") as source:
             text = source.read()
-    count = 0
-    for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        count += int(last or first) - int(first) + 1
-    return count
+    ranges = (part.partition("-") for part in text.strip().split(","))
+    return [(int(first), int(last or first)) for first, _, last in ranges]

@@ -3,19 +3,21 @@
 
 import struct
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from itertools import starmap
 from typing import TYPE_CHECKING
 
 from pktdrop.kernel import host, probes, sysbpf
 from pktdrop.kernel.cache import Cache, default_directory
-from pktdrop.kernel.records import DROP_VALUE, RawKey, RawValue
+from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, HOT_DROP, RawKey, RawValue
 from pktdrop.model import Count, DropKey, Lost, Snapshot
 
 if TYPE_CHECKING:
     from pktdrop.kernel.naming import Naming
 
+_UNUSED = bytes(8)
+"""The member place of a hot_drop without a key."""
 MAP_ENTRIES = 65536
 """How many different drop keys are counted; each takes some 150 bytes of kernel memory, taken at the start."""
 
@@ -59,7 +61,7 @@ class Tracer:
         refused = self._probes.refused
         found = []
         if self._probes.kfree_skb == "raw" and "tp_btf" in refused:
-            found.append(f"kfree_skb is traced at twice the cost (tp_btf: {refused['tp_btf']}).")
+            found.append(f"kfree_skb is traced at about three times the cost (tp_btf: {refused['tp_btf']}).")
         if self._probes.enqueue_to_backlog == "none":
             why = "; ".join(f"{rung}: {refused[rung]}" for rung in probes.BACKLOG if rung in refused)
             found.append(f"drops of the CPU backlog carry no target CPU ({why or 'not probed'}).")
@@ -85,13 +87,21 @@ class Tracer:
         return Snapshot(time=time.time(), monotonic=time.monotonic(), drops=drops, lost=self._lost())
 
     def _read(self) -> dict[bytes, RawValue]:
-        descriptor, definition = self._probes.programs.map("drops")
+        """Read the map and the table in front of it. A key is in one of them only."""
         rows: dict[bytes, RawValue] = {}
-        for keys, values in sysbpf.map_items(descriptor, definition.key_size, definition.value_size):
-            raw_keys = (raw for (raw,) in struct.iter_unpack(f"={definition.key_size}s", keys))
+        for keys, values in self._items("drops"):
+            raw_keys = (raw for (raw,) in struct.iter_unpack(f"={DROP_KEY.size}s", keys))
             rows.update(zip(raw_keys, starmap(RawValue, DROP_VALUE.iter_unpack(values)), strict=True))
+        for _, entries in self._items("hot_drops"):
+            for raw, value in HOT_DROP.iter_unpack(entries):
+                if raw[:8] != _UNUSED:
+                    rows[raw] = RawValue._make(DROP_VALUE.unpack(value))
         self._learn_interfaces(rows)
         return rows
+
+    def _items(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        descriptor, definition = self._probes.programs.map(name)
+        return sysbpf.map_items(descriptor, definition.key_size, definition.value_size)
 
     def _learn_interfaces(self, rows: Mapping[bytes, RawValue]) -> None:
         for raw, value in rows.items():

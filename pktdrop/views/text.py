@@ -44,7 +44,7 @@ def number(value: float) -> str:
     """Write a count with separators, and a rate below ten with one digit behind the point."""
     if isinstance(value, int) or value >= 10:
         return f"{round(value):,}"
-    return f"{value:.1f}"
+    return "<0.1" if 0 < value < 0.1 else f"{value:.1f}"
 
 
 def share(part: int, whole: int) -> str:

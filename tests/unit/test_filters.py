@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import click
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from pktdrop import filters
 from pktdrop.filters import Filter, Filters
+from pktdrop.kernel.btf import Btf
+from pktdrop.kernel.reasons import ReasonNames
 from pktdrop.model import Count, DropKey
 from pktdrop.protocols import Protocols
 from tests.unit.make import make_backlog_drop, make_drop, make_noise
@@ -26,7 +29,9 @@ NUMBER = make_drop(reason="137", interface=None, ifindex=7, netns=None, netns_na
 NOISE = make_noise()
 ALL = (UDP, TCP, OVS, BACKLOG, NUMBER, NOISE)
 DROPS = {key: Count(10**place, 60 * 10**place) for place, key in enumerate(ALL)}
-KNOWN = ["NOT_SPECIFIED", "NO_SOCKET", "SOCKET_RCVBUFF", "TCP_CSUM", "TCP_RESET", "openvswitch/OVS_DROP_METER"]
+_BTF = Path(__file__).parents[1] / "data/btf/6.12.95-debian"
+KNOWN = ReasonNames.from_btf(Btf.load(_BTF / "vmlinux"), _BTF)
+"""NO_SOCKET is 3 there, and 137 has no name (bpftool btf dump file vmlinux, enum skb_drop_reason)."""
 
 Maker = Callable[[Sequence[str]], Filter]
 
@@ -185,6 +190,24 @@ def test_an_unknown_reason_gets_near_matches(value: str, near: str) -> None:
     said = refused.value.message.split("Did you mean")
     assert repr(value.removeprefix("!")) in said[0]
     assert near in said[1].upper()
+
+
+def test_a_number_that_has_a_name_is_refused() -> None:
+    """Drops are shown by name, so the number of a named reason would never match: the name is told."""
+    number = KNOWN.value("NO_SOCKET")
+    with pytest.raises(click.BadParameter, match=f"reason {number} is called NO_SOCKET"):
+        filters.check_reasons([str(number)], KNOWN)
+
+
+def test_a_number_of_no_subsystem_is_refused() -> None:
+    """A number is taken in the subsystems that this kernel has."""
+    with pytest.raises(click.BadParameter, match="this kernel has no drop reason 'nosuch/137'"):
+        filters.check_reasons(["nosuch/137"], KNOWN)
+
+
+def test_a_kernel_without_reasons_has_one() -> None:
+    """Where all drops are NOT_SPECIFIED, that name is taken."""
+    filters.check_reasons(["NOT_SPECIFIED"], ReasonNames("none", {}))
 
 
 @pytest.mark.parametrize("value", ["zzzz", "XYZ_*", "", "!", "openvswitch/NO_SOCKET/"])

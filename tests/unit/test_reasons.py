@@ -108,10 +108,10 @@ def test_what_has_no_name_keeps_its_number(kernel: str, number: int, expected: t
 
 
 def test_kernel_without_reasons() -> None:
-    """Where the kernel gives no reason, every reason is NOT_SPECIFIED and there is no name to filter by."""
+    """Where the kernel gives no reason, every reason is NOT_SPECIFIED, and that is the one name to filter by."""
     reasons = load("5.10.0-32-debian")
     assert [reasons.name(number) for number in (0, 2, 137)] == [("core", "NOT_SPECIFIED")] * 3
-    assert (reasons.source, reasons.names(), reasons.counts()) == ("none", [], {"core": 0})
+    assert (reasons.source, reasons.names(), reasons.counts()) == ("none", ["NOT_SPECIFIED"], {"core": 0})
     assert reasons.value("CPU_BACKLOG") is None
 
 
@@ -191,9 +191,9 @@ def test_format_knows_no_subsystems() -> None:
 
 
 def test_format_without_reasons() -> None:
-    """The format of a tracepoint without a reason gives none."""
+    """The format of a tracepoint without a reason gives NOT_SPECIFIED only."""
     reasons = ReasonNames.from_format(read_format("5.10.0-32-debian"))
-    assert (reasons.source, reasons.name(2), reasons.names()) == ("none", ("core", "NOT_SPECIFIED"), [])
+    assert (reasons.source, reasons.name(2), reasons.names()) == ("none", ("core", "NOT_SPECIFIED"), ["NOT_SPECIFIED"])
 
 
 @given(st.text() | st.text('{}, "0123456789AZ_ reason;\n', max_size=200))
