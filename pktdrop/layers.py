@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import translate
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -131,14 +130,11 @@ class Layers:
 
         Raises ValueError, naming file and line, if the file is malformed; OSError if it cannot be read.
         """
-        if path is None:
-            name, text = "layers.tsv", resources.files("pktdrop").joinpath("data/layers.tsv").read_text("utf-8")
-        else:
-            name, text = str(path), path.read_text("utf-8")
+        path = path or Path(__file__).parent / "data/layers.tsv"
         try:
-            return cls(parse(text.splitlines()))
+            return cls(parse(path.read_text("utf-8").splitlines()))
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise ValueError(f"{path}: {error}") from error
 
     def verdict(self, subsystem: str, reason: str, site: str, protocol: int) -> Verdict:
         """Judge one free; always answers, with UNKNOWN for what no rule knows.  Arguments as for rule()."""

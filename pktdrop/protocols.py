@@ -2,7 +2,7 @@
 """Names of ethertypes."""
 
 import re
-from importlib import resources
+from pathlib import Path
 
 _NUMBER = re.compile(r"0x[0-9a-f]{1,4}|[0-9]{1,5}", re.IGNORECASE)
 
@@ -18,7 +18,7 @@ class Protocols:
     @classmethod
     def load(cls) -> "Protocols":
         """Read the table that comes with pktdrop."""
-        text = (resources.files("pktdrop") / "data/ethertypes.tsv").read_text(encoding="utf-8")
+        text = (Path(__file__).parent / "data/ethertypes.tsv").read_text(encoding="utf-8")
         rows = [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
         return cls({int(number, 16): name for number, name, _ in rows[1:]})
 

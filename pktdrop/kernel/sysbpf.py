@@ -11,7 +11,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
@@ -82,9 +81,10 @@ class LoadError(OSError):
 
 
 def _syscall(which: int, *arguments: object) -> int:
-    numbers = _SYSCALLS.get(platform.machine())
+    machine = os.uname().machine
+    numbers = _SYSCALLS.get(machine)
     if numbers is None:
-        raise OSError(errno.ENOSYS, f"system call numbers of {platform.machine()} are not known to pktdrop")
+        raise OSError(errno.ENOSYS, f"system call numbers of {machine} are not known to pktdrop")
     libc = ctypes.CDLL(None, use_errno=True)
     result = int(libc.syscall(ctypes.c_long(numbers[which]), *arguments))
     if result < 0:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tabulate import tabulate
-
 GAP = 2
 CUT = ".."
 MARK = "*"
@@ -88,6 +86,8 @@ def _cut_site(text: str, width: int) -> str:
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> str:
     """Lay out rows under their titles in at most `width` columns, if the columns that may shrink allow it."""
+    from tabulate import tabulate  # nothing that comes before the first table needs it
+
     cells = [[safe(cell) for cell in row] for row in rows]
     widths = _widths(columns, cells, width)
     fitted = [
