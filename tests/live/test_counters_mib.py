@@ -92,7 +92,7 @@ def test_gauges_are_apart(net: Net) -> None:
 
 
 def test_unchanged_rows_are_the_same_object(net: Net) -> None:
-    """Where nothing moved, the next reading gives the same Row; where something did, another one with the same names."""
+    """Where nothing moved, the next reading gives the same Row; where something did, another one."""
     server = net["server"]
     mibs = Mibs()
     with server.entered():

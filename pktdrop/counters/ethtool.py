@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: MIT
+"""Statistics and settings that network drivers report themselves.
+
+Two sources, both unprivileged: the ``ethtool`` ioctls (``include/uapi/linux/ethtool.h``), whose names each driver
+chooses, and the ``qstats`` of the generic netlink family ``netdev`` (``include/uapi/linux/netdev.h``), whose names
+are the same for all drivers.  Everything is read in the network namespace of the calling thread, and nothing stays
+open between two readings.
+"""
+
+import array
+import errno
+import fcntl
+import os
+import re
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pktdrop.counters.model import Reading, Row, Scope
+
+#: Longest name of a statistic, in bytes: ETH_GSTRING_LEN.
+NAME_BYTES: Final = 32
+
+_SIOCETHTOOL: Final = 0x8946  # include/uapi/linux/sockios.h
+# include/uapi/linux/ethtool.h
+_GDRVINFO: Final = 0x03
+_GRINGPARAM: Final = 0x10
+_GPAUSEPARAM: Final = 0x12
+_GSTRINGS: Final = 0x1B
+_GSTATS: Final = 0x1D
+_GSSET_INFO: Final = 0x37
+_GCHANNELS: Final = 0x3C
+_SS_STATS: Final = 1
+_IFNAMSIZ: Final = 16
+_IFREQ: Final = struct.Struct("@16sP16x")  # struct ifreq: ifr_name, ifr_data, rest of its union
+_DRVINFO_BYTES: Final = 196
+_DRIVER_NAME: Final = slice(4, 36)
+# How often a statistics set that changes size between two questions is asked for again.
+_ATTEMPTS: Final = 3
+# "does not have it": no such operation, no such device any more, nothing of the kind.
+_NOT_REPORTED: Final = (errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL)
+
+# include/uapi/linux/netlink.h and genetlink.h
+_NETLINK_GENERIC: Final = 16
+_NLMSG: Final = struct.Struct("=IHHII")
+_GENL: Final = struct.Struct("=BBH")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_NLM_F_REQUEST: Final = 1
+_NLM_F_DUMP: Final = 0x300
+_NLMSG_ERROR: Final = 2
+_NLMSG_DONE: Final = 3
+_GENL_ID_CTRL: Final = 16
+_CTRL_CMD_GETFAMILY: Final = 3
+_CTRL_ATTR_FAMILY_ID: Final = 1
+_CTRL_ATTR_FAMILY_NAME: Final = 2
+_NESTED: Final = 0x8000
+_TYPE_MASK: Final = 0x3FFF
+# include/uapi/linux/netdev.h
+_QSTATS_GET: Final = 12
+_QSTATS_IFINDEX: Final = 1
+_QSTATS_QUEUE_ID: Final = 3
+_QSTATS_SCOPE: Final = 4
+_QSTATS_SCOPE_QUEUE: Final = 1
+_QSTATS_NAMES: Final = (
+    "rx_packets rx_bytes tx_packets tx_bytes rx_alloc_fail rx_hw_drops rx_hw_drop_overruns rx_csum_complete "
+    "rx_csum_unnecessary rx_csum_none rx_csum_bad rx_hw_gro_packets rx_hw_gro_bytes rx_hw_gro_wire_packets "
+    "rx_hw_gro_wire_bytes rx_hw_drop_ratelimits tx_hw_drops tx_hw_drop_errors tx_csum_none tx_needs_csum "
+    "tx_hw_gso_packets tx_hw_gso_bytes tx_hw_gso_wire_packets tx_hw_gso_wire_bytes tx_hw_drop_ratelimits "
+    "tx_stop tx_wake"
+).split()
+_QSTATS_FIRST: Final = 8
+_RECEIVE_BYTES: Final = 1 << 17
+
+# vmxnet3 repeats its names for each queue, below a line that has the number of the queue as its value
+# (drivers/net/vmxnet3/vmxnet3_ethtool.c, vmxnet3_tq_dev_stats and vmxnet3_rq_dev_stats).
+_QUEUE_MARKER: Final = re.compile(r"(?:Rx|Tx) Queue#")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A setting as it is and the most it can be; None: not reported."""
+
+    now: int | None = None
+    max: int | None = None
+
+
+@dataclass(frozen=True)
+class NicSettings:
+    """How an interface is set up. None: the driver does not report it."""
+
+    driver: str | None = None
+    """Name of the driver, as `ethtool -i` shows it."""
+    rx_ring: Pair = Pair()
+    """Descriptors in each RX ring."""
+    rx_mini_ring: Pair = Pair()
+    rx_jumbo_ring: Pair = Pair()
+    tx_ring: Pair = Pair()
+    rx_channels: Pair = Pair()
+    tx_channels: Pair = Pair()
+    other_channels: Pair = Pair()
+    combined_channels: Pair = Pair()
+    pause_autoneg: bool | None = None
+    rx_pause: bool | None = None
+    """The NIC stops sending when the other side asks for it."""
+    tx_pause: bool | None = None
+    """The NIC asks the other side to stop when its own memory fills up."""
+
+
+# ---------------------------------------------------------------------------------------------------- pure parsers
+
+
+def names_of(strings: bytes) -> tuple[str, ...]:
+    """Return the names in the data of struct ethtool_gstrings, without the blanks around them.
+
+    A name that fills its 32 bytes has no NUL at the end; bytes that are no UTF-8 are shown as escapes. A trailing
+    piece shorter than 32 bytes is no name.
+    """
+    whole = len(strings) - len(strings) % NAME_BYTES
+    return tuple(
+        strings[at : at + NAME_BYTES].split(b"\0", 1)[0].decode("utf-8", "backslashreplace").strip()
+        for at in range(0, whole, NAME_BYTES)
+    )
+
+
+def rows_of(
+    names: Iterable[str], values: Iterable[int], netns: int | None, interface: str
+) -> tuple[dict[Scope, Row], str | None]:
+    """Statistics of one interface by scope: the device, and each queue that a marker line announces.
+
+    A name that is there twice in one scope is told apart by its number: "drops", "drops#2". The second result is a
+    sentence about what could not be used, None if all could.
+    """
+    names, values = tuple(names), tuple(values)
+    limit = None
+    if len(names) != len(values):
+        limit = f"ethtool statistics of {interface}: {len(names)} names but {len(values)} values, the rest is ignored"
+    queue: int | None = None
+    found: dict[int | None, dict[str, int]] = {}
+    for name, value in zip(names, values, strict=False):
+        if _QUEUE_MARKER.fullmatch(name):
+            queue = value
+        elif name:  # an empty name is a hole that some drivers leave in their table
+            of_scope = found.setdefault(queue, {})
+            of_scope[_unused(f"ethtool.{name}", of_scope)] = value
+    rows = {
+        Scope(netns=netns, interface=interface, queue=number): Row(tuple(counters), tuple(counters.values()))
+        for number, counters in found.items()
+    }
+    return rows, limit
+
+
+def _unused(name: str, taken: Mapping[str, int]) -> str:
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}#{number}" in taken:
+        number += 1
+    return f"{name}#{number}"
+
+
+def attributes_of(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Netlink attributes: type without flags, payload. Ends at the first one that is malformed."""
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < _ATTRIBUTE.size or at + length > len(data):
+            return
+        yield kind & _TYPE_MASK, data[at + _ATTRIBUTE.size : at + length]
+        at += (length + 3) & ~3
+
+
+def _number(payload: bytes) -> int | None:
+    return int.from_bytes(payload, "little" if struct.pack("=H", 1)[0] else "big") if len(payload) in (4, 8) else None
+
+
+def qstats_of(message: bytes) -> tuple[int, int | None, dict[str, int]] | None:
+    """Interface index, queue (None: all of the device) and counters in one answer to NETDEV_CMD_QSTATS_GET.
+
+    ``message`` is the payload behind the generic netlink header. None if it names no interface. Attributes newer than
+    this table are named by their number, "attribute_36".
+    """
+    ifindex = queue = None
+    counters: dict[str, int] = {}
+    for kind, payload in attributes_of(message):
+        value = _number(payload)
+        if value is None:
+            continue
+        if kind == _QSTATS_IFINDEX:
+            ifindex = value
+        elif kind == _QSTATS_QUEUE_ID:
+            queue = value
+        elif kind >= _QSTATS_FIRST:
+            at = kind - _QSTATS_FIRST
+            counters[f"qstats.{_QSTATS_NAMES[at] if at < len(_QSTATS_NAMES) else f'attribute_{kind}'}"] = value
+    return None if ifindex is None else (ifindex, queue, counters)
+
+
+def messages_of(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Netlink messages: type and payload. Ends at the first one that is malformed."""
+    at = 0
+    while at + _NLMSG.size <= len(data):
+        length, kind, _, _, _ = _NLMSG.unpack_from(data, at)
+        if length < _NLMSG.size or at + length > len(data):
+            return
+        yield kind, data[at + _NLMSG.size : at + length]
+        at += (length + 3) & ~3
+
+
+def merge(rows: dict[Scope, Row], more: Mapping[Scope, Row]) -> None:
+    """Add rows to rows; where both have a scope its names and values are put one behind the other."""
+    for scope, row in more.items():
+        there = rows.get(scope)
+        rows[scope] = row if there is None else Row(there.names + row.names, there.values + row.values)
+
+
+# ---------------------------------------------------------------------------------------------------- thin readers
+
+
+class _Ioctl:
+    """The ethtool ioctl on interfaces of the namespace the thread is in."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._buffer = array.array("Q", bytes(1 << 16))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def ask(self, interface: str, request: bytes, size: int) -> memoryview:
+        """Return the ``size`` bytes that answer the request; valid until the next question. Raises OSError.
+
+        The buffer is twice as large as asked for, and never below 64 KiB: kernels before the one that compares the
+        sizes (net/ethtool/ioctl.c, ethtool_get_stats) write as many statistics as there are by then.
+        """
+        if len(self._buffer) * 8 < 2 * size:
+            self._buffer = array.array("Q", bytes(2 * size + -2 * size % 8))
+        name = os.fsencode(interface)
+        if len(name) >= _IFNAMSIZ:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        answer = memoryview(self._buffer).cast("B")
+        answer[: len(request)] = request
+        address = self._buffer.buffer_info()[0]
+        fcntl.ioctl(self._socket.fileno(), _SIOCETHTOOL, _IFREQ.pack(name, address))
+        return answer[:size]
+
+    def driver(self, interface: str) -> str:
+        info = bytes(self.ask(interface, struct.pack("=I", _GDRVINFO).ljust(_DRVINFO_BYTES, b"\0"), _DRVINFO_BYTES))
+        return info[_DRIVER_NAME].split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+
+    def numbers(self, interface: str, command: int, count: int) -> tuple[int, ...]:
+        """Return the ``count`` u32 that follow the command in the answer."""
+        size = 4 * (count + 1)
+        answer = self.ask(interface, struct.pack("=I", command).ljust(size, b"\0"), size)
+        return struct.unpack_from(f"={count}I", answer, 4)
+
+    def statistics(self, interface: str) -> tuple[bytes, tuple[int, ...]] | None:
+        """Strings and values of the statistics; None if their number kept changing."""
+        for _ in range(_ATTEMPTS):
+            answer = self.ask(interface, struct.pack("=IIQI", _GSSET_INFO, 0, 1 << _SS_STATS, 0), 20)
+            mask, count = struct.unpack_from("=QI", answer, 8)
+            if not mask or not count:
+                return b"", ()
+            size = NAME_BYTES * count
+            answer = self.ask(interface, struct.pack("=III", _GSTRINGS, _SS_STATS, count), 12 + size)
+            (named,) = struct.unpack_from("=I", answer, 8)
+            strings = bytes(answer[12:])
+            answer = self.ask(interface, struct.pack("=II", _GSTATS, count), 8 + 8 * count)
+            (valued,) = struct.unpack_from("=I", answer, 4)
+            if named == valued == count:
+                return strings, struct.unpack_from(f"={count}Q", answer, 8)
+        return None
+
+
+def _read_statistics(netns: int | None, interfaces: Iterable[str], limits: list[str]) -> dict[Scope, Row]:
+    rows: dict[Scope, Row] = {}
+    # interfaces of one driver mostly have the same names: they are worked out once
+    seen: dict[bytes, tuple[str, ...]] = {}
+    plain: dict[bytes, tuple[str, ...]] = {}
+    ioctl = _Ioctl()
+    try:
+        for interface in interfaces:
+            try:
+                answer = ioctl.statistics(interface)
+            except OSError as error:
+                if error.errno not in _NOT_REPORTED:
+                    limits.append(f"ethtool statistics of {interface}: {error.strerror}")
+                continue
+            if answer is None:
+                limits.append(f"ethtool statistics of {interface}: their number changed while they were read")
+                continue
+            strings, values = answer
+            if strings in plain:
+                rows[Scope(netns=netns, interface=interface)] = Row(plain[strings], values)
+                continue
+            if strings not in seen:
+                seen[strings] = names_of(strings)
+            found, limit = rows_of(seen[strings], values, netns, interface)
+            if limit is not None:
+                limits.append(limit)
+            rows.update(found)
+            for scope, row in found.items():
+                if scope.queue is None and len(row.values) == len(values):
+                    plain[strings] = row.names
+    finally:
+        ioctl.close()
+    return rows
+
+
+class _Refused(Exception):
+    """The kernel answered with an error number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.number = number
+
+
+def _attribute(kind: int, payload: bytes) -> bytes:
+    length = _ATTRIBUTE.size + len(payload)
+    return _ATTRIBUTE.pack(length, kind) + payload + b"\0" * (-length % 4)
+
+
+def _ask_netlink(netlink: socket.socket, family: int, flags: int, command: int, attributes: bytes) -> Iterator[bytes]:
+    """Payloads behind the generic netlink header. Raises _Refused and OSError."""
+    body = _GENL.pack(command, 1, 0) + attributes
+    netlink.send(_NLMSG.pack(_NLMSG.size + len(body), family, _NLM_F_REQUEST | flags, 1, 0) + body)
+    while True:
+        for kind, payload in messages_of(netlink.recv(_RECEIVE_BYTES)):
+            if kind in (_NLMSG_ERROR, _NLMSG_DONE):
+                number = -struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
+                if number:
+                    raise _Refused(number)
+                return
+            yield payload[_GENL.size :]
+            if not flags & _NLM_F_DUMP:
+                return
+
+
+def _read_qstats(netns: int | None, interfaces: Iterable[str], limits: list[str]) -> dict[Scope, Row]:
+    found: dict[Scope, dict[str, int]] = {}
+    wanted = frozenset(interfaces)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC) as netlink:
+        netlink.settimeout(1.0)
+        try:
+            family = _family(netlink)
+            if family is None:
+                return {}
+            names = {ifindex: name for ifindex, name in socket.if_nameindex() if name in wanted}
+            for scope in (b"", _attribute(_QSTATS_SCOPE, struct.pack("=I", _QSTATS_SCOPE_QUEUE))):
+                for payload in _ask_netlink(netlink, family, _NLM_F_DUMP, _QSTATS_GET, scope):
+                    answer = qstats_of(payload)
+                    if answer is not None and answer[2] and answer[0] in names:
+                        key = Scope(netns=netns, interface=names[answer[0]], queue=answer[1])
+                        # RX queue 3 and TX queue 3 have no name in common
+                        found.setdefault(key, {}).update(answer[2])
+        except _Refused as error:
+            if error.number not in _NOT_REPORTED:
+                limits.append(f"netdev qstats: {error}")
+        except OSError as error:
+            limits.append(f"netdev qstats: {error.strerror or error}")
+    return {scope: Row(tuple(counters), tuple(counters.values())) for scope, counters in found.items()}
+
+
+def _family(netlink: socket.socket) -> int | None:
+    """Return the number of the family "netdev"; None where the kernel has none. Raises _Refused and OSError."""
+    name = _attribute(_CTRL_ATTR_FAMILY_NAME, b"netdev\0")
+    try:
+        for payload in _ask_netlink(netlink, _GENL_ID_CTRL, 0, _CTRL_CMD_GETFAMILY, name):
+            for kind, value in attributes_of(payload):
+                if kind == _CTRL_ATTR_FAMILY_ID and len(value) == 2:
+                    return int(struct.unpack("=H", value)[0])
+    except _Refused as error:
+        if error.number != errno.ENOENT:
+            raise
+    return None
+
+
+def read(netns: int | None, interfaces: Iterable[str]) -> Reading:
+    """Statistics of these interfaces of the namespace the thread is in, named "ethtool.*" and "qstats.*".
+
+    An interface that is gone or has no statistics is not in the result; what failed otherwise is told in `limits`.
+    """
+    interfaces = tuple(interfaces)
+    limits: list[str] = []
+    rows: dict[Scope, Row] = {}
+    for source in (_read_statistics, _read_qstats):
+        try:
+            merge(rows, source(netns, interfaces, limits))
+        except OSError as error:
+            limits.append(f"{'ethtool statistics' if source is _read_statistics else 'netdev qstats'}: {error}")
+    return Reading(rows, tuple(limits))
+
+
+def settings(interfaces: Iterable[str]) -> tuple[dict[str, NicSettings], tuple[str, ...]]:
+    """How these interfaces of the namespace the thread is in are set up, and sentences about what failed."""
+    found: dict[str, NicSettings] = {}
+    limits: list[str] = []
+    try:
+        ioctl = _Ioctl()
+    except OSError as error:
+        return found, (f"ethtool settings: {error}",)
+    try:
+        for interface in interfaces:
+            found[interface] = _settings(ioctl, interface, limits)
+    finally:
+        ioctl.close()
+    return found, tuple(limits)
+
+
+def _settings(ioctl: _Ioctl, interface: str, limits: list[str]) -> NicSettings:
+    def numbers(what: str, command: int, count: int) -> tuple[int | None, ...]:
+        try:
+            return ioctl.numbers(interface, command, count)
+        except OSError as error:
+            if error.errno not in _NOT_REPORTED:
+                limits.append(f"ethtool {what} of {interface}: {error.strerror}")
+            return (None,) * count
+
+    try:
+        driver = ioctl.driver(interface)
+    except OSError as error:
+        driver = ""
+        if error.errno not in _NOT_REPORTED:
+            limits.append(f"ethtool driver of {interface}: {error.strerror}")
+    ring = _pairs(numbers("ring sizes", _GRINGPARAM, 8))
+    channel = _pairs(numbers("channels", _GCHANNELS, 8))
+    pause = [None if flag is None else bool(flag) for flag in numbers("pause", _GPAUSEPARAM, 3)]
+    return NicSettings(driver or None, *ring, *channel, *pause)
+
+
+def _pairs(numbers: tuple[int | None, ...]) -> tuple[Pair, Pair, Pair, Pair]:
+    """Four maximums, then the four values: a maximum of 0 says that the driver does not report the setting.
+
+    That is also how net/ethtool/rings.c and channels.c decide what to leave out of an answer over netlink.
+    """
+    first, second, third, fourth = (Pair(numbers[at + 4], numbers[at]) if numbers[at] else Pair() for at in range(4))
+    return first, second, third, fourth

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""What every source of counters returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Scope(NamedTuple):
+    """What a counter belongs to; None: it is not divided by this."""
+
+    netns: int | None = None
+    """Inode of the network namespace."""
+    interface: str | None = None
+    queue: int | None = None
+    cpu: int | None = None
+    qdisc: str | None = None
+    socket: str | None = None
+
+
+class Row(NamedTuple):
+    """Cumulative counters of one scope. All rows of a kind share one tuple of names."""
+
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One source at one moment."""
+
+    rows: Mapping[Scope, Row]
+    limits: tuple[str, ...] = ()
+    """A sentence for each thing that could not be read."""

@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: MIT
+"""What the statistics of drivers mean, and that each lost packet is counted once.
+
+Expected values: kernel sources (the ``source`` column names them) and what the fixtures' origins say
+(tests/data/counters/README.md), worked out by hand.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pktdrop.counters import drivers as module
+from pktdrop.counters.drivers import CLASSES, Drivers, Loss
+from pktdrop.counters.model import Row, Scope
+
+FIXTURES = Path(__file__).parent.parent / "data/counters/ethtool"
+HEADER = "\t".join(module._COLUMNS)
+LINKS_HEADER = "\t".join(module._LINK_COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def drivers() -> Drivers:
+    """The tables that come with pktdrop."""
+    return Drivers.load()
+
+
+def fixture_rows(name: str) -> dict[Scope, Row]:
+    """Rows of an `ethtool -S` text; a line "Rx Queue#: 1" starts the rows of a queue."""
+    found: dict[int | None, dict[str, int]] = {}
+    queue = None
+    for line in (FIXTURES / f"{name}.txt").read_text().splitlines()[1:]:
+        key, value = line.strip().rsplit(": ", 1)
+        if key.endswith("Queue#"):
+            queue = int(value)
+        else:
+            found.setdefault(None if key == "tx timeout count" else queue, {})[f"ethtool.{key}"] = int(value)
+    return {Scope(interface="eth0", queue=q): Row(tuple(c), tuple(c.values())) for q, c in found.items()}
+
+
+def rows(**counters: int) -> dict[Scope, Row]:
+    """One row of the device."""
+    return {Scope(interface="eth0"): Row(tuple(f"ethtool.{name}" for name in counters), tuple(counters.values()))}
+
+
+def links(**fields: int) -> Row:
+    """A row of rtnl_link_stats64."""
+    return Row(tuple(f"links.{name}" for name in fields), tuple(fields.values()))
+
+
+def amounts(losses: tuple[Loss, ...]) -> dict[str, int]:
+    """Packets by class, without the classes that lost nothing."""
+    return {loss.kind: loss.packets for loss in losses if loss.packets}
+
+
+def queues(losses: tuple[Loss, ...], kind: str) -> dict[int, int]:
+    """What one class lost, by queue."""
+    return dict(next(loss.queues for loss in losses if loss.kind == kind))
+
+
+@pytest.mark.parametrize(
+    ("driver", "name", "lost"),
+    [
+        ("e1000e", "e1000e-missed", {"fifo": 4954}),
+        ("be2net", "be2net-no-frags", {"ring": 3885606854, "error": 1772495 + 1430}),
+        ("ena", "ena-limits", {}),
+        ("hv_netvsc", "hv_netvsc-send-full", {}),
+        ("mlx5_core", "mlx5_core-out-of-buffer", {"ring": 48}),
+        ("atlantic", "atlantic-in-errors", {}),
+        ("virtio_net", "virtio_net-6.1-names", {}),
+        ("virtio_net", "virtio_net-6.18", {}),
+        ("st_gmac", "st_gmac-quiet", {}),
+        ("igb", "igb-drops", {"fifo": 7, "ring": 30, "error": 3}),
+        ("ixgbe", "ixgbe-drops", {"fifo": 11, "ring": 22}),
+        ("i40e", "i40e-drops", {"ring": 13, "fifo": 17, "filter": 3, "tx": 4}),
+        ("ice", "ice-drops", {"ring": 13, "fifo": 17, "error": 5}),
+        (
+            "mlx5_core",
+            "mlx5_core-drops",
+            {"ring": 48, "fifo": 30, "host": 6, "filter": 70, "xdp": 9, "error": 3, "tx": 3},
+        ),
+        ("vmxnet3", "vmxnet3-drops", {"ring": 111, "software": 3, "error": 1, "tx": 7}),
+        ("bnxt_en", "bnxt_en-drops", {"ring": 13, "fifo": 40, "alloc": 5, "error": 1}),
+        ("r8169", "r8169-missed", {"fifo": 65530}),
+        ("tg3", "tg3-discards", {"fifo": 21}),
+        ("gve", "gve-drops", {"ring": 60, "alloc": 4, "error": 6, "xdp": 1}),
+    ],
+)
+def test_outputs_lose_what_they_say(drivers: Drivers, driver: str, name: str, lost: dict[str, int]) -> None:
+    """What `ethtool -S` of a driver shows, measured or constructed, adds up to these losses, each packet once."""
+    found = drivers.nic_loss(driver, fixture_rows(name))
+    assert amounts(found) == lost
+    assert {loss.confidence for loss in found} == {"driver"}
+
+
+@pytest.mark.parametrize(
+    ("driver", "name", "hints"),
+    [
+        ("e1000e", "e1000e-missed", {"ethtool.rx_no_buffer_count": ("warning", None)}),
+        (
+            "ena",
+            "ena-limits",
+            {
+                "ethtool.bw_in_allowance_exceeded": ("limit", None),
+                "ethtool.bw_out_allowance_exceeded": ("limit", None),
+                "ethtool.pps_allowance_exceeded": ("limit", None),
+            },
+        ),
+        (
+            "hv_netvsc",
+            "hv_netvsc-send-full",
+            {"ethtool.tx_send_full": ("tx", None), "ethtool.rx_comp_busy": ("warning", None)},
+        ),
+        ("atlantic", "atlantic-in-errors", {"ethtool.Queue[1] InErrors": ("error", 1)}),
+        (
+            "igb",
+            "igb-drops",
+            {
+                "ethtool.rx_no_buffer_count": ("warning", None),
+                "ethtool.rx_flow_control_xoff": ("pause", None),
+                "ethtool.rx_queue_0_csum_err": ("error", 0),
+                "ethtool.rx_queue_0_alloc_failed": ("alloc", 0),
+            },
+        ),
+        (
+            "tg3",
+            "tg3-discards",
+            {
+                "ethtool.rx_xoff_pause_rcvd": ("pause", None),
+                "ethtool.dma_writeq_full": ("host", None),
+                "ethtool.rxbds_empty": ("warning", None),
+                "ethtool.mbuf_lwm_thresh_hit": ("fifo", None),
+            },
+        ),
+    ],
+)
+def test_signs_are_no_losses(
+    drivers: Drivers, driver: str, name: str, hints: dict[str, tuple[str, int | None]]
+) -> None:
+    """Counters of empty rings, pause and retries are told, but counted as no loss."""
+    found = drivers.hints(driver, fixture_rows(name))
+    assert {hint.counter: (hint.kind, hint.queue) for hint in found} == hints
+
+
+def test_queues_are_known_where_the_driver_knows_them(drivers: Drivers) -> None:
+    """Losses per queue come from names with a number and from vmxnet3's markers."""
+    assert queues(drivers.nic_loss("igb", fixture_rows("igb-drops")), "ring") == {0: 10, 1: 20}
+    assert queues(drivers.nic_loss("vmxnet3", fixture_rows("vmxnet3-drops")), "ring") == {0: 100, 1: 11}
+    assert queues(drivers.nic_loss("bnxt_en", fixture_rows("bnxt_en-drops")), "ring") == {0: 6, 1: 7}
+    assert queues(drivers.nic_loss("gve", fixture_rows("gve-drops")), "ring") == {0: 60}
+
+
+def test_igb_counts_missed_frames_once(drivers: Drivers) -> None:
+    """rx_fifo_errors of igb is ring plus FIFO, rx_missed_errors the FIFO again: with or without ethtool."""
+    expected = {"fifo": 7, "ring": 30}
+    fields = links(rx_missed_errors=7, rx_fifo_errors=37, rx_dropped=1000)
+    assert amounts(drivers.nic_loss("igb", {}, fields)) == expected
+    assert amounts(drivers.nic_loss("igb", rows(rx_missed_errors=7, rx_fifo_errors=37), fields)) == expected
+    both = drivers.nic_loss("igb", fixture_rows("igb-drops"), fields)
+    assert amounts(both) == {**expected, "error": 3}
+
+
+@pytest.mark.parametrize(
+    ("driver", "fields", "lost"),
+    [
+        ("e1000", {"rx_missed_errors": 5}, {"fifo": 5}),
+        ("ixgbe", {"rx_missed_errors": 5, "rx_dropped": 9}, {"fifo": 5}),
+        ("i40e", {"rx_missed_errors": 5}, {"ring": 5}),
+        ("ice", {"rx_missed_errors": 5, "rx_dropped": 9}, {"fifo": 5}),
+        ("mlx5_core", {"rx_missed_errors": 5, "rx_dropped": 9}, {"ring": 5}),
+        ("bnxt_en", {"rx_missed_errors": 5}, {"ring": 5}),
+        ("bnx2x", {"rx_fifo_errors": 5, "rx_over_errors": 6}, {"ring": 5, "fifo": 6}),
+        ("qede", {"rx_fifo_errors": 5}, {"ring": 5}),
+        ("ionic", {"rx_over_errors": 5, "rx_missed_errors": 6}, {"ring": 5, "host": 6}),
+        ("veth", {"rx_dropped": 5, "tx_dropped": 6}, {}),
+        ("tun", {"tx_dropped": 6}, {}),
+    ],
+)
+def test_the_same_field_means_different_things(
+    drivers: Drivers, driver: str, fields: dict[str, int], lost: dict[str, int]
+) -> None:
+    """Without ethtool the fields of rtnl_link_stats64 are read as this driver fills them; rx_dropped is never used."""
+    assert amounts(drivers.nic_loss(driver, {}, links(**fields))) == lost
+
+
+def test_host_drops_of_virtio_are_split(drivers: Drivers) -> None:
+    """rx_hw_drops contains the overruns; ethtool, qstats and the queues all count the same packets."""
+    device = {
+        "ethtool.rx_hw_drops": 9,
+        "ethtool.rx_hw_drop_overruns": 6,
+        "ethtool.rx0_hw_drops": 9,
+        "ethtool.rx0_hw_drop_overruns": 6,
+        "qstats.rx_hw_drops": 9,
+        "qstats.rx_hw_drop_overruns": 6,
+    }
+    queue = {"qstats.rx_hw_drops": 9, "qstats.rx_hw_drop_overruns": 6}
+    found = drivers.nic_loss(
+        "virtio_net",
+        {
+            Scope(interface="eth0"): Row(tuple(device), tuple(device.values())),
+            Scope(interface="eth0", queue=0): Row(tuple(queue), tuple(queue.values())),
+        },
+    )
+    assert amounts(found) == {"ring": 6, "host": 3}
+    assert queues(found, "ring") == {0: 6}
+
+
+def test_an_unknown_driver_is_a_guess_and_says_so(drivers: Drivers) -> None:
+    """Names alone decide, several counters of a class are not added up, and the confidence is "generic"."""
+    found = drivers.nic_loss(
+        "nonesuch",
+        rows(
+            rx_missed_errors=5,
+            rx_queue_0_drops=3,
+            rx_queue_1_drops=4,
+            rx_drops=7,
+            rx_alloc_failed=8,
+            rx_no_buffer_count=9,
+            tx_pause_frames=1,
+        ),
+        links(rx_missed_errors=5, rx_dropped=99),
+    )
+    assert amounts(found) == {"fifo": 5, "ring": 7}
+    assert queues(found, "ring") == {0: 3, 1: 4}
+    assert {loss.confidence for loss in found} == {"generic"}
+    assert amounts(drivers.nic_loss(None, {}, links(rx_missed_errors=5, rx_over_errors=4))) == {"ring": 5, "fifo": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("rx_missed", "fifo"),
+        ("rx_fifo_overflow", "fifo"),
+        ("rx_over_errors", "fifo"),
+        ("rx_no_buf", "ring"),
+        ("rx_out_of_buffer", "ring"),
+        ("pkts rx OOB", "ring"),
+        ("rx_discards", "ring"),
+        ("rx_queue_3_drops", "ring"),
+        ("rx_alloc_failed", "alloc"),
+        ("rx_xdp_drop", "xdp"),
+        ("rx_crc_errors", "error"),
+        ("rx_csum_errors", "error"),
+        ("rx_flow_control_xoff", "pause"),
+        ("rx_pfc_frames", "pause"),
+        ("rx_no_buffer_count", "warning"),
+        ("tx_dropped", "tx"),
+    ],
+)
+def test_guesses_follow_the_usual_words(drivers: Drivers, name: str, kind: str) -> None:
+    """Each word that drivers commonly use has its class, with the confidence "generic"."""
+    meaning = drivers.classify("nonesuch", name)
+    assert meaning is not None
+    assert (meaning.kind, meaning.confidence) == (kind, "generic")
+
+
+@pytest.mark.parametrize("name", ["rx_packets", "tx_bytes", "rx_queue_0_bytes", "adminq_timeouts", "", "multicast"])
+def test_traffic_is_no_loss(drivers: Drivers, name: str) -> None:
+    """Counters of packets and bytes that went well mean nothing here."""
+    assert drivers.classify("nonesuch", name) is None
+    assert drivers.classify("igb", name) is None
+
+
+def test_a_new_counter_of_a_known_driver_is_only_a_hint(drivers: Drivers) -> None:
+    """A name that the table of a known driver lacks may be the same event as one it has: it is not added."""
+    meaning = drivers.classify("igb", "rx_brand_new_drops")
+    assert meaning is not None
+    assert (meaning.counts, meaning.confidence) == ("hint", "generic")
+    assert amounts(drivers.nic_loss("igb", rows(rx_brand_new_drops=5))) == {}
+
+
+def test_qstats_are_defined_for_all_drivers(drivers: Drivers) -> None:
+    """The kernel defines the qstats: they are no guess, even for a driver without rules."""
+    meaning = drivers.classify("nonesuch", "qstats.rx_hw_drop_overruns")
+    assert meaning is not None
+    assert (meaning.kind, meaning.counts, meaning.confidence) == ("ring", "loss", "driver")
+
+
+def test_narrow_counters_say_their_width(drivers: Drivers) -> None:
+    """The 16-bit counter of r8169 wraps; a counter that the driver adds up does not."""
+    narrow, wide = drivers.classify("r8169", "rx_missed"), drivers.classify("igb", "rx_missed_errors")
+    assert narrow is not None
+    assert wide is not None
+    assert (narrow.bits, wide.bits) == (16, 64)
+
+
+# ------------------------------------------------------------------------------------------------------- the tables
+
+
+def example(name: str) -> str:
+    """A statistic that the pattern matches."""
+    return name.replace("{queue}", "3").replace("{n}", "1").replace("*", "x")
+
+
+def test_no_row_is_unreachable(drivers: Drivers) -> None:
+    """Each row decides for at least one name: none above it takes all of them."""
+    lost = [
+        (driver, rule.line, rule.name)
+        for rule in drivers.rules
+        for driver in rule.drivers
+        if (first := next(m.rule for m in drivers._matchers_of(driver) if m.match(example(rule.name)))) is not rule
+        # an example may be unlucky: only a row that is taken by a wider one is an error
+        and not ("*" in rule.name and "*" not in first.name)
+    ]
+    assert lost == []
+
+
+def test_every_row_has_a_source(drivers: Drivers) -> None:
+    """A row of a driver names a file and, for kernel files, the kernel it was read in."""
+    for rule in (*drivers.rules, *drivers.links):
+        if rule.source.startswith("by its name alone"):
+            assert rule.drivers == ("*",)
+        elif "github.com" not in rule.source:
+            assert re.search(r"[\w-]+\.(c|h|rst|yaml)\b", rule.source), rule
+            assert re.search(r" v6\.1(2)?$", rule.source), rule
+
+
+def test_an_event_has_one_class(drivers: Drivers) -> None:
+    """Counters of one event of a driver are in one class; else the packet would be in two."""
+    kinds: dict[tuple[str, str], set[str]] = {}
+    for rule in drivers.rules:
+        if rule.counts == "loss" and rule.role != "sum":
+            for driver in rule.drivers:
+                if driver != "*":
+                    kinds.setdefault((driver, rule.events[0]), set()).add(rule.kind)
+    for link in drivers.links:
+        if link.relation == "exact" and len(link.events) == 1:
+            for driver in link.drivers:
+                if driver != "*":
+                    kinds.setdefault((driver, link.events[0]), set()).add(link.kind)
+    assert {key: found for key, found in kinds.items() if len(found) > 1} == {}
+
+
+def test_roles_fit_together(drivers: Drivers) -> None:
+    """What is called the single counter of its event is the only one; a queue's counter knows its queue."""
+    counters: dict[tuple[str, str], list[module.Rule]] = {}
+    for rule in drivers.rules:
+        if rule.role == "queue":
+            assert "{queue}" in rule.name or rule.drivers == ("vmxnet3",), rule
+        if rule.counts == "loss" and rule.role != "sum" and "*" not in rule.drivers:
+            for driver in rule.drivers:
+                counters.setdefault((driver, rule.events[0]), []).append(rule)
+    for key, found in counters.items():
+        if any(rule.role == "single" for rule in found):
+            assert len(found) == 1, (key, [rule.line for rule in found])
+
+
+def test_the_core_is_never_taken_for_the_driver(drivers: Drivers) -> None:
+    """dev_get_stats() adds to rx_dropped and tx_dropped of every driver: no row may call them exact."""
+    assert [
+        link for link in drivers.links if link.field in ("rx_dropped", "tx_dropped") and link.relation == "exact"
+    ] == []
+    assert len({(driver, link.field) for link in drivers.links for driver in link.drivers}) == sum(
+        len(link.drivers) for link in drivers.links
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("igb\tx\tfifo\t-\tsingle\tloss\t-\t-", "8 columns"),
+        ("igb\tx\tnonesuch\t-\tsingle\tloss\t-\t-\ts", "unknown class"),
+        ("igb\tx\tfifo\t-\tnonesuch\tloss\t-\t-\ts", "unknown role"),
+        ("igb\tx\tfifo\t-\tsingle\tnonesuch\t-\t-\ts", "unknown counts"),
+        ("igb\tx\tfifo\ta+b\tsingle\tloss\t-\t-\ts", "only a sum"),
+        ("igb\tx\tfifo\t-\tsingle\tloss\tmany\t-\ts", "bits"),
+        ("igb\tx\tfifo\t-\tsingle\tloss\t-\t-\t ", "column source is empty"),
+    ],
+)
+def test_a_bad_row_is_named(line: str, message: str) -> None:
+    """A mistake in the table is refused with its line and what is wrong."""
+    with pytest.raises(ValueError, match=f"line 3: .*{re.escape(message)}"):
+        module.parse(["# comment", HEADER, line])
+
+
+def test_a_bad_link_row_is_named() -> None:
+    """So is one in the table of links, and a file without rows or header."""
+    with pytest.raises(ValueError, match=r"line 2: unknown field 'x'"):
+        module.parse_links([LINKS_HEADER, "igb\tx\tfifo\tfifo\texact\tm\ts"])
+    with pytest.raises(ValueError, match="no rules"):
+        module.parse([HEADER])
+    with pytest.raises(ValueError, match="expected the header"):
+        module.parse(["igb"])
+
+
+# ------------------------------------------------------------------------------------------------------- any input
+
+NAMES = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from(["rx_missed_errors", "rx_fifo_errors", "rx_queue_0_drops", "[1]: rx_discards", "rx_hw_drops"]),
+)
+DRIVERS = st.one_of(st.none(), st.text(max_size=10), st.sampled_from(["igb", "virtio_net", "gve", "mlx4_en", "*", ""]))
+VALUES = st.integers(min_value=0, max_value=2**64 - 1)
+
+
+@given(driver=DRIVERS, counters=st.dictionaries(NAMES, VALUES, max_size=8), fields=st.dictionaries(NAMES, VALUES))
+def test_no_input_is_too_odd(
+    drivers: Drivers, driver: str | None, counters: dict[str, int], fields: dict[str, int]
+) -> None:
+    """Any names and values give losses of known classes, never less on the interface than on all its queues."""
+    given_rows = {Scope(interface="e"): Row(tuple(counters), tuple(counters.values()))}
+    for loss in drivers.nic_loss(driver, given_rows, Row(tuple(fields), tuple(fields.values()))):
+        assert loss.kind in CLASSES
+        assert loss.packets >= sum(loss.queues.values()) >= 0
+        assert loss.counters
+    for hint in drivers.hints(driver, given_rows):
+        assert hint.kind in CLASSES
