@@ -116,7 +116,7 @@ static __always_inline void count(struct drop_key *key, struct sk_buff *skb, str
 }
 
 /* Tracepoint skb:kfree_skb(skb, location[, reason[, rx_sk]]), by BTF-typed or plain raw tracepoint. */
-int kfree_skb(u64 *ctx)
+int count_kfree_skb(u64 *ctx)
 {
 	int zero = 0;
 	struct cpu_state *state = cpu_states.lookup(&zero);

@@ -17,6 +17,7 @@ from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output, OutputClosed
 from pktdrop.protocols import Protocols
 from pktdrop.trace import JsonReport, Report, TableReport, run, say
+from pktdrop.views.counters import LIKE
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
 from pktdrop.views.text import safe
@@ -61,11 +62,13 @@ def main() -> None:
     Examples:
       sudo pktdrop trace              # live drops by reason and CPU
       sudo pktdrop trace -d 10        # watch for ten seconds, then sum up
+      pktdrop counters 1              # the kernel's own counters, each second
       pktdrop doctor                  # what works on this host
     """
 
 
 @main.command(
+    short_help="Show drops as they happen, and sum up at the end.",
     epilog="""\b
 Examples:
   pktdrop trace                          # every second until Ctrl-C
@@ -73,7 +76,7 @@ Examples:
   pktdrop trace --reason 'TCP_*' -d 60   # TCP drops, for a minute
   pktdrop trace --interface '!lo'        # all but the loopback device
   pktdrop trace --format json | jq .     # for programs
-"""
+""",
 )
 @click.argument("every", metavar="[INTERVAL]", type=_Seconds(min=0.1), default=1.0)
 @click.argument("count", metavar="[COUNT]", type=click.IntRange(min=1), required=False)
@@ -143,6 +146,40 @@ def _warn_of_narrow_terminal(output: Output) -> None:
             f"Warning: the terminal is {output.width} columns wide, tables need {LEAST_WIDTH}: their lines will wrap. "
             "Widen it, or use --format json."
         )
+
+
+@main.command(
+    short_help="Show the loss counters themselves.",
+    epilog="""\b
+Examples:
+  pktdrop counters                # what was lost since boot, as counted
+  pktdrop counters 1              # what moves, each second
+  pktdrop counters --like netstat # in the columns of netstat -i
+""",
+)
+@click.argument("every", metavar="[INTERVAL]", type=_Seconds(min=0.1), required=False)
+@click.argument("count", metavar="[COUNT]", type=click.IntRange(min=1), required=False)
+@click.option("--all", "everything", is_flag=True, help="Show all counters, also those of traffic and those at 0.")
+@click.option("--all-netns", is_flag=True, help="Look into all network namespaces (root).")
+@click.option("--like", type=click.Choice(LIKE), help="Show the columns of that tool.")
+@_FORMAT
+def counters(
+    every: float | None, count: int | None, everything: bool, all_netns: bool, like: str | None, style: str
+) -> None:
+    """Show the counters of lost packets: of interfaces, drivers, CPUs, protocols.
+
+    Since boot, or with INTERVAL what they rise by, COUNT times or until Ctrl-C.
+    Needs neither root nor BPF.
+    """
+    if like == "sar" and every is None:
+        raise click.UsageError("sar shows rates: give an INTERVAL.")
+    if like and style == "json":
+        raise click.UsageError("--like is for tables: leave out --format json.")
+    from pktdrop.counting import Settings, run
+
+    output = Output()
+    with Clock(every or 1.0, count if every else 0, None, output.descriptor) as clock:
+        run(Settings(every is not None, everything, all_netns, like, style), clock, output)
 
 
 @main.command()

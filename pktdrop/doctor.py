@@ -52,7 +52,7 @@ def diagnose() -> Diagnosis:
     except PktdropError as missing:
         return Diagnosis((*checks, Check("layouts", "missing", missing.what, "trace cannot run.", missing.do)), False)
     checks += _reasons(facts)
-    rungs = list(_rungs())
+    rungs = list(_rungs(facts.has_btf))
     can_trace = any(check.status == "ok" for check in rungs if check.name.startswith("kfree_skb"))
     return Diagnosis((*checks, *rungs), can_trace)
 
@@ -146,18 +146,20 @@ def _reasons(facts: KernelFacts) -> Iterator[Check]:
         yield Check(f"reasons {subsystem}", "ok", found)
 
 
-def _rungs() -> Iterator[Check]:
+def _rungs(has_btf: bool) -> Iterator[Check]:
     """Try every rung, in one compilation with typed loads and one with safe reads."""
     tried: dict[str, str | None] = {}
-    for safe_read, rungs in ((False, ("tp_btf", "fentry", "kprobe")), (True, ("raw",))):
+    modes = ((False, ("tp_btf", "fentry", "kprobe")), (True, ("raw",)))
+    for safe_read, rungs in modes if has_btf else ((True, ("tp_btf", "fentry", "kprobe", "raw")),):
         cache = Cache(default_directory())
         try:
             prepared = prepare(safe_read, cache)
         except PktdropError as refused:
-            yield Check("bcc", "missing", refused.what, "The programs cannot be compiled.", refused.do)
+            if not tried:
+                yield Check("bcc", "missing", refused.what, "The programs cannot be compiled.", refused.do)
             tried |= dict.fromkeys(rungs, "not compiled")
             continue
-        if not safe_read:
+        if not tried:
             yield Check("bcc", "ok", prepared.compiled.bcc_version)
             yield Check("compiled programs", "ok", cache.state)
         tried |= _try(prepared, rungs)

@@ -73,6 +73,11 @@ class Namespaces:
             self._list_interfaces(netns)
         return self._interfaces.get((netns, ifindex))
 
+    def paths(self) -> dict[int, Path]:
+        """Return by inode a path to each namespace that has a name or a process."""
+        self._search()
+        return dict(self._paths)
+
     def interfaces(self) -> set[str]:
         """Return the names of the interfaces of all namespaces that can be entered."""
         self._search()

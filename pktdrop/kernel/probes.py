@@ -58,13 +58,13 @@ def climb(programs: Programs, facts: KernelFacts, rung: str) -> int:
 
 def _attach(programs: Programs, facts: KernelFacts, rung: str) -> int:
     if rung == "raw":
-        return programs.raw_tracepoint("kfree_skb", "kfree_skb")
+        return programs.raw_tracepoint("count_kfree_skb", "kfree_skb")
     if rung == "kprobe":
         return programs.kprobe("backlog_kprobe", BACKLOG_FUNCTION)
     if not facts.has_btf:
         raise RungError("the kernel has no BTF")
     if rung == "tp_btf":
-        return programs.typed("kfree_skb", sysbpf.AttachType.TRACE_RAW_TP, facts.tracepoint_id)
+        return programs.typed("count_kfree_skb", sysbpf.AttachType.TRACE_RAW_TP, facts.tracepoint_id)
     if not facts.backlog_id:
         raise RungError(f"{BACKLOG_FUNCTION} is not in the kernel's BTF (inlined or renamed)")
     return programs.typed("backlog_fentry", sysbpf.AttachType.TRACE_FENTRY, facts.backlog_id)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""Which counters tell of loss, and of what kind."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pktdrop.counters.collect import Counters
+from pktdrop.counters.drivers import Drivers
+from pktdrop.counters.model import Scope
+from pktdrop.ledger.identities import ANY_LAYER, Identities
+
+
+@dataclass(frozen=True)
+class Told:
+    """One counter, and what it says."""
+
+    counter: str
+    """"links.rx_dropped", "mib.UdpNoPorts", "ethtool.rx_missed_errors"."""
+    scope: Scope
+    value: int
+    kind: str | None
+    """Layer the packets were lost in, or class of a driver's counter; None: it tells nothing of loss."""
+    is_loss: bool
+    """Whether it counts lost packets, perhaps as another counter does, too; else it is a hint."""
+    is_guess: bool
+    """The driver is not known: the class is guessed from the counter's name."""
+
+
+class Losses:
+    """Tells loss from traffic."""
+
+    def __init__(self, identities: Identities, drivers: Drivers) -> None:
+        """Take the tables."""
+        self._identities = identities
+        self._drivers = drivers
+
+    def told(self, counters: Counters) -> Iterator[Told]:
+        """Yield every counter with what it says."""
+        for source, rows in counters.rows.items():
+            for scope, row in rows.items():
+                for name, value in zip(row.names, row.values, strict=True):
+                    driver = counters.drivers.get((scope.netns, scope.interface or ""))
+                    if source == "driver":
+                        yield self._of_driver(driver, scope, name, value)
+                    else:
+                        yield self._of_kernel(driver, f"{source}.{name}", scope, value)
+
+    def _of_kernel(self, driver: str | None, counter: str, scope: Scope, value: int) -> Told:
+        fact = self._identities.counters.get(counter)
+        if fact is not None:
+            layer = "any" if fact.layer == ANY_LAYER else fact.layer
+            return Told(counter, scope, value, layer, fact.loss != "no", is_guess=False)
+        # what drivers alone fill, each in its own way
+        rule = self._drivers.link(driver, counter) if counter.startswith("links.") else None
+        if rule is None or not rule.events:
+            return Told(counter, scope, value, None, is_loss=False, is_guess=False)
+        is_guess = driver is None or not self._drivers.knows(driver)
+        return Told(counter, scope, value, rule.kind, is_loss=True, is_guess=is_guess)
+
+    def _of_driver(self, driver: str | None, scope: Scope, name: str, value: int) -> Told:
+        meaning = self._drivers.classify(driver, name)
+        if meaning is None:
+            return Told(name, scope, value, None, is_loss=False, is_guess=False)
+        placed = scope if scope.queue is not None else scope._replace(queue=meaning.queue)
+        return Told(name, placed, value, meaning.kind, meaning.counts == "loss", meaning.confidence == "generic")

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""The run of `pktdrop counters`: readings at each tick, subtracted, handed to a view."""
+
+import time
+from dataclasses import dataclass
+
+from pktdrop.clock import Clock
+from pktdrop.counters.collect import Collector, Counters, since
+from pktdrop.counters.drivers import Drivers
+from pktdrop.counters.losses import Losses
+from pktdrop.ledger.identities import Identities
+from pktdrop.namespaces import Namespaces
+from pktdrop.output import Output
+from pktdrop.trace import say
+from pktdrop.views.counters import as_json, as_other, as_table
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to show."""
+
+    differences: bool
+    """By how much counters rise, rather than how they stand."""
+    everything: bool
+    all_netns: bool
+    like: str | None
+    """A tool whose columns to show."""
+    style: str
+    """ "table" or "json"."""
+
+
+def run(settings: Settings, clock: Clock, output: Output) -> None:
+    """Show counters once, or what they rise by at each tick."""
+    namespaces = Namespaces()
+    collector = Collector(namespaces, settings.all_netns)
+    losses = Losses(Identities.load(), Drivers.load())
+    before = collector.read()
+    said = before.limits
+    say(*(f"Limit: {limit}" for limit in said))
+    if not settings.differences:
+        output.write(_text(settings, losses, before, None, namespaces, output.width))
+        return
+    for _ in clock.ticks():
+        now = collector.read()
+        output.write(_text(settings, losses, since(before, now), before, namespaces, output.width))
+        say(*(f"Limit: {limit}" for limit in now.limits if limit not in said))
+        said, before = now.limits, now
+
+
+def _text(
+    settings: Settings,
+    losses: Losses,
+    counters: Counters,
+    before: Counters | None,
+    namespaces: Namespaces,
+    width: int,
+) -> str:
+    seconds = counters.monotonic - before.monotonic if before else None
+    if settings.like:
+        return as_other(settings.like, counters, seconds, namespaces.name) + "\n" * (before is not None)
+    told = [one for one in losses.told(counters) if settings.everything or (one.value != 0 and one.kind is not None)]
+    if settings.style == "json":
+        return as_json(told, before.time if before else None, counters.time, counters.limits, counters.backlogs)
+    clock = time.strftime("%H:%M:%S", time.localtime(counters.time))
+    title = f"{clock}  in {seconds:.1f} s" if seconds is not None else f"{clock}  since boot"
+    if not told:
+        return f"{title}: no counter of lost packets {'moved' if before else 'is above 0'}.\n"
+    return f"{title}\n{as_table(told, seconds, width, namespaces.name)}\n"

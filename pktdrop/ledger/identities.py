@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""Which drop events and which counters are moved by the same packets.
+
+Two data files: ``data/identities.tsv`` has the relations between events and counters, ``data/loss_counters.tsv`` says
+of each counter what it belongs to, where the packet was lost, and whether events show it at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import translate
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from pktdrop.layers import LAYERS, function_of
+
+#: = : the events are the increments of the counter. <= : they are at most these, some increments have no event.
+#: >= : they are at least these, some events are not counted. ~ : both, neither bounds the other. other: some events are
+#: counted, if need be at another interface or in another namespace than theirs.
+RELATIONS: Final = ("=", "<=", ">=", "~", "other")
+#: By what an event is found to belong to a counter: the CPU whose backlog it was, the interface in its network
+#: namespace, the network namespace, or nothing (the counter is the host's). A qdisc is compared by its interface, a
+#: socket by its namespace: events know no more.
+SCOPES: Final = ("cpu", "interface", "netns", "global", "qdisc", "socket")
+#: shown: its packets have events. own: at least some are lost without any. no: what it counts is no lost packet,
+#: or no more than another counter tells.
+LOSSES: Final = ("shown", "own", "no")
+#: Counter of events that none counts, in identities.tsv.
+NO_COUNTER: Final = "none"
+#: In loss_counters.tsv: packets of several layers are counted there.
+ANY_LAYER: Final = "*"
+#: Longest note, in characters.
+NOTE_WIDTH: Final = 100
+
+_IDENTITY_COLUMNS: Final = ("reason", "site", "protocol", "counter", "relation", "note", "source")
+_COUNTER_COLUMNS: Final = ("counter", "scope", "layer", "loss", "part_of", "note", "source")
+# include/uapi/linux/if_ether.h; none: the skb has no ethertype
+_PROTOCOLS: Final[Mapping[str, int]] = MappingProxyType({"none": 0, "IPv4": 0x0800, "IPv6": 0x86DD})
+_COUNTER: Final = re.compile(r"[a-z_]+\.\w+")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One row of identities.tsv; ``line`` is its number there, counted from 1."""
+
+    reason: str
+    """Glob over "REASON" (core) or "subsystem/REASON"."""
+    site: str
+    """Glob over the function that freed the packet."""
+    protocol: str
+    """"*", or a name of a protocol."""
+    counters: tuple[str, ...]
+    """Each event is counted in one of these; where there are several, the first that has room. Empty: in none."""
+    relation: str
+    note: str
+    source: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Counter:
+    """One row of loss_counters.tsv; ``line`` is its number there, counted from 1."""
+
+    name: str
+    """"source.name"."""
+    scope: str
+    layer: str
+    loss: str
+    part_of: str | None
+    """Counter that counts each of these packets too."""
+    note: str
+    source: str
+    line: int
+
+
+def parse(lines: Iterable[str]) -> tuple[Identity, ...]:
+    """Return the rows in the text of an identities.tsv. Raises ValueError that names the line at fault."""
+    return _table(lines, _IDENTITY_COLUMNS, _identity)
+
+
+def parse_counters(lines: Iterable[str]) -> tuple[Counter, ...]:
+    """Return the rows in the text of a loss_counters.tsv. Raises ValueError that names the line at fault."""
+    return _table(lines, _COUNTER_COLUMNS, _counter)
+
+
+_Row = TypeVar("_Row")
+
+
+def _table(lines: Iterable[str], columns: tuple[str, ...], make: Callable[[list[str], int], _Row]) -> tuple[_Row, ...]:
+    header_seen = False
+    rows: list[_Row] = []
+    for number, line in enumerate(lines, 1):
+        text = line.rstrip("\r\n")
+        if not text.strip() or text.startswith("#"):
+            continue
+        cells = [cell.strip() for cell in text.split("\t")]
+        if not header_seen:
+            if tuple(cells) != columns:
+                raise ValueError(f"line {number}: expected the header {' '.join(columns)}")
+            header_seen = True
+            continue
+        if len(cells) != len(columns):
+            raise ValueError(f"line {number}: {len(cells)} columns, expected {len(columns)} separated by tabs")
+        if "" in cells:
+            raise ValueError(f"line {number}: column {columns[cells.index('')]} is empty")
+        rows.append(make(cells, number))
+    if not rows:
+        raise ValueError("no rows: the file is empty or has only a header")
+    return tuple(rows)
+
+
+def _one_of(what: str, value: str, known: Iterable[str], number: int) -> str:
+    if value not in known:
+        raise ValueError(f"line {number}: unknown {what} {value!r}")
+    return value
+
+
+def _note(text: str, number: int) -> str:
+    if len(text) > NOTE_WIDTH:
+        raise ValueError(f"line {number}: note is longer than {NOTE_WIDTH} characters")
+    return "" if text == "-" else text
+
+
+def _name(text: str, number: int) -> str:
+    if _COUNTER.fullmatch(text) is None:
+        raise ValueError(f"line {number}: counter {text!r} is not source.name")
+    return text
+
+
+def _identity(cells: list[str], number: int) -> Identity:
+    reason, site, protocol, counter, relation, note, source = cells
+    return Identity(
+        reason=reason,
+        site=site,
+        protocol=_one_of("protocol", protocol, ("*", *_PROTOCOLS), number),
+        counters=() if counter == NO_COUNTER else tuple(_name(name, number) for name in counter.split("|")),
+        relation=_one_of("relation", relation, ("-",) if counter == NO_COUNTER else RELATIONS, number),
+        note=_note(note, number),
+        source=source,
+        line=number,
+    )
+
+
+def _counter(cells: list[str], number: int) -> Counter:
+    name, scope, layer, loss, part_of, note, source = cells
+    return Counter(
+        name=_name(name, number),
+        scope=_one_of("scope", scope, SCOPES, number),
+        layer=_one_of("layer", layer, (ANY_LAYER, *LAYERS), number),
+        loss=_one_of("loss", loss, LOSSES, number),
+        part_of=None if part_of == "-" else _name(part_of, number),
+        note=_note(note, number),
+        source=source,
+        line=number,
+    )
+
+
+class _Matcher:
+    """One row with its globs compiled."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity: Final = identity
+        self._reason = re.compile(translate(identity.reason))
+        self._site = re.compile(translate(identity.site))
+        self._protocol = None if identity.protocol == "*" else _PROTOCOLS[identity.protocol]
+
+    def matches(self, reason: str, function: str, protocol: int) -> bool:
+        return (
+            self._protocol in (None, protocol)
+            and self._reason.match(reason) is not None
+            and self._site.match(function) is not None
+        )
+
+
+class Identities:
+    """The rows, ready to be asked; each distinct question is worked out once."""
+
+    def __init__(self, identities: Iterable[Identity], counters: Iterable[Counter]) -> None:
+        """Take the rows. Raises ValueError, naming the line, if they do not fit together."""
+        self.rows: Final = tuple(identities)
+        self.counters: Final[Mapping[str, Counter]] = MappingProxyType(_by_name(counters))
+        for row in self.rows:
+            unknown = [name for name in row.counters if name not in self.counters]
+            if unknown:
+                raise ValueError(f"line {row.line}: no row of loss_counters.tsv describes {unknown[0]}")
+            if len({self.counters[name].scope for name in row.counters}) > 1:
+                raise ValueError(f"line {row.line}: counters of one row must have the same scope")
+        self._matchers = tuple(_Matcher(row) for row in self.rows)
+        open_ended = {name for row in self.rows if row.relation in ("<=", "~") for name in row.counters}
+        bounded = {name for row in self.rows if row.relation in ("=", ">=") for name in row.counters}
+        self._open = frozenset(open_ended | (self.counters.keys() - bounded))
+        self._with_events = frozenset(name for row in self.rows for name in row.counters)
+        # Sites are functions of the kernel and protocols are three or another: senders cannot make this grow.
+        self._answers: dict[tuple[str, str, int], tuple[Identity, ...]] = {}
+
+    @classmethod
+    def load(cls) -> Identities:
+        """Read the tables that come with pktdrop.
+
+        Raises ValueError, naming file and line, if one is malformed; OSError if it cannot be read.
+        """
+        return cls(_shipped("identities.tsv", parse), _shipped("loss_counters.tsv", parse_counters))
+
+    @classmethod
+    def read(cls, identities: Path, counters: Path) -> Identities:
+        """Read other tables. Raises as load() does."""
+        return cls(
+            _named(str(identities), identities.read_text("utf-8"), parse),
+            _named(str(counters), counters.read_text("utf-8"), parse_counters),
+        )
+
+    def of(self, subsystem: str, reason: str, site: str, protocol: int) -> tuple[Identity, ...]:
+        """Return the rows that hold for an event, one for each counter: the first that matches.
+
+        A row with no counter ends the search: what stands below it does not hold for its events. Arguments as for
+        pktdrop.layers.Layers.rule().
+        """
+        name = reason if subsystem == "core" else f"{subsystem}/{reason}"
+        known = protocol if protocol in _PROTOCOLS.values() else -1
+        question = (name, function_of(site), known)
+        answer = self._answers.get(question)
+        if answer is None:
+            answer = self._answers[question] = self._search(*question)
+        return answer
+
+    def has_events(self, counter: str) -> bool:
+        """Tell whether there are events that a counter counts."""
+        return counter in self._with_events
+
+    def may_exceed(self, counter: str) -> bool:
+        """Tell whether a counter can rise by something that has no event."""
+        fact = self.counters.get(counter)
+        return counter in self._open or (fact is not None and fact.loss == "own")
+
+    def slack(self, counter: str) -> str:
+        """Say why a counter can rise without an event; empty if it cannot."""
+        fact = self.counters.get(counter)
+        if fact is not None and fact.note:
+            return fact.note
+        notes = (row.note for row in self.rows if counter in row.counters and row.relation in ("<=", "~"))
+        return next(notes, "")
+
+    def _search(self, reason: str, function: str, protocol: int) -> tuple[Identity, ...]:
+        found: list[Identity] = []
+        taken: set[str] = set()
+        for matcher in self._matchers:
+            row = matcher.identity
+            if not taken.isdisjoint(row.counters) or not matcher.matches(reason, function, protocol):
+                continue
+            if not row.counters:
+                return tuple(found) or (row,)
+            found.append(row)
+            taken.update(row.counters)
+        return tuple(found)
+
+
+def _by_name(counters: Iterable[Counter]) -> dict[str, Counter]:
+    named: dict[str, Counter] = {}
+    for counter in counters:
+        if counter.name in named:
+            raise ValueError(f"line {counter.line}: {counter.name} is described a second time")
+        named[counter.name] = counter
+    for counter in named.values():
+        if counter.part_of is not None and counter.part_of not in named:
+            raise ValueError(f"line {counter.line}: {counter.name} is part of {counter.part_of}, which has no row")
+        if _contains_itself(counter, named):
+            raise ValueError(f"line {counter.line}: {counter.name} is part of itself")
+    return named
+
+
+def _contains_itself(counter: Counter, named: Mapping[str, Counter]) -> bool:
+    seen = {counter.name}
+    above = counter.part_of
+    while above is not None and above in named:
+        if above in seen:
+            return True
+        seen.add(above)
+        above = named[above].part_of
+    return False
+
+
+def _shipped(name: str, parser: Callable[[Iterable[str]], tuple[_Row, ...]]) -> tuple[_Row, ...]:
+    return _named(name, (resources.files("pktdrop") / "data" / name).read_text("utf-8"), parser)
+
+
+def _named(name: str, text: str, parser: Callable[[Iterable[str]], tuple[_Row, ...]]) -> tuple[_Row, ...]:
+    try:
+        return parser(text.splitlines())
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

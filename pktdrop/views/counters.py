@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""Counters as a table, in the columns of other tools, or as JSON."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from pktdrop.counters import like
+from pktdrop.counters.collect import Counters
+from pktdrop.counters.losses import Told
+from pktdrop.counters.model import Row, Scope
+from pktdrop.views.text import Column, number, table
+
+LIKE = ("netstat", "ifconfig", "sar", "ip", "softnet")
+_COLUMNS = (
+    Column("count", "right"),
+    Column("/s", "right"),
+    Column("tells of"),
+    Column("of", least=12),
+    Column("counter", least=20),
+)
+
+
+def as_table(told: Sequence[Told], seconds: float | None, width: int, name: Callable[[int], str | None]) -> str:
+    """Return counters, those of loss first; `seconds` is the time in which they rose, None since boot."""
+    ranked = sorted(told, key=lambda one: (not one.is_loss, -one.value, one.counter))
+    rows = [
+        (
+            number(one.value),
+            number(one.value / seconds) if seconds else "-",
+            _kind(one),
+            where(one.scope, name),
+            one.counter,
+        )
+        for one in ranked
+    ]
+    columns = _COLUMNS if seconds else tuple(column for column in _COLUMNS if column.title != "/s")
+    cells = rows if seconds else [(row[0], *row[2:]) for row in rows]
+    return table(columns, cells, width) + "\n"
+
+
+def _kind(told: Told) -> str:
+    if told.kind is None:
+        return "-"
+    return ("" if told.is_loss else "hint: ") + told.kind + "?" * told.is_guess
+
+
+def where(scope: Scope, name: Callable[[int], str | None]) -> str:
+    """Write what a counter belongs to: "eth0 queue 3", "CPU 1", "netns blue"."""
+    if scope.cpu is not None:
+        return f"CPU {scope.cpu}"
+    namespace = (name(scope.netns) or str(scope.netns)) if scope.netns is not None else ""
+    if scope.interface is None:
+        return f"netns {namespace}" if namespace else "host"
+    text = scope.interface + (f" queue {scope.queue}" if scope.queue is not None else "")
+    return f"{text} ({namespace})" if namespace and namespace != "host" else text
+
+
+def as_json(
+    told: Sequence[Told], start: float | None, end: float, limits: Sequence[str], backlogs: Mapping[int, Row]
+) -> str:
+    """Return one line: counters since boot (`start` is null), or how much they rose between two times."""
+    return (
+        json.dumps(
+            {
+                "type": "counters",
+                "start": start,
+                "end": end,
+                "counters": [
+                    {
+                        "counter": one.counter,
+                        "scope": {key: value for key, value in one.scope._asdict().items() if value is not None},
+                        "value": one.value,
+                        "kind": one.kind,
+                        "loss": one.is_loss,
+                        "guess": one.is_guess,
+                    }
+                    for one in told
+                ],
+                "backlog": {str(cpu): dict(zip(row.names, row.values, strict=True)) for cpu, row in backlogs.items()},
+                "limits": list(limits),
+            },
+            separators=(",", ":"),
+        )
+        + "\n"
+    )
+
+
+def as_other(tool: str, counters: Counters, seconds: float | None, name: Callable[[int], str | None]) -> str:
+    """Return the columns of another tool, digit for digit; sar's are rates, by the seconds the counters rose in."""
+    several = len({scope.netns for scope in counters.rows["links"]}) > 1
+    links = {
+        where(scope, name) if several else str(scope.interface): row for scope, row in counters.rows["links"].items()
+    }
+    cpus = {scope.cpu: row for scope, row in counters.rows["softnet"].items() if scope.cpu is not None}
+    if tool == "netstat":
+        tables = [like.netstat(links)]
+    elif tool == "ifconfig":
+        tables = [*like.ifconfig(links)]
+    elif tool == "sar":
+        tables = [like.sar_edev(links, seconds or 1), like.sar_soft(cpus, counters.backlogs, seconds or 1)]
+    elif tool == "ip":
+        tables = [*like.ip(links)]
+    else:
+        tables = [like.softnet_stat(cpus, counters.backlogs)]
+    return "\n\n".join(_plain(one) for one in tables) + "\n"
+
+
+def _plain(one: like.Table) -> str:
+    columns = [Column(title, "left" if index == 0 else "right") for index, title in enumerate(one.titles)]
+    return table(columns, one.rows, 10_000)

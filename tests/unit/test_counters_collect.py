@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""Differences of two readings of all counters, and which of them tell of loss."""
+
+from collections.abc import Mapping
+
+import pytest
+from click.testing import CliRunner
+
+from pktdrop.cli import main
+from pktdrop.counters.collect import Counters, since
+from pktdrop.counters.drivers import Drivers
+from pktdrop.counters.losses import Losses, Told
+from pktdrop.counters.model import Row, Scope
+from pktdrop.ledger.identities import Identities
+from pktdrop.views.counters import as_table, where
+
+CPU1 = Scope(cpu=1)
+ETH0 = Scope(netns=4026531840, interface="eth0")
+
+
+def reading(**sources: Mapping[Scope, Row]) -> Counters:
+    """Make a reading of some sources, with ixgbe behind eth0."""
+    drivers = {(4026531840, "eth0"): "ixgbe"}
+    return Counters(0.0, 0.0, {"softnet": {}, "links": {}, "driver": {}, "mib": {}, **sources}, {}, drivers, ())
+
+
+def told(counters: Counters) -> dict[str, Told]:
+    """Return what each counter says, by its name."""
+    return {one.counter: one for one in Losses(Identities.load(), Drivers.load()).told(counters)}
+
+
+def test_softnet_wraps_at_32_bits() -> None:
+    """Columns of softnet_stat are 32 bits wide (kernel: seq_printf("%08x") in softnet_seq_show)."""
+    before = reading(softnet={CPU1: Row(("dropped",), (0xFFFFFFFF,))})
+    after = reading(softnet={CPU1: Row(("dropped",), (4,))})
+    assert since(before, after).rows["softnet"][CPU1].values == (5,)
+
+
+def test_a_driver_that_was_loaded_anew_counts_from_zero() -> None:
+    """A 64-bit counter that fell was reset: what it shows was counted since."""
+    before, after = (reading(links={ETH0: Row(("rx_dropped",), (value,))}) for value in (1000, 3))
+    assert since(before, after).rows["links"][ETH0].values == (3,)
+
+
+def test_names_may_come_and_go() -> None:
+    """A driver that has other counters than before (a queue more) is compared by name."""
+    before = reading(driver={ETH0: Row(("ethtool.a", "ethtool.b"), (10, 20))})
+    after = reading(driver={ETH0: Row(("ethtool.b", "ethtool.c"), (25, 7))})
+    assert since(before, after).rows["driver"][ETH0].values == (5, 7)
+
+
+def test_a_new_interface_counts_from_zero_and_a_gone_one_is_left_out() -> None:
+    """What was not there before rose from zero; what is gone says nothing."""
+    gone, new = Scope(netns=1, interface="gone"), Scope(netns=1, interface="new")
+    before, after = (reading(links={scope: Row(("rx_dropped",), (9,))}) for scope in (gone, new))
+    assert dict(since(before, after).rows["links"]) == {new: Row(("rx_dropped",), (9,))}
+
+
+def test_traffic_is_not_loss() -> None:
+    """Packets that were received tell nothing of loss; drops do, in the words of the layers."""
+    one = told(
+        reading(
+            links={ETH0: Row(("rx_packets", "rx_dropped"), (5, 6))},
+            mib={Scope(netns=1): Row(("UdpInDatagrams", "UdpRcvbufErrors"), (7, 8))},
+        )
+    )
+    assert [one[name].kind for name in ("links.rx_packets", "mib.UdpInDatagrams")] == [None, None]
+    assert (one["links.rx_dropped"].is_loss, one["mib.UdpRcvbufErrors"].kind) == (True, "socket")
+
+
+def test_a_warning_is_no_loss() -> None:
+    """time_squeeze is a softirq that ran out of budget, not a lost packet (kernel: net_rx_action)."""
+    assert not told(reading(softnet={CPU1: Row(("time_squeeze",), (3,))}))["softnet.time_squeeze"].is_loss
+
+
+def test_a_driver_speaks_in_its_own_words() -> None:
+    """ixgbe: rx_no_dma_resources counts empty rings, rx_missed_errors a full FIFO (82599 datasheet: QPRDC, MPC)."""
+    row = Row(("ethtool.rx_no_dma_resources", "ethtool.rx_missed_errors", "ethtool.rx_packets"), (1, 2, 3))
+    one = told(reading(driver={ETH0: row}))
+    assert [one[name].kind for name in row.names] == ["ring", "fifo", None]
+    assert not any(one[name].is_guess for name in row.names)
+
+
+def test_loss_stands_above_hints() -> None:
+    """The table starts with what was lost; a hint says that it is one, a guess has a question mark."""
+    rows = [
+        Told("softnet.time_squeeze", CPU1, 900, "backlog", is_loss=False, is_guess=False),
+        Told("ethtool.rx_overflow", ETH0, 5, "fifo", is_loss=True, is_guess=True),
+    ]
+    assert as_table(rows, None, 80, lambda netns: "host") == (
+        "count  tells of       of     counter\n"
+        "    5  fifo?          eth0   ethtool.rx_overflow\n"
+        "  900  hint: backlog  CPU 1  softnet.time_squeeze\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scope", "text"),
+    [
+        (CPU1, "CPU 1"),
+        (ETH0, "eth0 (blue)"),
+        (ETH0._replace(queue=3), "eth0 queue 3 (blue)"),
+        (Scope(netns=4026531840), "netns blue"),
+        (Scope(), "host"),
+    ],
+)
+def test_a_counter_belongs_somewhere(scope: Scope, text: str) -> None:
+    """A reader sees which CPU, interface, queue and namespace a counter is of."""
+    assert where(scope, lambda netns: "blue") == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--like", "sar"), "INTERVAL"),
+        (("--like", "netstat", "--format", "json"), "--like"),
+        (("--like", "top"), "netstat"),
+        (("0",), "0.1"),
+        (("1", "0"), "COUNT"),
+    ],
+)
+def test_wrong_uses(arguments: tuple[str, ...], said: str) -> None:
+    """A wrong use ends with status 2 and says what is wrong."""
+    result = CliRunner().invoke(main, ["counters", *arguments])
+    assert result.exit_code == 2
+    assert said in result.output.splitlines()[-1]
