@@ -8,11 +8,14 @@ what cannot be written is made again next time; `state` says why, for `pktdrop d
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _KEPT = 8
 """Files that stay, by age: kernels and versions come and go."""
 _OTHERS_MAY_WRITE = 0o022
+_UNFINISHED = ".tmp"
+"""Ends the name of a file that is being written: KEY.PROCESS.RANDOM.tmp."""
 
 
 class Refused(Exception):
@@ -23,7 +26,9 @@ def default_directory() -> Path:
     """Return /var/cache/pktdrop for root, else a directory in the user's own cache (XDG Base Directory)."""
     if os.geteuid() == 0:
         return Path("/var/cache/pktdrop")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(home):  # to be ignored, says the specification
+        home = os.path.expanduser("~/.cache")
     return Path(home) / "pktdrop"
 
 
@@ -62,35 +67,61 @@ class Cache:
         """Keep something under a key: whole, or not at all."""
         if self._directory is None:
             return
-        target = self._directory / key
-        temporary = self._directory / f"{key}.{os.getpid()}.tmp"
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check(os.stat(self._directory), self._directory)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(_digest(content) + b"\n" + content)
-            os.replace(temporary, target)
-            self._prune(target)
+            _write(self._directory / key, _digest(content) + b"\n" + content)
         except Refused as reason:
             self.state += f"; not stored: {reason}"
         except OSError as failed:
-            temporary.unlink(missing_ok=True)
             self.state += f"; not stored: {failed.strerror}"
+        else:
+            _tidy(self._directory, key)
 
     def _read(self, path: Path) -> bytes:
         _check(os.stat(path.parent), path.parent)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             _check(os.fstat(descriptor), path)
             return file.read()
 
-    def _prune(self, newest: Path) -> None:
-        """Remove the oldest files, left-overs of killed writers among them."""
-        files = sorted(newest.parent.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
-        for path in files[_KEPT:]:
-            if path != newest:
-                path.unlink(missing_ok=True)
+
+def _write(target: Path, data: bytes) -> None:
+    """Make a file that is there whole or not at all, however its writer ends."""
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.{os.urandom(4).hex()}{_UNFINISHED}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(temporary, target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _tidy(directory: Path, newest: str) -> None:
+    """Remove what killed writers left, and all but the newest files. What cannot be removed only takes room."""
+    others = []
+    with suppress(OSError):
+        for entry in os.scandir(directory):
+            with suppress(FileNotFoundError):  # removed by another process that tidies up
+                if entry.name.endswith(_UNFINISHED):
+                    if not _is_being_written(entry.name):
+                        os.unlink(entry)
+                elif entry.name != newest and not entry.is_dir(follow_symlinks=False):
+                    others.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
+    for _, path in sorted(others, reverse=True)[_KEPT - 1 :]:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def _is_being_written(name: str) -> bool:
+    """Whether the process in the name of an unfinished file still runs. This process writes one file at a time.
+
+    A writer in another PID namespace may be taken for dead: it then finds that its file cannot be stored.
+    """
+    process = name.split(".")[-3:][0]
+    return process != str(os.getpid()) and os.path.exists(f"/proc/{process}")
 
 
 def _digest(content: bytes) -> bytes:

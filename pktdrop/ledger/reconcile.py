@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -45,8 +45,12 @@ _BEFORE_EVENTS: Final = ("nic-fifo", "nic-ring")
 _DRIVER_SOURCES: Final = ("driver", "ethtool", "qstats", "links")
 #: rtnl_link_stats64 fields that the driver and the rest of the kernel both count in.
 _SHARED_FIELDS: Final = ("links.rx_dropped", "links.tx_dropped")
-#: What classify() says of these fields at an interface whose other end counts there (veth).
+#: What classify() says of an interface that counts what events place at another: at the other end of a veth pair, or
+#: at the interface below a tunnel. Only there do events of other interfaces explain a counter.
 PEER: Final = "peer"
+#: Drivers, as ethtool names them, of such interfaces: veth_xmit (drivers/net/veth.c), vxlan_rcv (vxlan_core.c),
+#: geneve_udp_encap_recv (geneve.c), tap_handle_frame (tap.c) for macvtap and ipvtap.
+PEER_DRIVERS: Final = ("veth", "vxlan", "geneve", "macvlan", "macvtap", "ipvlan", "ipvtap")
 _NUMBER: Final = re.compile(r"[0-9]+")
 
 _NOT_TRACED: Final = "drops are not traced here: the counter stands alone"
@@ -59,8 +63,8 @@ _STAYED: Final = "unexplained for more than one interval"
 Drops = Mapping[DropKey, Count]
 Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 #: Takes a counter ("ethtool.rx_missed", "links.rx_dropped") and its scope; returns the class of the packets that
-#: the driver counts there as lost, None if these are no lost packets, or the driver does not count there. For
-#: links.rx_dropped and links.tx_dropped of a veth PEER, as the other end counts there.
+#: the driver counts there as lost, None if these are no lost packets, or the driver does not count there; PEER for
+#: links.* of PEER_DRIVERS.
 Classify = Callable[[str, Scope], str | None]
 
 
@@ -284,9 +288,13 @@ def _deltas(moved: Moved, identities: Identities, summed: frozenset[str]) -> dic
 
 
 def _kind(key: _Key, classify: Classify) -> str | None:
-    """Return what the driver counts in a field that it shares with the rest of the kernel."""
+    """Return what the driver counts in a field of rtnl_link_stats64."""
     name, place = key
-    return classify(name, Scope(netns=place.netns, interface=place.interface)) if name in _SHARED_FIELDS else None
+    return classify(name, Scope(netns=place.netns, interface=place.interface)) if _is_of_interface(key) else None
+
+
+def _is_of_interface(key: _Key) -> bool:
+    return key[0].startswith("links.")
 
 
 def _share_out(found: _Found, deltas: Mapping[_Key, int], kinds: Mapping[_Key, str | None]) -> None:
@@ -303,19 +311,33 @@ def _share_out(found: _Found, deltas: Mapping[_Key, int], kinds: Mapping[_Key, s
             # to one that moved, where there is one: then this shows as events beyond the counter
             last = next((key for key in reversed(keys) if deltas.get(key)), keys[-1])
             found.at(last).of(relation)[reason] += left
+    by_name: dict[str, list[_Key]] = {}
+    for key in deltas:
+        by_name.setdefault(key[0], []).append(key)
     for events in found.floating:
-        _fill(found, events, deltas, kinds)
+        _fill(found, events, deltas, kinds, by_name)
 
 
-def _fill(found: _Found, events: _Floating, deltas: Mapping[_Key, int], kinds: Mapping[_Key, str | None]) -> None:
+def _fill(
+    found: _Found,
+    events: _Floating,
+    deltas: Mapping[_Key, int],
+    kinds: Mapping[_Key, str | None],
+    by_name: Mapping[str, Sequence[_Key]],
+) -> None:
     """Let events that may belong anywhere explain what counters lack, those of their own place first."""
     left = events.packets
     # what a driver counts itself is not explained by the events of another interface
     keys = [
-        key for key in deltas if key[0] in events.counters and (key[1] == events.place or kinds[key] in (None, PEER))
+        key
+        for name in events.counters
+        for key in by_name.get(name, ())
+        if key[1] == events.place or kinds[key] == PEER or not _is_of_interface(key)
     ]
     keys.sort(key=lambda key: (key[1] != events.place, events.counters.index(key[0])))
     for key in keys:
+        if not left:
+            return
         given = min(left, max(0, deltas[key] - found.at(key).total))
         if given:
             found.at(key).loose[events.reason] += given
@@ -469,7 +491,11 @@ def _silent(
         ):
             continue
         expected = next((row.counters[-1] for row in rows if row.relation == "="), NO_COUNTER)
-        question = (key.layer, key.reason, Scope(netns=key.netns, interface=key.interface), expected)
+        scope = Scope(netns=key.netns, interface=key.interface)
+        place = None if expected == NO_COUNTER else _place_of(identities.counters[expected], key, summed)
+        if place is not None:
+            scope = Scope(netns=place.netns, interface=place.interface, cpu=place.cpu)
+        question = (key.layer, key.reason, scope, expected)
         quiet.setdefault(question, Tally())[key.reason] += count.packets
         notes.setdefault(question, _silence(rows[0].note if rows else "", expected))
     for question, tally in quiet.items():
@@ -620,7 +646,8 @@ class Steady:
         settled: list[Entry] = []
         seen: set[tuple[str, Scope]] = set()
         for entry in entries:
-            key = entry.counter, entry.scope
+            # events know no qdisc and no socket
+            key = entry.counter, entry.scope._replace(qdisc=None, socket=None)
             if entry.counter == NO_COUNTER or (
                 entry.status not in ("unexplained", "silent") and key not in self._balances
             ):

@@ -481,7 +481,11 @@ def truncated(net: Net, v6: bool) -> Traffic:
 def _unresolved(net: Net, v6: bool, **settings: int) -> Traffic:
     """UDP to a neighbour that does not exist; what went to IP and did not come out of the interface is lost."""
     client, sink = net["client"], Sink(net, "server", v6)
+    reports = client.mib("Icmp6OutMLDv2Reports") if v6 else 0
     client.ip("link", "set", "dev", "eth0", "arp", "on")  # forgets the neighbours
+    if v6:
+        # within a second it also tells its multicast groups, net.ipv6.mld_qrv = 2 times, which the server drops
+        wait_until(lambda: client.mib("Icmp6OutMLDv2Reports") - reports >= 2, "the multicast reports")
     there = ipv6(0, 2) if v6 else ipv4(0, 2)
     client.ip("neighbour", "replace", there, "lladdr", mac(0, 2), "dev", "eth0", "nud", "permanent")
     family = "ipv6" if v6 else "ipv4"
