@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pktdrop.clock import Clock
 from pktdrop.counters.collect import Collector, Counters, since
 from pktdrop.counters.drivers import Drivers
-from pktdrop.counters.losses import Losses
 from pktdrop.ledger.identities import Identities
+from pktdrop.ledger.losses import Losses
 from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output
 from pktdrop.trace import say

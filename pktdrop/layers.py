@@ -14,6 +14,8 @@ from fnmatch import translate
 from pathlib import Path
 from typing import Final
 
+from pktdrop import tables
+
 #: The stations of a packet: the receive path from the wire to the socket, then the transmit path.
 LAYERS: Final = ("nic-fifo", "nic-ring", "driver", "backlog", "stack", "socket", "qdisc", "tx")
 
@@ -62,40 +64,21 @@ def function_of(site: str) -> str:
 
 def parse(lines: Iterable[str]) -> tuple[Rule, ...]:
     """Return the rules in the text of a layers.tsv.  Raises ValueError that names the line at fault."""
-    header_seen = False
-    rules: list[Rule] = []
-    for number, line in enumerate(lines, 1):
-        row = line.rstrip("\r\n")
-        if not row.strip() or row.startswith("#"):
-            continue
-        if header_seen:
-            rules.append(_rule(row, number))
-        elif tuple(row.split("\t")) == _COLUMNS:
-            header_seen = True
-        else:
-            raise ValueError(f"line {number}: expected the header {' '.join(_COLUMNS)}")
-    if not rules:
-        raise ValueError("no rules: the file is empty or has only a header")
-    return tuple(rules)
+    return tables.rows(lines, _COLUMNS, _rule)
 
 
-def _rule(row: str, number: int) -> Rule:
-    cells = [cell.strip() for cell in row.split("\t")]
-    if len(cells) != len(_COLUMNS):
-        raise ValueError(f"line {number}: {len(cells)} columns, expected {len(_COLUMNS)} separated by tabs")
-    for column, cell in zip(_COLUMNS, cells, strict=True):
-        if not cell:
-            raise ValueError(f"line {number}: column {column} is empty")
+def _rule(cells: list[str], number: int) -> Rule:
     reason, site, protocol, layer, kind, noise, source = cells
     if protocol not in ("*", "none"):
         raise ValueError(f"line {number}: protocol {protocol!r} is neither * nor none")
-    if layer not in LAYERS:
-        raise ValueError(f"line {number}: unknown layer {layer!r}")
-    if kind not in KINDS:
-        raise ValueError(f"line {number}: unknown class {kind!r}")
     if len(noise) > NOISE_WIDTH:
         raise ValueError(f"line {number}: noise text is longer than {NOISE_WIDTH} characters")
-    return Rule(reason, site, protocol, Verdict(layer, kind, None if noise == "-" else noise), source, number)
+    verdict = Verdict(
+        tables.one_of("layer", layer, LAYERS, number),
+        tables.one_of("class", kind, KINDS, number),
+        None if noise == "-" else noise,
+    )
+    return Rule(reason, site, protocol, verdict, source, number)
 
 
 class _Matcher:
@@ -130,11 +113,7 @@ class Layers:
 
         Raises ValueError, naming file and line, if the file is malformed; OSError if it cannot be read.
         """
-        path = path or Path(__file__).parent / "data/layers.tsv"
-        try:
-            return cls(parse(path.read_text("utf-8").splitlines()))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        return cls(tables.load(path or tables.DATA / "layers.tsv", parse))
 
     def verdict(self, subsystem: str, reason: str, site: str, protocol: int) -> Verdict:
         """Judge one free; always answers, with UNKNOWN for what no rule knows.  Arguments as for rule()."""

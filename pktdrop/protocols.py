@@ -2,9 +2,15 @@
 """Names of ethertypes."""
 
 import re
-from pathlib import Path
+from collections.abc import Iterable
+
+from pktdrop import tables
 
 _NUMBER = re.compile(r"0x[0-9a-f]{1,4}|[0-9]{1,5}", re.IGNORECASE)
+
+
+def _parse(lines: Iterable[str]) -> tuple[tuple[int, str], ...]:
+    return tables.rows(lines, ("number", "name", "source"), lambda cells, _: (int(cells[0], 16), cells[1]))
 
 
 class Protocols:
@@ -18,9 +24,7 @@ class Protocols:
     @classmethod
     def load(cls) -> "Protocols":
         """Read the table that comes with pktdrop."""
-        text = (Path(__file__).parent / "data/ethertypes.tsv").read_text(encoding="utf-8")
-        rows = [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
-        return cls({int(number, 16): name for number, name, _ in rows[1:]})
+        return cls(dict(tables.load(tables.DATA / "ethertypes.tsv", _parse)))
 
     def name(self, protocol: int) -> str:
         """Return "IPv4" for 0x0800; the number in hex where it has no name."""

@@ -10,11 +10,11 @@ of its queues, and a counter that is the sum of two events ("ring+fifo") only se
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
-from typing import Final, TypeVar
+from typing import Final
 
+from pktdrop import tables
 from pktdrop.counters.model import Row, Scope
 
 #: Where or why the NIC lost a packet, in the order a received packet passes them.
@@ -135,56 +135,23 @@ class Hint:
 
 # ------------------------------------------------------------------------------------------------------ data files
 
-_Rule = TypeVar("_Rule")
-
 
 def parse(lines: Iterable[str]) -> tuple[Rule, ...]:
     """Return the rules in the text of a drivers.tsv. Raises ValueError that names the line at fault."""
-    return _table(lines, _COLUMNS, _rule)
+    return tables.rows(lines, _COLUMNS, _rule)
 
 
 def parse_links(lines: Iterable[str]) -> tuple[LinkRule, ...]:
     """Return the rules in the text of a driver_links.tsv. Raises ValueError that names the line at fault."""
-    return _table(lines, _LINK_COLUMNS, _link_rule)
-
-
-def _table(
-    lines: Iterable[str], columns: tuple[str, ...], make: Callable[[list[str], int], _Rule]
-) -> tuple[_Rule, ...]:
-    header_seen = False
-    rules: list[_Rule] = []
-    for number, line in enumerate(lines, 1):
-        row = line.rstrip("\r\n")
-        if not row.strip() or row.startswith("#"):
-            continue
-        cells = [cell.strip() for cell in row.split("\t")]
-        if not header_seen:
-            if tuple(cells) != columns:
-                raise ValueError(f"line {number}: expected the header {' '.join(columns)}")
-            header_seen = True
-            continue
-        if len(cells) != len(columns):
-            raise ValueError(f"line {number}: {len(cells)} columns, expected {len(columns)} separated by tabs")
-        if "" in cells:
-            raise ValueError(f"line {number}: column {columns[cells.index('')]} is empty")
-        rules.append(make(cells, number))
-    if not rules:
-        raise ValueError("no rules: the file is empty or has only a header")
-    return tuple(rules)
-
-
-def _one_of(what: str, value: str, known: tuple[str, ...], number: int) -> str:
-    if value not in known:
-        raise ValueError(f"line {number}: unknown {what} {value!r}")
-    return value
+    return tables.rows(lines, _LINK_COLUMNS, _link_rule)
 
 
 def _rule(cells: list[str], number: int) -> Rule:
     drivers, name, kind, event, role, counts, bits, note, source = cells
-    _one_of("counts", counts, COUNTS, number)
+    tables.one_of("counts", counts, COUNTS, number)
     if counts != "none":
-        _one_of("class", kind, CLASSES, number)
-        _one_of("role", role, ROLES, number)
+        tables.one_of("class", kind, CLASSES, number)
+        tables.one_of("role", role, ROLES, number)
         if (role == "sum") != ("+" in event):
             raise ValueError(f"line {number}: a sum, and only a sum, has several events")
     if not bits.isdecimal() and bits != "-":
@@ -206,13 +173,13 @@ def _rule(cells: list[str], number: int) -> Rule:
 def _link_rule(cells: list[str], number: int) -> LinkRule:
     drivers, name, kind, events, relation, meaning, source = cells
     if events != "0":
-        _one_of("class", kind, CLASSES, number)
+        tables.one_of("class", kind, CLASSES, number)
     return LinkRule(
         drivers=tuple(drivers.split(",")),
-        field=_one_of("field", name, FIELDS, number),
+        field=tables.one_of("field", name, FIELDS, number),
         kind=kind,
         events=() if events == "0" else tuple(events.split("+")),
-        relation=_one_of("relation", relation, RELATIONS, number),
+        relation=tables.one_of("relation", relation, RELATIONS, number),
         meaning=meaning,
         source=source,
         line=number,
@@ -273,7 +240,9 @@ class Drivers:
 
         Raises ValueError, naming file and line, if one is malformed; OSError if it cannot be read.
         """
-        return cls(_shipped("drivers.tsv", parse), _shipped("driver_links.tsv", parse_links))
+        return cls(
+            tables.load(tables.DATA / "drivers.tsv", parse), tables.load(tables.DATA / "driver_links.tsv", parse_links)
+        )
 
     def knows(self, driver: str) -> bool:
         """Tell whether there are rules for this driver: else all that is said of it is a guess."""
@@ -425,13 +394,6 @@ class Drivers:
             for kind, total in by_kind.items()
             for loss in _losses({kind: total}, "driver" if kind in certain else "generic")
         )
-
-
-def _shipped(name: str, parser: Callable[[Iterable[str]], tuple[_Rule, ...]]) -> tuple[_Rule, ...]:
-    try:
-        return parser((resources.files("pktdrop") / "data" / name).read_text("utf-8").splitlines())
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
 
 
 def _bare(field: str) -> str:

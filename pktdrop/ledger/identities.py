@@ -8,14 +8,14 @@ of each counter what it belongs to, where the packet was lost, and whether event
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 
+from pktdrop import tables
 from pktdrop.layers import LAYERS, function_of
 
 #: = : the events are the increments of the counter. <= : they are at most these, some increments have no event.
@@ -79,44 +79,12 @@ class Counter:
 
 def parse(lines: Iterable[str]) -> tuple[Identity, ...]:
     """Return the rows in the text of an identities.tsv. Raises ValueError that names the line at fault."""
-    return _table(lines, _IDENTITY_COLUMNS, _identity)
+    return tables.rows(lines, _IDENTITY_COLUMNS, _identity)
 
 
 def parse_counters(lines: Iterable[str]) -> tuple[Counter, ...]:
     """Return the rows in the text of a loss_counters.tsv. Raises ValueError that names the line at fault."""
-    return _table(lines, _COUNTER_COLUMNS, _counter)
-
-
-_Row = TypeVar("_Row")
-
-
-def _table(lines: Iterable[str], columns: tuple[str, ...], make: Callable[[list[str], int], _Row]) -> tuple[_Row, ...]:
-    header_seen = False
-    rows: list[_Row] = []
-    for number, line in enumerate(lines, 1):
-        text = line.rstrip("\r\n")
-        if not text.strip() or text.startswith("#"):
-            continue
-        cells = [cell.strip() for cell in text.split("\t")]
-        if not header_seen:
-            if tuple(cells) != columns:
-                raise ValueError(f"line {number}: expected the header {' '.join(columns)}")
-            header_seen = True
-            continue
-        if len(cells) != len(columns):
-            raise ValueError(f"line {number}: {len(cells)} columns, expected {len(columns)} separated by tabs")
-        if "" in cells:
-            raise ValueError(f"line {number}: column {columns[cells.index('')]} is empty")
-        rows.append(make(cells, number))
-    if not rows:
-        raise ValueError("no rows: the file is empty or has only a header")
-    return tuple(rows)
-
-
-def _one_of(what: str, value: str, known: Iterable[str], number: int) -> str:
-    if value not in known:
-        raise ValueError(f"line {number}: unknown {what} {value!r}")
-    return value
+    return tables.rows(lines, _COUNTER_COLUMNS, _counter)
 
 
 def _note(text: str, number: int) -> str:
@@ -136,9 +104,9 @@ def _identity(cells: list[str], number: int) -> Identity:
     return Identity(
         reason=reason,
         site=site,
-        protocol=_one_of("protocol", protocol, ("*", *_PROTOCOLS), number),
+        protocol=tables.one_of("protocol", protocol, ("*", *_PROTOCOLS), number),
         counters=() if counter == NO_COUNTER else tuple(_name(name, number) for name in counter.split("|")),
-        relation=_one_of("relation", relation, ("-",) if counter == NO_COUNTER else RELATIONS, number),
+        relation=tables.one_of("relation", relation, ("-",) if counter == NO_COUNTER else RELATIONS, number),
         note=_note(note, number),
         source=source,
         line=number,
@@ -149,9 +117,9 @@ def _counter(cells: list[str], number: int) -> Counter:
     name, scope, layer, loss, part_of, note, source = cells
     return Counter(
         name=_name(name, number),
-        scope=_one_of("scope", scope, SCOPES, number),
-        layer=_one_of("layer", layer, (ANY_LAYER, *LAYERS), number),
-        loss=_one_of("loss", loss, LOSSES, number),
+        scope=tables.one_of("scope", scope, SCOPES, number),
+        layer=tables.one_of("layer", layer, (ANY_LAYER, *LAYERS), number),
+        loss=tables.one_of("loss", loss, LOSSES, number),
         part_of=None if part_of == "-" else _name(part_of, number),
         note=_note(note, number),
         source=source,
@@ -203,15 +171,12 @@ class Identities:
 
         Raises ValueError, naming file and line, if one is malformed; OSError if it cannot be read.
         """
-        return cls(_shipped("identities.tsv", parse), _shipped("loss_counters.tsv", parse_counters))
+        return cls.read(tables.DATA / "identities.tsv", tables.DATA / "loss_counters.tsv")
 
     @classmethod
     def read(cls, identities: Path, counters: Path) -> Identities:
         """Read other tables. Raises as load() does."""
-        return cls(
-            _named(str(identities), identities.read_text("utf-8"), parse),
-            _named(str(counters), counters.read_text("utf-8"), parse_counters),
-        )
+        return cls(tables.load(identities, parse), tables.load(counters, parse_counters))
 
     def of(self, subsystem: str, reason: str, site: str, protocol: int) -> tuple[Identity, ...]:
         """Return the rows that hold for an event, one for each counter: the first that matches.
@@ -281,14 +246,3 @@ def _contains_itself(counter: Counter, named: Mapping[str, Counter]) -> bool:
         seen.add(above)
         above = named[above].part_of
     return False
-
-
-def _shipped(name: str, parser: Callable[[Iterable[str]], tuple[_Row, ...]]) -> tuple[_Row, ...]:
-    return _named(name, (resources.files("pktdrop") / "data" / name).read_text("utf-8"), parser)
-
-
-def _named(name: str, text: str, parser: Callable[[Iterable[str]], tuple[_Row, ...]]) -> tuple[_Row, ...]:
-    try:
-        return parser(text.splitlines())
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error

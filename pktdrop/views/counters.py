@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pktdrop.counters import like
 from pktdrop.counters.collect import Counters
-from pktdrop.counters.losses import Told
 from pktdrop.counters.model import Row, Scope
+from pktdrop.ledger.losses import Told
 from pktdrop.views.text import Column, number, table
 
 LIKE = ("netstat", "ifconfig", "sar", "ip", "softnet")

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from pktdrop.cli import main
 from pktdrop.counters.collect import Counters, since
 from pktdrop.counters.drivers import Drivers
-from pktdrop.counters.losses import Losses, Told
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.identities import Identities
+from pktdrop.ledger.losses import Losses, Told
 from pktdrop.views.counters import as_table, where
 
 CPU1 = Scope(cpu=1)

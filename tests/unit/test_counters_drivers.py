@@ -379,7 +379,7 @@ def test_a_bad_link_row_is_named() -> None:
     """So is one in the table of links, and a file without rows or header."""
     with pytest.raises(ValueError, match=r"line 2: unknown field 'x'"):
         module.parse_links([LINKS_HEADER, "igb\tx\tfifo\tfifo\texact\tm\ts"])
-    with pytest.raises(ValueError, match="no rules"):
+    with pytest.raises(ValueError, match="no rows"):
         module.parse([HEADER])
     with pytest.raises(ValueError, match="expected the header"):
         module.parse(["igb"])

@@ -248,8 +248,8 @@ def test_compiler_copies_count_as_the_function(site: str, function: str) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no rules"),
-        (HEADER, "no rules"),
+        ("", "no rows"),
+        (HEADER, "no rows"),
         (ROW, "line 1: expected the header"),
         (HEADER + "# comment\n\nNO_SOCKET\t*\t*\n", "line 4: 3 columns"),
         (HEADER + ROW.replace("\t*\t*\t", "\t*\tIPv4\t"), "line 2: protocol 'IPv4'"),
