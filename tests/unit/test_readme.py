@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""The README says what is true of the command line, the tables and JSON."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from pktdrop.cli import main
+from pktdrop.model import Count
+from pktdrop.views.table import _ROW_COLUMNS
+from tests.unit.make import make_drop, make_interval, make_selection
+from tests.unit.test_jsonlines import VIEW
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_and_option_is_there(name: str) -> None:
+    """Each command and each option that help shows is named in the README."""
+    options = [
+        parameter.opts[-1]
+        for parameter in main.commands[name].params
+        if isinstance(parameter, click.Option) and not parameter.hidden
+    ]
+    assert [text for text in (f"pktdrop {name}", *options) if text not in README] == []
+
+
+def test_every_column_has_a_line() -> None:
+    """Each column of the live table has a row in the README's table of columns."""
+    assert [column.title for column in _ROW_COLUMNS if f"\n| `{column.title}` |" not in README] == []
+
+
+def test_every_json_key_has_a_line() -> None:
+    """Each key of the JSON lines is in the README, in one of its two tables."""
+    keys = set(re.findall(r'"(\w+)":', VIEW.interval(make_interval({}), make_selection({make_drop(): Count(1, 2)}))))
+    assert [key for key in sorted(keys) if f"`{key}`" not in README] == []
+
+
+def test_sample_output_fits_80_columns() -> None:
+    """What the README shows of the screen is as wide as a terminal, or less."""
+    assert BLOCKS
+    assert [line for block in BLOCKS for line in block.splitlines() if len(line) > 81] == []
