@@ -32,7 +32,10 @@ def prepare(safe_read: bool, cache: Cache, anew: bool = False) -> Prepared:
     key = _key(safe_read)
     stored = None if anew else cache.load(key)
     if stored is not None:
-        return _decode(stored)
+        try:
+            return _decode(stored)
+        except (AttributeError, KeyError, TypeError, ValueError):  # whole, but none of ours
+            cache.state = "miss: what is stored is not understood"
     prepared = _make(safe_read)
     cache.store(key, _encode(prepared))
     return prepared
@@ -57,7 +60,9 @@ def _key(safe_read: bool) -> str:
     parts = [str(safe_read), os.uname().machine, os.uname().release, sys.version, _bcc_version()]
     digest = hashlib.sha256("\0".join(parts).encode())
     for path in sorted(source_directory().rglob("*.[ch]")) + sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+        content = path.read_bytes()
+        digest.update(f"{path.name}\0{len(content)}\0".encode())  # so that no byte can move to another file unseen
+        digest.update(content)
     digest.update(_kernel_identity())
     return digest.hexdigest()[:32]
 

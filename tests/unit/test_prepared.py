@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""When programs come out of the cache, and what makes them be compiled again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pktdrop.kernel import prepared as module
+from pktdrop.kernel.cache import Cache
+from pktdrop.kernel.code import Code, Compiled, MapDefinition, source_directory
+from pktdrop.kernel.facts import KernelFacts
+from pktdrop.kernel.prepared import Prepared, prepare
+from pktdrop.kernel.reasons import ReasonNames
+
+REASONS = ReasonNames("BTF", {2: "NOT_SPECIFIED", 3: "NO_SOCKET"}, {0: "core", 3: "openvswitch"}, Path("/elsewhere"))
+FACTS = KernelFacts("struct sk_buff { int len; };", 4, 1234, 5678, False, REASONS)
+COMPILED = Compiled(
+    {"drops": MapDefinition(1, 40, 32, 65536)},
+    {"kfree_skb": Code(bytes(range(256)), {3: "drops", 17: "drops"})},
+    "0.26.0",
+)
+
+
+@dataclass
+class World:
+    """All that a compilation depends on, as copies that a test may change; what is compiled is only noted."""
+
+    root: Path
+    made: list[bool] = field(default_factory=list)
+    """The value of safe_read at each compilation."""
+
+    def __post_init__(self) -> None:
+        """Copy it all."""
+        self.bpf, self.kernel = self.root / "bpf", self.root / "kernel"
+        shutil.copytree(source_directory(), self.bpf)
+        shutil.copytree(Path(module.__file__).parent, self.kernel)
+        self.notes, self.btf = self.root / "notes", self.root / "vmlinux"
+        self.notes.write_bytes(b"GNU\0build id")
+        self.btf.write_bytes(b"BTF of a kernel")
+        self.bcc = self.root / "site" / "bcc"
+        self.bcc.mkdir(parents=True)
+        (self.bcc / "__init__.py").write_text("raise AssertionError('bcc is imported')\n")
+        (self.bcc / "version.py").write_text("__version__ = '0.26.0'\n")
+
+    def make(self, safe_read: bool) -> Prepared:
+        """Stand in for the compilation."""
+        self.made.append(safe_read)
+        return Prepared(FACTS, COMPILED, cached=False)
+
+    def start(self, safe_read: bool = False, anew: bool = False) -> tuple[bool, str]:
+        """Ask for programs as a start does; return whether they are out of the cache, and what the cache says."""
+        cache = Cache(self.root / "cache")
+        before = len(self.made)
+        found = prepare(safe_read, cache, anew)
+        assert (found.facts, found.compiled) == (FACTS, COMPILED)
+        assert found.cached == (len(self.made) == before)
+        return found.cached, cache.state
+
+
+@pytest.fixture(name="world")
+def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(tmp_path)
+    monkeypatch.setattr(module, "source_directory", lambda: world.bpf)
+    monkeypatch.setattr(module, "__file__", str(world.kernel / "prepared.py"))
+    monkeypatch.setattr(module, "_NOTES", world.notes)
+    monkeypatch.setattr(module, "_BTF", world.btf)
+    monkeypatch.setattr(module, "_make", world.make)
+    monkeypatch.delitem(sys.modules, "bcc", raising=False)
+    monkeypatch.syspath_prepend(world.bcc.parent)
+    return world
+
+
+def test_the_second_start_is_a_hit(world: World) -> None:
+    """What the first start compiled, the second one has again, to the last byte, without compiling or importing bcc."""
+    assert world.start()[0] is False
+    cached, state = world.start()
+    assert cached is True
+    assert state.startswith("hit: ")
+    assert world.made == [False]
+    assert "bcc" not in sys.modules
+
+
+def test_anew_compiles_and_replaces(world: World) -> None:
+    """A start that mistrusts what is stored compiles, and what it stores is a hit for the next."""
+    world.start()
+    (stored,) = (world.root / "cache").iterdir()
+    inode = stored.stat().st_ino
+    assert world.start(anew=True)[0] is False
+    assert stored.stat().st_ino != inode
+    assert world.start()[0] is True
+    assert len(world.made) == 2
+
+
+def _append(*path: str) -> Callable[[World], object]:
+    def change(world: World) -> None:
+        with world.root.joinpath(*path).open("a", encoding="utf-8") as file:
+            file.write("\n")
+
+    return change
+
+
+def _move_a_byte(world: World) -> None:
+    """Take the last byte of one file to the start of the next: the same bytes in the same order."""
+    first, second = world.bpf / "drops.c", world.bpf / "drops.h"
+    text = first.read_bytes()
+    first.write_bytes(text[:-1])
+    second.write_bytes(text[-1:] + second.read_bytes())
+
+
+def _no_notes(world: World) -> None:
+    world.notes.unlink()
+
+
+CHANGES: dict[str, Callable[[World], object]] = {
+    "C source": _append("bpf", "drops.c"),
+    "C header": _append("bpf", "reads.h"),
+    "C header below include": _append("bpf", "include", "uapi", "added.h"),
+    "C header renamed": lambda world: (world.bpf / "reads.h").rename(world.bpf / "reads2.h"),
+    "C header gone": lambda world: (world.bpf / "reads.h").unlink(),
+    "C source cut elsewhere": _move_a_byte,
+    "Python source": _append("kernel", "programs.py"),
+    "Python source of the worker": _append("kernel", "compile_worker.py"),
+    "build id": lambda world: world.notes.write_bytes(b"GNU\0BUILD ID"),
+    "size of the BTF": lambda world: world.btf.write_bytes(b"BTF of another kernel"),
+    "no BTF": lambda world: world.btf.unlink(),
+    "no notes": _no_notes,
+    "bcc's version": lambda world: (world.bcc / "version.py").write_text("__version__ = '0.27.0'\n"),
+    "no bcc's version": lambda world: (world.bcc / "version.py").unlink(),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_each_part_of_the_key_makes_a_miss(world: World, what: str) -> None:
+    """A change of anything that the programs depend on has them compiled again, once."""
+    world.start()
+    assert world.start()[0] is True
+    CHANGES[what](world)
+    assert world.start() == (False, "miss: nothing is stored for this kernel and version")
+    assert world.start()[0] is True
+    assert len(world.made) == 2
+
+
+@pytest.mark.parametrize("part", ["machine", "release"])
+def test_another_machine_or_kernel_is_a_miss(world: World, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home directory may be shared by machines of another architecture and with other kernels."""
+    world.start()
+    real = os.uname()
+    names = ("sysname", "nodename", "release", "version", "machine")
+    other = os.uname_result("another" if name == part else getattr(real, name) for name in names)
+    monkeypatch.setattr(os, "uname", lambda: other)
+    assert world.start()[0] is False
+    monkeypatch.undo()
+
+
+def test_kernel_without_notes_is_known_by_its_types(world: World) -> None:
+    """Where the kernel shows no build id, BTF of the same size but with other content is a miss."""
+    _no_notes(world)
+    world.start()
+    assert world.start()[0] is True
+    world.btf.write_bytes(world.btf.read_bytes().upper())
+    assert world.start()[0] is False
+
+
+def test_typed_loads_and_safe_reads_are_kept_apart(world: World) -> None:
+    """Programs that read memory safely, for the rung raw, are other programs; both are kept."""
+    assert [world.start(safe_read)[0] for safe_read in (False, True, False, True)] == [False, False, True, True]
+    assert world.made == [False, True]
+    assert len(list((world.root / "cache").iterdir())) == 2
+
+
+def test_what_does_not_matter_is_a_hit(world: World) -> None:
+    """Files that are neither C nor Python sources, and when a source was last written, are no part of the key."""
+    world.start()
+    (world.bpf / "README").write_text("C\n")
+    (world.kernel / "notes.txt").write_text("Python\n")
+    for path in world.bpf.rglob("*.[ch]"):
+        os.utime(path, (1, 1))
+    assert world.start()[0] is True
+
+
+def test_without_bcc_what_is_stored_is_not_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bcc is gone altogether its version is unknown, which is another one than the known: no error here."""
+    world.start()
+    monkeypatch.setattr(sys, "path", [])
+    assert world.start()[0] is False
+    monkeypatch.undo()
+
+
+def _store_whole(content: bytes, directory: Path) -> None:
+    """Put content, with the right checksum, under the key of the one file that is there."""
+    (path,) = directory.iterdir()
+    Cache(directory).store(path.name, content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff", b"null", b"[]", b"{}", b'{"facts": {}, "compiled": {}}', b'{"facts": [], "compiled": 3}'],
+    ids=repr,
+)
+def test_stored_whole_but_not_understood(world: World, content: bytes) -> None:
+    """A file with a right checksum and anything else inside is a miss that says so, and is replaced."""
+    world.start()
+    _store_whole(content, world.root / "cache")
+    cached, state = world.start()
+    assert cached is False
+    assert state.startswith("miss: ")
+    assert world.start()[0] is True
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_any_damage_compiles_again(world: World, data: st.DataObject) -> None:
+    """Whatever is changed in or cut from the stored file, a start has the same programs as before."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        prepare(False, Cache(directory))
+        (path,) = directory.iterdir()
+        whole = path.read_bytes()
+        first = data.draw(st.integers(0, len(whole)), label="first")
+        last = data.draw(st.one_of(st.just(len(whole)), st.integers(first, len(whole))), label="last")
+        damaged = whole[:first] + data.draw(st.binary(max_size=3), label="instead") + whole[last:]
+        path.write_bytes(damaged)
+        again = prepare(False, Cache(directory))
+        assert (again.facts, again.compiled) == (FACTS, COMPILED)
+        assert again.cached == (damaged == whole)
+        assert path.read_bytes() == whole
