@@ -30,6 +30,8 @@ class Clock:
         self._output = output
         self.interrupted = False
         """A signal, or a closed output, ended the run."""
+        self.is_last = False
+        """This tick is the last one."""
 
     def __enter__(self) -> "Clock":
         """Catch the signals that end a run."""
@@ -50,13 +52,13 @@ class Clock:
         end = math.inf if self._duration is None else start + self._duration
         due = start
         done = 0
-        last = False
-        while not last and done != self._count and time.monotonic() < end:
+        while not self.is_last and done != self._count:
             done += 1
             # an interval that took too long to show is not made up for: the next one starts now
             due = max(due, time.monotonic() - self._interval) + self._interval
             self._sleep_until(min(due, end))
-            last = self.interrupted  # asked before the look: what comes in during it gets a last one
+            # asked before the look: a signal that comes in during it gets one more
+            self.is_last = self.interrupted or done == self._count or time.monotonic() >= end
             yield
 
     def _end(self, number: int, frame: FrameType | None) -> None:

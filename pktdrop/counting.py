@@ -32,16 +32,16 @@ class Settings:
 def run(settings: Settings, clock: Clock, output: Output) -> None:
     """Show counters once, or what they rise by at each tick."""
     namespaces = Namespaces()
-    collector = Collector(namespaces, settings.all_netns)
+    collector = Collector(namespaces)
     losses = Losses(Identities.load(), Drivers.load())
-    before = collector.read()
+    before = collector.read(namespaces.paths() if settings.all_netns else ())
     said = before.limits
     say(*(f"Limit: {limit}" for limit in said))
     if not settings.differences:
         output.write(_text(settings, losses, before, None, namespaces, output.width))
         return
     for _ in clock.ticks():
-        now = collector.read()
+        now = collector.read(namespaces.paths() if settings.all_netns else ())
         output.write(_text(settings, losses, since(before, now), before, namespaces, output.width))
         say(*(f"Limit: {limit}" for limit in now.limits if limit not in said))
         said, before = now.limits, now

@@ -2,23 +2,28 @@
 """Network namespaces: their names, and being inside one."""
 
 import ctypes
+import errno
 import os
+import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 _KTHREADD = 2
+_NET_ROOT = re.compile(rb"net:\[([0-9]{1,20})\]")
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 HOST = "host"
 """How the kernel's first namespace is called: init_net, the one of its own threads."""
 
 
 @contextmanager
-def inside(path: Path) -> Iterator[None]:
+def inside(path: Path, netns: int | None = None) -> Iterator[None]:
     """Move this thread into the namespace that `path` names, and back at the end.
 
-    Raises OSError where the namespace is gone or may not be entered (CAP_SYS_ADMIN).
+    Raises OSError where the namespace is gone or may not be entered (CAP_SYS_ADMIN), or where `netns`, the inode it
+    must have, is given and the path names another one by now.
     """
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -27,6 +32,8 @@ def inside(path: Path) -> Iterator[None]:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
 
     with open("/proc/thread-self/ns/net", "rb") as home, open(path, "rb") as target:
+        if netns not in (None, os.fstat(target.fileno()).st_ino):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
         enter(target.fileno())
         try:
             yield
@@ -74,9 +81,43 @@ class Namespaces:
         return self._interfaces.get((netns, ifindex))
 
     def paths(self) -> dict[int, Path]:
-        """Return by inode a path to each namespace that has a name or a process."""
+        """Return by inode a path to each namespace that has a name, a mount or a process; searches anew."""
+        self._paths.clear()
         self._search()
         return dict(self._paths)
+
+    @contextmanager
+    def entered(self, netns: int) -> Iterator[None]:
+        """Move this thread into a namespace, and back at the end. Raises OSError as `inside` does.
+
+        The path that led there before may have ended with its process: then another one is searched for.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(inside(self._path(netns), netns))
+            except OSError:
+                self._paths.pop(netns, None)
+                self._search()
+                stack.enter_context(inside(self._path(netns), netns))
+            yield
+
+    @contextmanager
+    def entered_host(self) -> Iterator[None]:
+        """Move this thread into the kernel's first namespace, and back. Raises OSError where it cannot be seen."""
+        if HOST not in self._names.values() and not self._searched:
+            self._search()
+        hosts = [netns for netns, name in self._names.items() if name == HOST]
+        if not hosts:
+            raise OSError(errno.ENOENT, "the host's network namespace cannot be seen from here")
+        with self.entered(hosts[0]):
+            yield
+
+    def _path(self, netns: int) -> Path:
+        if netns not in self._paths and not self._searched:
+            self._search()
+        if netns not in self._paths:
+            raise OSError(errno.ENOENT, "it is gone, or nothing that can be seen is in it")
+        return self._paths[netns]
 
     def interfaces(self) -> set[str]:
         """Return the names of the interfaces of all namespaces that can be entered."""
@@ -90,7 +131,7 @@ class Namespaces:
         if path is None:
             return
         try:
-            with inside(path):
+            with inside(path, netns):
                 for ifindex, name in socket.if_nameindex():
                     self._interfaces.setdefault((netns, ifindex), name)
         except OSError:  # gone or not to be entered: the drop shows the number of its interface
@@ -109,9 +150,24 @@ class Namespaces:
                     self._names[netns] = f"{comm}[{pid}]"
                 if pid == _KTHREADD and not (process / "cmdline").read_bytes():  # a thread of the kernel has none
                     self._names[netns] = HOST
+        for netns, path in self._mounts():
+            self._paths[netns] = path
+            self._names.setdefault(netns, path.name)
         for entry in sorted(self._run.iterdir()) if self._run.is_dir() else ():
             with suppress(OSError):  # deleted meanwhile
                 netns = entry.stat().st_ino
                 self._paths[netns] = entry
                 if self._names.get(netns) != HOST:
                     self._names[netns] = entry.name
+
+    def _mounts(self) -> Iterator[tuple[int, Path]]:
+        """Yield namespaces that a mount keeps, with or without a process: container runtimes have directories for them.
+
+        The fourth field is the root of the mount, "net:[4026532281]", the fifth where it is: proc_pid_mountinfo(5).
+        """
+        with suppress(OSError):  # no /proc: there is nothing to find
+            for line in (self._proc / "self/mountinfo").read_bytes().splitlines():
+                fields = line.split(b" ")
+                if len(fields) > 4 and (found := _NET_ROOT.fullmatch(fields[3])):
+                    octal = _OCTAL.sub(lambda escape: bytes((int(escape[1], 8) & 0xFF,)), fields[4])
+                    yield int(found[1]), Path(os.fsdecode(octal))

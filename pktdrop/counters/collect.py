@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: MIT
 """All counters of one moment, and the difference of two moments."""
 
+import errno
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from typing import Final
 
-from pktdrop.counters import ethtool, links, mib, softnet
+from pktdrop.counters import ethtool, links, mib, procstat, qdisc, sockets, softnet, xfrm
 from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.model import counted_since
-from pktdrop.namespaces import Namespaces, inside
+from pktdrop.namespaces import Namespaces
 
-_WIDTHS = {"softnet": softnet.WIDTH}
-"""In bits, of sources that are narrower than 64."""
+SOURCES: Final = ("softnet", "links", "driver", "mib", "qdisc", "socket", "conntrack", "neigh", "rt_cache", "xfrm")
+NOTHING: Final = Row((), ())
+Width = Callable[[str, Scope, str], int]
+"""Takes source, scope and name of a counter; returns at how many bits it wraps."""
 
 
 @dataclass(frozen=True)
@@ -24,71 +29,127 @@ class Counters:
     """Wall clock, seconds since the epoch."""
     monotonic: float
     rows: Mapping[str, Mapping[Scope, Row]]
-    """Sources: "links", "softnet", "mib", "driver" (whose names begin with "ethtool." or "qstats.")."""
-    backlogs: Mapping[int, Row]
-    """Queue lengths of this moment, by CPU."""
+    """SOURCES; names of "driver" begin with "ethtool." or "qstats."."""
+    gauges: Mapping[str, Mapping[Scope, Row]]
+    """What waits at this moment, of "softnet", "qdisc" and "socket"."""
     drivers: Mapping[tuple[int | None, str], str]
     """Driver of an interface, by namespace and name."""
+    inodes: Mapping[Scope, int]
+    """Of sockets."""
+    netns: frozenset[int]
+    """Namespaces that were read."""
+    failed: frozenset[str]
+    """Sources that could not be read whole."""
     limits: tuple[str, ...]
+
+    @property
+    def backlogs(self) -> Mapping[int, Row]:
+        """Lengths of the queues of CPUs."""
+        return {scope.cpu: row for scope, row in self.gauges["softnet"].items() if scope.cpu is not None}
 
 
 class Collector:
-    """Reads every source in every namespace asked for."""
+    """Reads every source, in the namespace it is called in and in those asked for."""
 
-    def __init__(self, namespaces: Namespaces, all_netns: bool) -> None:
-        """Look into the own namespace only, or into all that can be found."""
+    def __init__(self, namespaces: Namespaces) -> None:
+        """Take what finds namespaces."""
         self._namespaces = namespaces
-        self._all = all_netns
+        self._ethtool = ethtool.Reader()
         self._mibs = mib.Mibs()
+        self._qdiscs = qdisc.Reader()
+        self._sockets = sockets.Reader()
 
-    def read(self) -> Counters:
-        """Read all counters. What cannot be read is named in `limits`."""
+    def read(self, others: Iterable[int] = ()) -> Counters:
+        """Read all counters of the own namespace and of `others`. What cannot be read is named in `limits`."""
         own = os.stat("/proc/thread-self/ns/net").st_ino
+        found = _Found()
         cpus = softnet.read_all()
-        rows: dict[str, dict[Scope, Row]] = {"softnet": dict(cpus.counters.rows), "links": {}, "driver": {}, "mib": {}}
-        drivers: dict[tuple[int | None, str], str] = {}
-        limits = list(cpus.counters.limits)
-        for netns, path in ((own, None), *self._others(own)):
+        found.add("softnet", cpus.counters, cpus.gauges)
+        found.add("rt_cache", procstat.rt_cache())
+        found.add("neigh", self._neighbours())
+        for netns in dict.fromkeys((own, *others)):
             try:
-                if path is None:
-                    readings = self._read_here(netns, drivers)
-                else:
-                    with inside(path):
-                        readings = self._read_here(netns, drivers)
+                with nullcontext() if netns == own else self._namespaces.entered(netns):
+                    self._read_here(netns, found)
             except OSError as failed:
-                limits.append(f"Network namespace {path} cannot be entered: {failed.strerror}.")
-                continue
-            for source, reading in readings.items():
-                rows[source].update(reading.rows)
-                limits += reading.limits
-        backlogs = {scope.cpu: row for scope, row in cpus.gauges.rows.items() if scope.cpu is not None}
-        return Counters(time.time(), time.monotonic(), rows, backlogs, drivers, tuple(limits))
+                self._qdiscs.forget(netns)
+                if failed.errno not in (errno.ENOENT, errno.ESTALE):  # it is there, that is
+                    name = self._namespaces.name(netns) or netns
+                    found.limits.append(f"Network namespace {name} cannot be entered: {failed.strerror}.")
+            else:
+                found.netns.add(netns)
+        return Counters(
+            time=time.time(),
+            monotonic=time.monotonic(),
+            rows=found.rows,
+            gauges=found.gauges,
+            drivers=found.drivers,
+            inodes=found.inodes,
+            netns=frozenset(found.netns),
+            failed=frozenset(found.failed),
+            limits=tuple(found.limits),
+        )
 
-    def _others(self, own: int) -> Iterator[tuple[int, Path]]:
-        if self._all:
-            for netns, path in self._namespaces.paths().items():
-                if netns != own:
-                    yield netns, path
-
-    def _read_here(self, netns: int, drivers: dict[tuple[int | None, str], str]) -> dict[str, Reading]:
+    def _read_here(self, netns: int, found: "_Found") -> None:
         """Read what belongs to the namespace this thread is in."""
         of_links = links.read(netns)
+        found.add("links", of_links)
         interfaces = [scope.interface for scope in of_links.rows if scope.interface is not None]
-        settings, refused = ethtool.settings(interfaces)
-        drivers.update({(netns, name): nic.driver for name, nic in settings.items() if nic.driver})
-        of_drivers = ethtool.read(netns, interfaces)
-        return {
-            "links": of_links,
-            "driver": Reading(of_drivers.rows, (*refused, *of_drivers.limits)),
-            "mib": self._mibs.read(netns),
-        }
+        drivers = self._ethtool.drivers(netns, interfaces)
+        found.drivers.update({(netns, name): driver for name, driver in drivers.items() if driver})
+        found.add("driver", self._ethtool.read(netns, interfaces))
+        found.add("mib", self._mibs.read(netns))
+        qdiscs = self._qdiscs.read_all(netns)
+        found.add("qdisc", qdiscs.counters, qdiscs.gauges)
+        of_sockets = self._sockets.read_all(netns)
+        found.add("socket", of_sockets.counters, of_sockets.gauges)
+        found.inodes.update(of_sockets.inodes)
+        found.add("conntrack", procstat.conntrack(netns))
+        found.add("xfrm", xfrm.read(netns))
+
+    def _neighbours(self) -> Reading:
+        """Read what the kernel shows in its first namespace only."""
+        here = procstat.neighbours()
+        if here.rows:
+            return here
+        try:
+            with self._namespaces.entered_host():
+                return procstat.neighbours()
+        except OSError:  # it cannot be seen from here, which `here` says
+            return here
 
 
-def since(before: Counters, after: Counters) -> Counters:
+class _Found:
+    """What was read so far."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[Scope, Row]] = {source: {} for source in SOURCES}
+        self.gauges: dict[str, dict[Scope, Row]] = {"softnet": {}, "qdisc": {}, "socket": {}}
+        self.drivers: dict[tuple[int | None, str], str] = {}
+        self.inodes: dict[Scope, int] = {}
+        self.netns: set[int] = set()
+        self.failed: set[str] = set()
+        self.limits: list[str] = []
+
+    def add(self, source: str, counters: Reading, gauges: Reading | None = None) -> None:
+        self.rows[source].update(counters.rows)
+        if gauges is not None:
+            self.gauges[source].update(gauges.rows)
+        self.limits += counters.limits
+        if counters.limits:
+            self.failed.add(source)
+
+
+def kernel_width(source: str, _scope: Scope, _name: str) -> int:
+    """Return at how many bits a counter wraps, as far as the kernel decides it; drivers may have narrower ones."""
+    return softnet.WIDTH if source == "softnet" else 64
+
+
+def since(before: Counters, after: Counters, width: Width = kernel_width) -> Counters:
     """Return by how much each counter rose. What was not there before counts from zero; what is gone is left out."""
     rows = {
         source: {
-            scope: _difference(before.rows[source].get(scope), row, _WIDTHS.get(source, 64))
+            scope: difference(before.rows[source].get(scope, NOTHING), row, partial(width, source, scope))
             for scope, row in after.rows[source].items()
         }
         for source in after.rows
@@ -96,11 +157,14 @@ def since(before: Counters, after: Counters) -> Counters:
     return replace(after, rows=rows)
 
 
-def _difference(before: Row | None, after: Row, width: int) -> Row:
-    if before is None:
-        return after
+def difference(before: Row, after: Row, width: Callable[[str], int]) -> Row:
+    """Return by how much the counters of one scope rose; those that have no name in `before` from zero."""
     known = dict(zip(before.names, before.values, strict=True)) if before.names != after.names else None
     earlier = before.values if known is None else tuple(known.get(name, 0) for name in after.names)
     return Row(
-        after.names, tuple(counted_since(was, now, width) for was, now in zip(earlier, after.values, strict=True))
+        after.names,
+        tuple(
+            now - was if now >= was else counted_since(was, now, width(name))
+            for name, was, now in zip(after.names, earlier, after.values, strict=True)
+        ),
     )

@@ -14,8 +14,9 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from pktdrop.counters.model import Reading, Row, Scope
@@ -337,59 +338,96 @@ def _ask_netlink(netlink: socket.socket, family: int, flags: int, command: int, 
                 return
 
 
-def _read_qstats(netns: int | None, interfaces: Iterable[str], limits: list[str]) -> dict[Scope, Row]:
-    found: dict[Scope, dict[str, int]] = {}
-    wanted = frozenset(interfaces)
+def _read_qstats(family: int, netns: int | None, interfaces: Iterable[str], limits: list[str]) -> dict[Scope, Row]:
+    told: list[tuple[int, int | None, dict[str, int]]] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC) as netlink:
         netlink.settimeout(1.0)
         try:
-            family = _family(netlink)
-            if family is None:
-                return {}
-            names = {ifindex: name for ifindex, name in socket.if_nameindex() if name in wanted}
             for scope in (b"", _attribute(_QSTATS_SCOPE, struct.pack("=I", _QSTATS_SCOPE_QUEUE))):
-                for payload in _ask_netlink(netlink, family, _NLM_F_DUMP, _QSTATS_GET, scope):
-                    answer = qstats_of(payload)
-                    if answer is not None and answer[2] and answer[0] in names:
-                        key = Scope(netns=netns, interface=names[answer[0]], queue=answer[1])
-                        # RX queue 3 and TX queue 3 have no name in common
-                        found.setdefault(key, {}).update(answer[2])
+                answers = map(qstats_of, _ask_netlink(netlink, family, _NLM_F_DUMP, _QSTATS_GET, scope))
+                told += [answer for answer in answers if answer is not None and answer[2]]
         except _Refused as error:
             if error.number not in _NOT_REPORTED:
                 limits.append(f"netdev qstats: {error}")
         except OSError as error:
             limits.append(f"netdev qstats: {error.strerror or error}")
+    found: dict[Scope, dict[str, int]] = {}
+    wanted = frozenset(interfaces)
+    names = dict(socket.if_nameindex()) if told else {}  # few drivers tell anything
+    for ifindex, queue, counters in told:
+        if names.get(ifindex) in wanted:
+            # RX queue 3 and TX queue 3 have no name in common
+            found.setdefault(Scope(netns=netns, interface=names[ifindex], queue=queue), {}).update(counters)
     return {scope: Row(tuple(counters), tuple(counters.values())) for scope, counters in found.items()}
 
 
-def _family(netlink: socket.socket) -> int | None:
-    """Return the number of the family "netdev"; None where the kernel has none. Raises _Refused and OSError."""
+def _family() -> int | None:
+    """Return the number of the family "netdev"; None where the kernel has none. Raises OSError."""
     name = _attribute(_CTRL_ATTR_FAMILY_NAME, b"netdev\0")
-    try:
-        for payload in _ask_netlink(netlink, _GENL_ID_CTRL, 0, _CTRL_CMD_GETFAMILY, name):
-            for kind, value in attributes_of(payload):
-                if kind == _CTRL_ATTR_FAMILY_ID and len(value) == 2:
-                    return int(struct.unpack("=H", value)[0])
-    except _Refused as error:
-        if error.number != errno.ENOENT:
-            raise
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC) as netlink:
+        netlink.settimeout(1.0)
+        try:
+            for payload in _ask_netlink(netlink, _GENL_ID_CTRL, 0, _CTRL_CMD_GETFAMILY, name):
+                for kind, value in attributes_of(payload):
+                    if kind == _CTRL_ATTR_FAMILY_ID and len(value) == 2:
+                        return int(struct.unpack("=H", value)[0])
+        except _Refused as error:
+            if error.number != errno.ENOENT:
+                raise OSError(error.number, str(error)) from None
     return None
 
 
-def read(netns: int | None, interfaces: Iterable[str]) -> Reading:
-    """Statistics of these interfaces of the namespace the thread is in, named "ethtool.*" and "qstats.*".
+class Reader:
+    """Reads the statistics of any number of namespaces; remembers what does not change while it runs."""
 
-    An interface that is gone or has no statistics is not in the result; what failed otherwise is told in `limits`.
-    """
-    interfaces = tuple(interfaces)
-    limits: list[str] = []
-    rows: dict[Scope, Row] = {}
-    for source in (_read_statistics, _read_qstats):
+    def __init__(self) -> None:
+        self._drivers: dict[int | None, dict[str, str]] = {}
+
+    @cached_property
+    def _netdev(self) -> int | None:
+        return _family()  # families of generic netlink have the same number in every namespace
+
+    def read(self, netns: int | None, interfaces: Collection[str]) -> Reading:
+        """Statistics of these interfaces of the namespace the thread is in, named "ethtool.*" and "qstats.*".
+
+        An interface that is gone or has no statistics is not in the result; what failed otherwise is told in `limits`.
+        """
+        limits: list[str] = []
+        rows: dict[Scope, Row] = {}
         try:
-            merge(rows, source(netns, interfaces, limits))
+            rows.update(_read_statistics(netns, interfaces, limits))
         except OSError as error:
-            limits.append(f"{'ethtool statistics' if source is _read_statistics else 'netdev qstats'}: {error}")
-    return Reading(rows, tuple(limits))
+            limits.append(f"ethtool statistics: {error}")
+        try:
+            if self._netdev is not None:
+                merge(rows, _read_qstats(self._netdev, netns, interfaces, limits))
+        except OSError as error:
+            limits.append(f"netdev qstats: {error}")
+        return Reading(rows, tuple(limits))
+
+    def drivers(self, netns: int | None, interfaces: Collection[str]) -> Mapping[str, str]:
+        """Drivers of these interfaces of the namespace the thread is in; asked for once as long as one is there."""
+        known = self._drivers.get(netns, {})
+        if known.keys() != set(interfaces):
+            ioctl = _Ioctl()
+            try:
+                known = {name: known[name] if name in known else _driver(ioctl, name) for name in interfaces}
+            finally:
+                ioctl.close()
+            self._drivers[netns] = known
+        return known
+
+
+def _driver(ioctl: _Ioctl, interface: str) -> str:
+    try:
+        return ioctl.driver(interface)
+    except OSError:  # it is gone, or has none, as the loopback device
+        return ""
+
+
+def read(netns: int | None, interfaces: Iterable[str]) -> Reading:
+    """Read once, as Reader does."""
+    return Reader().read(netns, tuple(interfaces))
 
 
 def settings(interfaces: Iterable[str]) -> tuple[dict[str, NicSettings], tuple[str, ...]]:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pktdrop.counters import like
 from pktdrop.counters.collect import Counters
-from pktdrop.counters.model import Row, Scope
+from pktdrop.counters.model import Row
 from pktdrop.ledger.losses import Told
+from pktdrop.views.scope import as_object, where
 from pktdrop.views.text import Column, number, table
 
-LIKE = ("netstat", "ifconfig", "sar", "ip", "softnet")
 _COLUMNS = (
     Column("count", "right"),
     Column("/s", "right"),
@@ -44,17 +44,6 @@ def _kind(told: Told) -> str:
     return ("" if told.is_loss else "hint: ") + told.kind + "?" * told.is_guess
 
 
-def where(scope: Scope, name: Callable[[int], str | None]) -> str:
-    """Write what a counter belongs to: "eth0 queue 3", "CPU 1", "netns blue"."""
-    if scope.cpu is not None:
-        return f"CPU {scope.cpu}"
-    namespace = (name(scope.netns) or str(scope.netns)) if scope.netns is not None else ""
-    if scope.interface is None:
-        return f"netns {namespace}" if namespace else "host"
-    text = scope.interface + (f" queue {scope.queue}" if scope.queue is not None else "")
-    return f"{text} ({namespace})" if namespace and namespace != "host" else text
-
-
 def as_json(
     told: Sequence[Told], start: float | None, end: float, limits: Sequence[str], backlogs: Mapping[int, Row]
 ) -> str:
@@ -68,7 +57,7 @@ def as_json(
                 "counters": [
                     {
                         "counter": one.counter,
-                        "scope": {key: value for key, value in one.scope._asdict().items() if value is not None},
+                        "scope": as_object(one.scope),
                         "value": one.value,
                         "kind": one.kind,
                         "loss": one.is_loss,

@@ -12,7 +12,8 @@ from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.losses import Losses, Told
-from pktdrop.views.counters import as_table, where
+from pktdrop.views.counters import as_table
+from pktdrop.views.scope import where
 
 CPU1 = Scope(cpu=1)
 ETH0 = Scope(netns=4026531840, interface="eth0")
@@ -21,7 +22,8 @@ ETH0 = Scope(netns=4026531840, interface="eth0")
 def reading(**sources: Mapping[Scope, Row]) -> Counters:
     """Make a reading of some sources, with ixgbe behind eth0."""
     drivers = {(4026531840, "eth0"): "ixgbe"}
-    return Counters(0.0, 0.0, {"softnet": {}, "links": {}, "driver": {}, "mib": {}, **sources}, {}, drivers, ())
+    rows = {"softnet": {}, "links": {}, "driver": {}, "mib": {}, **sources}
+    return Counters(0.0, 0.0, rows, {"softnet": {}}, drivers, {}, frozenset(), frozenset(), ())
 
 
 def told(counters: Counters) -> dict[str, Told]:

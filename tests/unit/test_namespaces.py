@@ -71,6 +71,20 @@ def test_a_named_namespace(host: Host) -> None:
     assert host.namespaces().name(host.inode("blue")) == "blue"
 
 
+def test_a_namespace_that_only_a_mount_keeps(host: Host) -> None:
+    """A container runtime mounts namespaces in a directory of its own; blanks in its path are octal (proc(5))."""
+    (host.proc / "self").mkdir()
+    (host.proc / "self/mountinfo").write_bytes(
+        b"22 1 0:20 / /proc rw,relatime - proc proc rw\n"
+        b"36 35 0:4 net:[4026532777] /run/my\\040docker/netns/1f2e rw shared:7 - nsfs nsfs rw\n"
+        b"37 35 0:4 mnt:[4026532778] /run/x rw - nsfs nsfs rw\nbroken\n\xff\n"
+    )
+    namespaces = host.namespaces()
+    assert namespaces.name(4026532777) == "1f2e"
+    assert Path("/run/my docker/netns/1f2e") == namespaces.paths()[4026532777]
+    assert 4026532778 not in namespaces.paths()
+
+
 def test_a_namespace_without_a_name(host: Host) -> None:
     """A namespace that only processes keep is called after the first of them, by number."""
     host.process(10000, "pod", b"late")

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: MIT
+"""Counters of every queueing discipline in a network namespace, as `tc -s qdisc` shows them.
+
+A qdisc that has others below it counts once more what they drop: it sees that enqueueing failed (net_xmit_drop_count in
+include/net/sch_generic.h), or is told (qdisc_tree_reduce_backlog in net/sched/sch_api.c). It may drop packets itself,
+too: tbf those larger than its burst, htb and prio those that a filter refuses, netem and red those that they exist to
+drop. So `drops` of such a qdisc is what remains without those below, and the sum of `drops` over all qdiscs of an
+interface counts each lost packet once; `tree_drops` is the number that tc shows. What tc does not show needs no such
+care (tbf, red and each class of htb have a queue of their own unless they are given another): its drops are in those of
+the qdisc that has it.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from pktdrop.counters import interfaces
+from pktdrop.counters.model import Reading, Row, Scope
+from pktdrop.counters.netlink import Answer, Netlink, attributes
+from pktdrop.model import counted_since
+
+#: Counters of a qdisc with nothing below it. overlimits counts packets that had to wait, requeues those the device gave
+#: back: no losses.
+NAMES: Final = ("drops", "overlimits", "requeues", "packets", "bytes")
+#: Counters of a qdisc that has or had others below it.
+PARENT_NAMES: Final = (*NAMES, "tree_drops")
+#: What waits at this moment, in bytes and in packets.
+GAUGES: Final = ("backlog", "qlen")
+
+# What these count is what the qdiscs below them count, and nothing else: mq_dump in net/sched/sch_mq.c, mqprio_dump in
+# sch_mqprio.c, cake_mq_dump in sch_cake.c (Linux 7); cbs is told of some drops, and has none (sch_cbs.c).
+_DROP_NOTHING = frozenset(("mq", "mqprio", "cake_mq", "cbs"))
+# It does not count what the qdiscs below it drop (taprio_enqueue_one in sch_taprio.c).
+_COUNTS_ITS_OWN = frozenset(("taprio",))
+
+# include/uapi/linux/rtnetlink.h
+_RTM_NEWQDISC, _RTM_GETQDISC = 36, 38
+_TCA_KIND, _TCA_STATS2 = 1, 7
+# include/uapi/linux/gen_stats.h
+_TCA_STATS_BASIC, _TCA_STATS_QUEUE, _TCA_STATS_PKT64 = 1, 3, 8
+# include/uapi/linux/pkt_sched.h
+_TC_H_ROOT, _TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
+_TC_H_MAJ_MASK = 0xFFFF0000
+
+_TCMSG = struct.Struct("=B3xiIII")  # struct tcmsg: family, ifindex, handle, parent, info
+_BASIC = struct.Struct("=QI")  # struct gnet_stats_basic: bytes, packets
+_QUEUE = struct.Struct("=IIIII")  # struct gnet_stats_queue: qlen, backlog, drops, requeues, overlimits
+_PACKETS = struct.Struct("=Q")
+
+
+class Qdisc(NamedTuple):
+    """One qdisc as the kernel tells of it."""
+
+    ifindex: int
+    kind: str
+    handle: int
+    """Its number; 0 if the kernel made it by default."""
+    parent: int
+    """The class it is attached to: in its upper half the handle of another qdisc."""
+    drops: int
+    overlimits: int
+    requeues: int
+    packets: int
+    bytes: int
+    backlog: int
+    qlen: int
+
+    @property
+    def is_root(self) -> bool:
+        """Whether there is no other qdisc above it."""
+        return self.parent in (_TC_H_ROOT, _TC_H_INGRESS, 0)
+
+    @property
+    def name(self) -> str:
+        """Kind and handle, as tc writes them; where the handle is not unique, its parent, too."""
+        unique = self.handle or self.is_root
+        return f"{self.kind} {self.handle >> 16:x}:" + ("" if unique else f" parent {_class_id(self.parent)}")
+
+
+class Qdiscs(NamedTuple):
+    """Counters, and what waits at the same moment."""
+
+    counters: Reading
+    gauges: Reading
+
+
+class Dump(NamedTuple):
+    """What the kernel answered."""
+
+    qdiscs: tuple[Qdisc, ...]
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What a qdisc with others below it has dropped itself, so far.
+
+    The kernel counts below first and then above, and both may be read in between: the balance may go down for a while,
+    what it has been does not.
+    """
+
+    total: int
+    below: Mapping[Scope, int]
+    balance: int
+    most: int
+
+    @classmethod
+    def first(cls, total: int, below: Mapping[Scope, int]) -> _Own:
+        balance = total - sum(below.values())
+        return cls(total, below, balance, max(0, balance))
+
+    def then(self, total: int, below: Mapping[Scope, int]) -> _Own:
+        if total < self.total:  # another one that has its name
+            return self.first(total, below)
+        risen = sum(counted_since(self.below.get(scope, 0), drops) for scope, drops in below.items())
+        balance = self.balance + total - self.total - risen
+        return _Own(total, {**self.below, **below}, balance, max(self.most, balance))
+
+
+class Reader:
+    """Reads the qdiscs of any number of namespaces; remembers which drops are those of qdiscs below."""
+
+    def __init__(self) -> None:
+        self._own: dict[int, dict[Scope, _Own]] = {}
+
+    def read(self, netns: int) -> Reading:
+        """Read the counters of all qdiscs of the network namespace this thread is in; `netns` is its inode."""
+        return self.read_all(netns).counters
+
+    def read_all(self, netns: int) -> Qdiscs:
+        """Read counters and queue lengths at once."""
+        try:
+            dump = _dump()
+            names, faults = interfaces.names({qdisc.ifindex for qdisc in dump.qdiscs})
+        except OSError as error:
+            nothing = Reading({}, (_sentence(netns, error.strerror or str(error)),))
+            return Qdiscs(nothing, nothing)
+        limits = tuple(_sentence(netns, fault) for fault in (*dump.faults, *faults))
+        qdiscs = {
+            Scope(netns=netns, interface=names[qdisc.ifindex], qdisc=qdisc.name): qdisc
+            for qdisc in dump.qdiscs
+            if qdisc.ifindex in names
+        }
+        own = _tell_apart(self._own.get(netns, {}), qdiscs)
+        if dump.faults:  # what is missing may be below one of these: what those dropped themselves is not known now
+            qdiscs = {scope: qdisc for scope, qdisc in qdiscs.items() if scope not in own}
+        else:
+            self._own[netns] = own
+        counters = {scope: _counters(qdisc, own.get(scope)) for scope, qdisc in qdiscs.items()}
+        gauges = {scope: Row(GAUGES, (qdisc.backlog, qdisc.qlen)) for scope, qdisc in qdiscs.items()}
+        return Qdiscs(Reading(counters, limits), Reading(gauges, limits))
+
+    def forget(self, netns: int) -> None:
+        """Drop what is remembered of a namespace that is gone."""
+        self._own.pop(netns, None)
+
+
+def read(netns: int) -> Reading:
+    """Read the counters of the network namespace this thread is in, once; `netns` is its inode."""
+    return Reader().read(netns)
+
+
+def parse(datagrams: Iterable[bytes], sequence: int) -> Dump:
+    """Parse the parts of one RTM_GETQDISC dump, up to its end; `sequence` is the number the request had.
+
+    Malformed messages are left out and counted in the faults.
+    """
+    return _parse(Answer(datagrams, sequence))
+
+
+def _sentence(netns: int, fault: str) -> str:
+    return f"Queueing disciplines of network namespace {netns}: {fault}."
+
+
+def _class_id(parent: int) -> str:
+    above = parent >> 16
+    return f"{above:x}:{parent & 0xFFFF:x}" if above else f":{parent & 0xFFFF:x}"
+
+
+def _counters(qdisc: Qdisc, own: _Own | None) -> Row:
+    others = qdisc.overlimits, qdisc.requeues, qdisc.packets, qdisc.bytes
+    if own is None:
+        return Row(NAMES, (qdisc.drops, *others))
+    if qdisc.kind in _DROP_NOTHING:
+        drops = 0
+    elif qdisc.kind in _COUNTS_ITS_OWN:
+        drops = qdisc.drops
+    else:
+        drops = own.most
+    return Row(PARENT_NAMES, (drops, *others, qdisc.drops))
+
+
+def _tell_apart(before: Mapping[Scope, _Own], qdiscs: Mapping[Scope, Qdisc]) -> dict[Scope, _Own]:
+    """Tell what each qdisc dropped itself that has others below it, or had them before."""
+    below: dict[Scope, dict[Scope, int]] = {scope: {} for scope in before if scope in qdiscs}
+    handles = {(qdisc.ifindex, qdisc.handle): scope for scope, qdisc in qdiscs.items() if qdisc.handle or qdisc.is_root}
+    for scope, qdisc in qdiscs.items():
+        above = None if qdisc.is_root else handles.get((qdisc.ifindex, qdisc.parent & _TC_H_MAJ_MASK))
+        if above is not None and above != scope:
+            below.setdefault(above, {})[scope] = qdisc.drops
+    own = {}
+    for scope, drops in below.items():
+        known, total = before.get(scope), qdiscs[scope].drops
+        own[scope] = _Own.first(total, drops) if known is None else known.then(total, drops)
+    return own
+
+
+def _dump() -> Dump:
+    with closing(Netlink(socket.NETLINK_ROUTE)) as netlink:
+        return _parse(netlink.ask(_RTM_GETQDISC, _TCMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)))
+
+
+def _parse(answer: Answer) -> Dump:
+    qdiscs = []
+    for message in answer.messages(_RTM_NEWQDISC):
+        try:
+            qdiscs.append(_qdisc(*message))
+        except (ValueError, struct.error):
+            answer.malformed += 1
+    return Dump(tuple(qdiscs), tuple(answer.faults()))
+
+
+def _qdisc(data: bytes, start: int, end: int) -> Qdisc:
+    """Unpack a message. Raises ValueError or struct.error if it is malformed."""
+    body = start + _TCMSG.size
+    _, ifindex, handle, parent, _ = _TCMSG.unpack(data[start : min(body, end)])
+    found = {kind: (begin, behind) for kind, begin, behind in attributes(data, body, end)}
+    if _TCA_KIND not in found or _TCA_STATS2 not in found:
+        raise ValueError("no kind or no statistics")
+    begin, behind = found[_TCA_KIND]
+    kind = data[begin:behind].partition(b"\0")[0].decode(errors="backslashreplace")
+    stats = {kind: data[begin:behind] for kind, begin, behind in attributes(data, *found[_TCA_STATS2])}
+    if _TCA_STATS_QUEUE not in stats or _TCA_STATS_BASIC not in stats:
+        raise ValueError("no struct gnet_stats_queue or gnet_stats_basic")
+    octets, packets = _BASIC.unpack_from(stats[_TCA_STATS_BASIC])
+    qlen, backlog, drops, requeues, overlimits = _QUEUE.unpack_from(stats[_TCA_STATS_QUEUE])
+    if _TCA_STATS_PKT64 in stats:  # there if they do not fit in 32 bits
+        (packets,) = _PACKETS.unpack_from(stats[_TCA_STATS_PKT64])
+    return Qdisc(ifindex, kind, handle, parent, drops, overlimits, requeues, packets, octets, backlog, qlen)

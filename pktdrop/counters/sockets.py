@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: MIT
+"""Packets that single sockets dropped: UDP and raw sockets, and those of TCP that listen.
+
+sock_diag(7) lists them, each with its counter of drops, its buffer and its queue (SK_MEMINFO). The kernel loads its
+modules udp_diag and raw_diag for it, as it does for ss(8); where there are none, /proc/net tells the drops, but not how
+large the buffer is. TCP sockets that do not listen are not asked for: there may be very many, and SNMP counters have
+what they drop.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import struct
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pktdrop.counters import interfaces
+from pktdrop.counters.model import Reading, Row, Scope
+from pktdrop.counters.netlink import Answer, Netlink, attributes
+
+#: The counter of each socket. TCP adds the segments of a large packet, the others one for each packet.
+NAMES: Final = ("drops",)
+#: Bytes that wait in the socket and may wait there, as the kernel counts them: with what it needs itself.
+BUFFER_GAUGES: Final = ("rmem_alloc", "rcvbuf")
+#: The same of /proc/net.
+PROC_GAUGES: Final = ("rmem_alloc",)
+#: Connections that wait to be accepted, and how many may.
+LISTENER_GAUGES: Final = ("accept_queue", "accept_limit")
+
+_NETLINK_SOCK_DIAG = 4  # include/uapi/linux/netlink.h
+_SOCK_DIAG_BY_FAMILY = 20  # include/uapi/linux/sock_diag.h
+# include/uapi/linux/inet_diag.h
+_INET_DIAG_SKMEMINFO, _INET_DIAG_SKV6ONLY = 7, 11
+_TCP_LISTEN = 10  # include/net/tcp_states.h
+_ALL_STATES = 0xFFFFFFFF
+
+_REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2: family, protocol, extensions, states, socket id
+# struct inet_diag_msg: family; ports, addresses, interface and cookie; lengths of the queues; inode
+_MESSAGE = struct.Struct("=B3x 2s2s16s16sI8s 4xII 4xI")
+_COOKIE = struct.Struct("=Q")
+_MEMINFO = struct.Struct("=I I 24x I")  # SK_MEMINFO_RMEM_ALLOC, _RCVBUF and _DROPS of include/uapi/linux/sock_diag.h
+# The last attribute of a UDP socket (inet_sk_diag_fill in net/ipv4/inet_diag.c), where it has dropped nothing.
+_IDLE_SIZE = 4 + _MEMINFO.size
+_IDLE = re.compile(re.escape(struct.pack("=HH", _IDLE_SIZE, _INET_DIAG_SKMEMINFO)) + rb".{32}\0{4}", re.DOTALL)
+
+_PROC = "/proc/thread-self/net/"
+_PROC_COLUMNS, _PORT_DIGITS = 13, 4
+
+
+class Kind(NamedTuple):
+    """What the kernel is asked for at once."""
+
+    protocol: str
+    number: int
+    family: socket.AddressFamily
+    states: int
+    file: str | None
+    """In /proc/net, with the drops."""
+
+
+KINDS: Final = (
+    Kind("udp", socket.IPPROTO_UDP, socket.AF_INET, _ALL_STATES, "udp"),
+    Kind("udp", socket.IPPROTO_UDP, socket.AF_INET6, _ALL_STATES, "udp6"),
+    Kind("raw", socket.IPPROTO_RAW, socket.AF_INET, _ALL_STATES, "raw"),
+    Kind("raw", socket.IPPROTO_RAW, socket.AF_INET6, _ALL_STATES, "raw6"),
+    Kind("tcp", socket.IPPROTO_TCP, socket.AF_INET, 1 << _TCP_LISTEN, None),
+    Kind("tcp", socket.IPPROTO_TCP, socket.AF_INET6, 1 << _TCP_LISTEN, None),
+)
+
+
+class Socket(NamedTuple):
+    """A socket that dropped packets."""
+
+    protocol: str
+    local: tuple[str, int]
+    """Address and port; of a raw socket its protocol. "*": any address of IPv6 and IPv4."""
+    remote: tuple[str, int]
+    ifindex: int
+    """Interface it is bound to, or 0."""
+    inode: int
+    cookie: int
+    drops: int
+    gauges: Row
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """What stays the same as long as the socket is there."""
+        return self.protocol, self.inode, self.cookie
+
+    def name(self, interface: str | None) -> str:
+        """Return protocol, address and port as ss(8) writes them, the remote end if there is one, and the inode.
+
+        The inode tells apart sockets that share a port, and one that is closed from the next one with its port.
+        """
+        where = "" if interface is None else f"%{interface}"
+        words = [self.protocol, _end(self.local, where)]
+        if self.remote[1] or self.remote[0] not in ("*", "0.0.0.0", "::"):
+            words.append(_end(self.remote, ""))
+        words.append(f"ino:{self.inode}" if self.inode else f"sk:{self.cookie:x}")
+        return " ".join(words)
+
+
+class Sockets(NamedTuple):
+    """Sockets that have dropped packets; those that have not are left out."""
+
+    counters: Reading
+    gauges: Reading
+    """Queue and buffer of the same moment."""
+    inodes: Mapping[Scope, int]
+    """For `owners`."""
+
+
+class Dump(NamedTuple):
+    """What the kernel answered."""
+
+    sockets: tuple[Socket, ...]
+    error: int
+    """Why the kernel refused: an errno, or 0."""
+    faults: tuple[str, ...]
+
+
+class Owner(NamedTuple):
+    """A process that has a socket open."""
+
+    pid: int
+    comm: str
+
+
+class Reader:
+    """Reads the sockets of any number of namespaces; remembers their names and what the kernel does not have."""
+
+    def __init__(self) -> None:
+        self._refused: set[Kind] = set()  # each question for what is not there makes the kernel look for a module
+        # A socket keeps the name it had first: connected anew or bound to an interface that is renamed, it is the same.
+        self._scopes: dict[int, dict[tuple[str, int, int], Scope]] = {}
+
+    def read(self, netns: int) -> Reading:
+        """Read the drops of the sockets of the network namespace this thread is in; `netns` is its inode."""
+        return self.read_all(netns).counters
+
+    def read_all(self, netns: int) -> Sockets:
+        """Read drops, queues and inodes at once."""
+        sockets: list[Socket] = []
+        faults: list[str] = []
+        self._ask(sockets, faults)
+        for kind in KINDS:
+            if kind in self._refused:
+                _read_file(kind, sockets, faults)
+        scopes = self._name(netns, sockets, faults)
+        drops: dict[Scope, int] = {}
+        for scope, one in zip(scopes, sockets, strict=True):
+            drops[scope] = drops.get(scope, 0) + one.drops  # in /proc/net, sockets without inode may look the same
+        limits = tuple(f"Sockets of network namespace {netns}: {fault}." for fault in faults)
+        return Sockets(
+            Reading({scope: Row(NAMES, (dropped,)) for scope, dropped in drops.items()}, limits),
+            Reading({scope: one.gauges for scope, one in zip(scopes, sockets, strict=True)}, limits),
+            {scope: one.inode for scope, one in zip(scopes, sockets, strict=True) if one.inode},
+        )
+
+    def forget(self, netns: int) -> None:
+        """Drop what is remembered of a namespace that is gone."""
+        self._scopes.pop(netns, None)
+
+    def _ask(self, sockets: list[Socket], faults: list[str]) -> None:
+        asked = [kind for kind in KINDS if kind not in self._refused]
+        try:
+            with closing(Netlink(_NETLINK_SOCK_DIAG)) as netlink:
+                for kind in asked:
+                    request = _REQUEST.pack(kind.family, kind.number, 1 << (_INET_DIAG_SKMEMINFO - 1), kind.states)
+                    dump = _parse(netlink.ask(_SOCK_DIAG_BY_FAMILY, request), kind.protocol)
+                    if dump.error == errno.ENOENT:
+                        self._refused.add(kind)
+                    else:
+                        sockets += dump.sockets
+                        faults += [f"{kind.protocol}: {fault}" for fault in dump.faults]
+        except OSError as error:
+            if error.errno == errno.EPROTONOSUPPORT:  # the kernel has no sock_diag at all
+                self._refused.update(asked)
+            else:
+                faults.append(error.strerror or str(error))
+
+    def _name(self, netns: int, sockets: list[Socket], faults: list[str]) -> list[Scope]:
+        """Give the scope of each socket."""
+        known = self._scopes.get(netns, {})
+        bound = {one.ifindex for one in sockets if one.ifindex and one.identity not in known}
+        names, nameless = _interfaces(bound) if bound else ({}, [])
+        faults += nameless
+        scopes = []
+        for one in sockets:
+            interface = names.get(one.ifindex, str(one.ifindex)) if one.ifindex else None
+            scopes.append(known.get(one.identity) or Scope(netns=netns, socket=one.name(interface)))
+        now = {one.identity: scope for one, scope in zip(sockets, scopes, strict=True) if one.inode or one.cookie}
+        self._scopes[netns] = {**known, **now} if faults else now
+        return scopes
+
+
+def read(netns: int) -> Reading:
+    """Read the drops of the sockets of the network namespace this thread is in, once; `netns` is its inode."""
+    return Reader().read(netns)
+
+
+def owners(inodes: Collection[int], proc: Path = Path("/proc")) -> dict[int, Owner]:
+    """Find the process that has each socket open: the first of several. It looks through the files of all processes.
+
+    Sockets of the kernel and those of processes that may not be looked into (root may) are left out.
+    """
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[int, Owner] = {}
+    for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()):
+        files = proc / str(pid) / "fd"
+        try:
+            opened = {_link(files / number) for number in os.listdir(files)} & wanted.keys()
+            if opened:
+                comm = (proc / str(pid) / "comm").read_bytes().rstrip(b"\n").decode(errors="backslashreplace")
+                found.update({wanted.pop(link): Owner(pid, comm) for link in opened})
+        except OSError:  # it ended, or belongs to somebody else
+            continue
+        if not wanted:
+            break
+    return found
+
+
+def parse(datagrams: Iterable[bytes], sequence: int, protocol: str) -> Dump:
+    """Parse the parts of one answer of sock_diag, up to its end; `sequence` is the number the request had.
+
+    Malformed messages are left out and counted in the faults.
+    """
+    return _parse(Answer(datagrams, sequence), protocol)
+
+
+def parse_file(kind: Kind, data: bytes) -> tuple[list[Socket], int]:
+    """Parse a file of /proc/net; return the sockets that dropped packets, and how many lines are malformed."""
+    whole, _, cut = data.rpartition(b"\n")
+    title, *lines = whole.splitlines() or [b""]
+    if title.split()[-1:] != [b"drops"]:
+        return [], 1 + len(lines)
+    sockets: list[Socket] = []
+    malformed = int(bool(cut))
+    for line in lines:
+        columns = line.split()
+        if len(columns) == _PROC_COLUMNS and columns[-1] == b"0":
+            continue
+        try:
+            found = _of_line(kind, columns)
+        except ValueError:
+            malformed += 1
+            continue
+        if found.drops:
+            sockets.append(found)
+    return sockets, malformed
+
+
+def _parse(answer: Answer, protocol: str) -> Dump:
+    sockets = []
+    for message in answer.messages(_SOCK_DIAG_BY_FAMILY):
+        try:
+            found = _socket(protocol, *message)
+        except (ValueError, struct.error):
+            answer.malformed += 1
+            continue
+        if found is not None:
+            sockets.append(found)
+    return Dump(tuple(sockets), answer.error, tuple(answer.faults()))
+
+
+def _socket(protocol: str, data: bytes, start: int, end: int) -> Socket | None:
+    """Return the socket if it dropped packets. Raises ValueError or struct.error if the message is malformed."""
+    body = start + _MESSAGE.size
+    if body > end:
+        raise ValueError("no struct inet_diag_msg")
+    if _IDLE.match(data, max(body, end - _IDLE_SIZE), end):  # by far the most: it is worth to look there first
+        return None
+    memory, v6only = end, False
+    for kind, begin, behind in attributes(data, body, end):
+        if kind == _INET_DIAG_SKMEMINFO and behind - begin >= _MEMINFO.size:
+            memory = begin
+            break  # whatever else is needed comes before it
+        if kind == _INET_DIAG_SKV6ONLY:
+            v6only = data[begin:behind] == b"\1"
+    if memory == end:
+        raise ValueError("no SK_MEMINFO")
+    waiting, buffer, drops = _MEMINFO.unpack_from(data, memory)
+    if not drops:
+        return None
+    family, *ports, source, destination, ifindex, cookie, rqueue, wqueue, inode = _MESSAGE.unpack_from(data, start)
+    sport, dport = (int.from_bytes(port, "big") for port in ports)
+    gauges = Row(LISTENER_GAUGES, (rqueue, wqueue)) if protocol == "tcp" else Row(BUFFER_GAUGES, (waiting, buffer))
+    return Socket(
+        protocol=protocol,
+        local=(_address(family, source, v6only), sport),
+        remote=(_address(family, destination, v6only), dport),
+        ifindex=ifindex,
+        inode=inode,
+        cookie=_COOKIE.unpack(cookie)[0],
+        drops=drops,
+        gauges=gauges,
+    )
+
+
+def _address(family: int, packed: bytes, v6only: bool) -> str:
+    """Write an address. Raises ValueError for a family that is neither IPv4 nor IPv6."""
+    if family == socket.AF_INET:
+        return socket.inet_ntop(socket.AF_INET, packed[:4])
+    if family != socket.AF_INET6:
+        raise ValueError("neither IPv4 nor IPv6")
+    return socket.inet_ntop(socket.AF_INET6, packed) if v6only or any(packed) else "*"
+
+
+def _end(end: tuple[str, int], interface: str) -> str:
+    address, port = end
+    bracketed = f"[{address}]" if ":" in address else address
+    return f"{bracketed}{interface}:{port or '*'}"
+
+
+def _interfaces(indexes: Collection[int]) -> tuple[dict[int, str], list[str]]:
+    """Names of interfaces, and what went wrong."""
+    try:
+        return interfaces.names(indexes)
+    except OSError as error:
+        return {}, [f"names of interfaces cannot be read: {error.strerror}"]
+
+
+def _read_file(kind: Kind, sockets: list[Socket], faults: list[str]) -> None:
+    if kind.file is None:
+        if kind.family == socket.AF_INET:
+            faults.append(f"this kernel has no {kind.protocol}_diag, so what listeners dropped is not known")
+        return
+    try:
+        data = Path(_PROC, kind.file).read_bytes()
+    except FileNotFoundError:  # no IPv6
+        return
+    except OSError as error:
+        faults.append(f"{kind.file} cannot be read: {error.strerror}")
+        return
+    found, malformed = parse_file(kind, data)
+    sockets += found
+    if malformed:
+        faults.append(f"{malformed} malformed lines of {kind.file} are left out")
+
+
+def _of_line(kind: Kind, columns: list[bytes]) -> Socket:
+    """Make a socket of a line of /proc/net. Raises ValueError if it is malformed.
+
+    Columns: number, local and remote end, state, queues, timer, retransmits, user, timeout, inode, references, pointer,
+    drops (udp4_format_sock in net/ipv4/udp.c, raw_sock_seq_show in net/ipv4/raw.c).
+    """
+    if len(columns) < _PROC_COLUMNS:
+        raise ValueError("columns are missing")
+    waiting = columns[4].partition(b":")[2]
+    return Socket(
+        protocol=kind.protocol,
+        local=_hexadecimal_end(kind.family, columns[1]),
+        remote=_hexadecimal_end(kind.family, columns[2]),
+        ifindex=0,
+        inode=_number(columns[9]),
+        cookie=0,
+        drops=_number(columns[12]),
+        gauges=Row(PROC_GAUGES, (int(waiting, 16),)),
+    )
+
+
+def _hexadecimal_end(family: int, text: bytes) -> tuple[str, int]:
+    address, _, port = text.partition(b":")
+    words = bytes.fromhex(address.decode("ascii"))
+    if len(words) != (4 if family == socket.AF_INET else 16) or len(port) != _PORT_DIGITS:
+        raise ValueError("no address and port")
+    # each word of the address is a number of this machine
+    packed = struct.pack(f"={len(words) // 4}I", *struct.unpack(f">{len(words) // 4}I", words))
+    return _address(family, packed, v6only=False), int(port, 16)
+
+
+def _number(text: bytes) -> int:
+    if not text.isdigit():
+        raise ValueError("no number")
+    return int(text)
+
+
+def _link(path: Path) -> str:
+    """Where a link leads; nowhere if it is gone meanwhile."""
+    with suppress(FileNotFoundError):
+        return os.readlink(path)
+    return ""

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""What a counter belongs to, in words and in JSON."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pktdrop.counters.model import Scope
+
+Name = Callable[[int], str | None]
+"""Gives the name of a network namespace, by its inode."""
+
+
+def where(scope: Scope, name: Name) -> str:
+    """Write what a counter belongs to: "eth0 queue 3", "CPU 1", "netns blue", "udp 0.0.0.0:53 (blue)"."""
+    if scope.cpu is not None:
+        return f"CPU {scope.cpu}"
+    namespace = (name(scope.netns) or str(scope.netns)) if scope.netns is not None else ""
+    if scope.interface is None and scope.socket is None:
+        return f"netns {namespace}" if namespace else "host"
+    text = " ".join(part for part in (scope.interface, scope.qdisc, scope.socket) if part)
+    if scope.queue is not None:
+        text += f" queue {scope.queue}"
+    return f"{text} ({namespace})" if namespace and namespace != "host" else text
+
+
+def as_object(scope: Scope) -> dict[str, Any]:
+    """Return what is known of a scope, by name."""
+    return {key: value for key, value in scope._asdict().items() if value is not None}

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""What counters rose by, over readings that leave namespaces, interfaces and CPUs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pktdrop.counters.collect import Counters, kernel_width
+from pktdrop.counters.increments import Increments
+from pktdrop.counters.model import Row, Scope
+
+HERE, THERE = 4026531840, 4026532281
+ETH0, VETH0, CPU1 = Scope(netns=HERE, interface="eth0"), Scope(netns=THERE, interface="veth0"), Scope(cpu=1)
+
+
+def reading(
+    links: Mapping[Scope, int] | None = None,
+    softnet: Mapping[Scope, int] | None = None,
+    netns: Iterable[int] = (HERE, THERE),
+    failed: Iterable[str] = (),
+) -> Counters:
+    """One counter of each scope: links.rx_dropped, softnet.dropped."""
+    rows = {
+        "links": {scope: Row(("rx_dropped",), (value,)) for scope, value in (links or {}).items()},
+        "softnet": {scope: Row(("dropped",), (value,)) for scope, value in (softnet or {}).items()},
+    }
+    return Counters(0.0, 0.0, rows, {}, {}, {}, frozenset(netns), frozenset(failed), ())
+
+
+def test_only_what_rose() -> None:
+    """Counters that stand still are left out."""
+    increments = Increments(reading({ETH0: 5, VETH0: 7}))
+    assert increments.add(reading({ETH0: 8, VETH0: 7}), kernel_width) == {"links": {ETH0: {"rx_dropped": 3}}}
+
+
+def test_a_namespace_that_was_left_out_keeps_its_past() -> None:
+    """What rose while a namespace was not read is told at its next reading, once."""
+    increments = Increments(reading({ETH0: 0, VETH0: 10}))
+    assert increments.add(reading({ETH0: 1}, netns=[HERE]), kernel_width) == {"links": {ETH0: {"rx_dropped": 1}}}
+    assert increments.add(reading({ETH0: 1, VETH0: 25}), kernel_width) == {"links": {VETH0: {"rx_dropped": 15}}}
+    assert increments.add(reading({ETH0: 1, VETH0: 25}), kernel_width) == {}
+    assert increments.total == {"links": {ETH0: {"rx_dropped": 1}, VETH0: {"rx_dropped": 15}}}
+
+
+def test_a_namespace_that_was_never_read_has_a_past() -> None:
+    """A namespace that was there from the start, but is first read now, counts from now; a new one from zero."""
+    increments = Increments(reading({ETH0: 0}, netns=[HERE]), unread=[THERE])
+    assert increments.add(reading({ETH0: 0, VETH0: 900}), kernel_width) == {}
+    assert increments.add(reading({ETH0: 0, VETH0: 902}), kernel_width) == {"links": {VETH0: {"rx_dropped": 2}}}
+    fresh = Increments(reading({ETH0: 0}, netns=[HERE]))
+    assert fresh.add(reading({ETH0: 0, VETH0: 4}), kernel_width) == {"links": {VETH0: {"rx_dropped": 4}}}
+
+
+def test_a_cpu_that_comes_back_is_no_jump() -> None:
+    """The kernel keeps the counters of an offline CPU and shows them again when it returns."""
+    increments = Increments(reading(softnet={}))
+    assert increments.add(reading(softnet={CPU1: 4000}), kernel_width) == {}
+    assert increments.add(reading(softnet={}), kernel_width) == {}
+    assert increments.add(reading(softnet={CPU1: 4003}), kernel_width) == {"softnet": {CPU1: {"dropped": 3}}}
+
+
+def test_softnet_wraps_and_links_are_reset() -> None:
+    """Columns of softnet_stat are 32 bits wide; a 64-bit counter that fell was reset with its driver."""
+    increments = Increments(reading({ETH0: 100}, {CPU1: 0xFFFFFFFE}))
+    assert increments.add(reading({ETH0: 4}, {CPU1: 3}), kernel_width) == {
+        "links": {ETH0: {"rx_dropped": 4}},
+        "softnet": {CPU1: {"dropped": 5}},
+    }
+
+
+def test_a_new_interface_of_an_old_name_counts_from_zero() -> None:
+    """An interface that was deleted and made anew does not go on where the old one ended, be it higher or lower."""
+    increments = Increments(reading({ETH0: 0, VETH0: 10}))
+    assert increments.add(reading({ETH0: 0}), kernel_width) == {}
+    assert increments.add(reading({ETH0: 0, VETH0: 12}), kernel_width) == {"links": {VETH0: {"rx_dropped": 12}}}
+
+
+def test_a_source_that_fails_once_is_no_jump() -> None:
+    """What a failed reading left out is not new when it is back."""
+    increments = Increments(reading({ETH0: 1000}))
+    assert increments.add(reading({}, failed=["links"]), kernel_width) == {}
+    assert increments.add(reading({ETH0: 1001}), kernel_width) == {"links": {ETH0: {"rx_dropped": 1}}}
+
+
+def test_what_is_gone_stays_in_the_total() -> None:
+    """The loss of an interface counts though the interface is gone at the end."""
+    increments = Increments(reading({ETH0: 0, VETH0: 0}))
+    increments.add(reading({ETH0: 0, VETH0: 6}), kernel_width)
+    increments.add(reading({ETH0: 0}), kernel_width)
+    assert increments.total == {"links": {VETH0: {"rx_dropped": 6}}}
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**40), st.booleans()), max_size=20))
+def test_nothing_is_lost_between_readings(steps: list[tuple[int, bool]]) -> None:
+    """However often a namespace is left out, the increments add up to what its counter rose by."""
+    value, told = 50, 0
+    increments = Increments(reading({VETH0: value}))
+    for rise, is_read in [*steps, (0, True)]:
+        value += rise
+        now = reading({VETH0: value}) if is_read else reading(netns=[HERE])
+        told += increments.add(now, kernel_width).get("links", {}).get(VETH0, {}).get("rx_dropped", 0)
+    assert told == value - 50
