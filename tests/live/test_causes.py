@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""Each cause in causes.py: exactly what was lost is counted, as what it is, and nothing else."""
+"""Each cause of pktdrop demo: exactly what was lost is counted, as what it is, and nothing else."""
 
 import os
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from tests.live.causes import CAUSES, Cause, Traffic
-from tests.live.net import Net, on_cpu, wait_until
+from pktdrop.demo.causes import CAUSES
+from pktdrop.demo.causes.cause import Cause, Traffic
+from pktdrop.demo.net import Net
+from pktdrop.demo.tools import wait_until
+from tests.live.net import on_cpu
+from tests.live.rungs import Rungs, ended, tracing_by_all
 from tests.live.tracing import Trace, function_of, inside, total, tracing
 
 N = 23
 LOST_NOTHING = {"map_full": 0, "missed": 0}
+LAST_CPU = max(os.sched_getaffinity(0))
+Reasons = frozenset[str]
 
 by_name = {cause.name: cause for cause in CAUSES}
 every_cause = pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.name)
@@ -33,13 +42,16 @@ def send(traffic: Traffic, lose: int, spare: int, cpu: int) -> None:
     assert (lose, spare) == (traffic.lost() - lost, traffic.spared() - spared)
 
 
-def expected(cause: Cause, net: Net, count: int, cpu: int) -> dict[str, Any]:
-    """What a tracer must say of the drops of a cause, but for their size and place."""
+def expected(cause: Cause, reasons: Reasons, net: Net, count: int, cpu: int) -> dict[str, Any]:
+    """What a tracer must say of the drops of a cause, but for their size and place.
+
+    Where the kernel does not have the reason, it gives none, and the call site must tell the layer.
+    """
     namespace = net[cause.role]
     with namespace.entered():
         ifindex = socket.if_nametoindex(cause.interface)
     return {
-        "reason": cause.reason,
+        "reason": cause.reason if cause.reason in reasons else "NOT_SPECIFIED",
         "subsystem": "core",
         "count": count,
         "cpu": cpu,
@@ -58,39 +70,101 @@ def without(drop: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in drop.items() if key not in keys}
 
 
-def ended(trace: Trace) -> dict[str, Any]:
+@dataclass
+class Provoked:
+    """One cause, provoked once without and once with losses, and what went wrong with that."""
+
+    net: Net | None = None
+    traffic: Traffic | None = None
+    failure: Exception | None = None
+
+    def send(self, lose: int) -> None:
+        """Send N packets that get through, and some that are lost."""
+        try:
+            if self.traffic is not None:
+                send(self.traffic, lose=lose, spare=N, cpu=LAST_CPU)
+        except Exception as failure:
+            self.failure = failure
+
+    def drops(self, summary: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return what a tracer counted of it. Raises what went wrong before."""
+        if self.failure is not None or self.net is None:
+            raise AssertionError("the cause could not be provoked") from self.failure
+        return inside(summary["drops"], self.net.namespaces.values())
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All causes, and what the tracers said, by rungs, of the run without losses and of that with them."""
+
+    causes: dict[str, Provoked]
+    spared: dict[Rungs, dict[str, Any]]
+    lost: dict[Rungs, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def observed() -> Iterator[Observed]:
+    """All causes, provoked under tracers on every pair of rungs. They share the tracers, as a start takes time.
+
+    The namespaces live all the time, so that each has an inode of its own, by which its drops are told apart.
+    """
+    with ExitStack() as stack:
+        causes = {}
+        for cause in CAUSES:
+            provoked = causes[cause.name] = Provoked()
+            try:
+                provoked.net = stack.enter_context(cause.net())
+                provoked.traffic = cause.build(provoked.net)
+            except Exception as failure:
+                provoked.failure = failure
+        summaries = []
+        for lose in (0, N):
+            with tracing_by_all() as traces:
+                for provoked in causes.values():
+                    provoked.send(lose)
+                summaries.append(ended(traces))
+        yield Observed(causes, *summaries)
+
+
+@every_cause
+def test_what_is_lost_is_counted_and_nothing_else(
+    cause: Cause, observed: Observed, kernel_reasons: Reasons, record_property: Callable[[str, object], None]
+) -> None:
+    """N packets lost among N that get through are N drops of the right kind, in the right place, on the right CPU."""
+    provoked = observed.causes[cause.name]
+    record_property("caused", N)
+    for rungs, summary in observed.lost.items():
+        drops = provoked.drops(summary)
+        record_property(f"counted by {rungs}", total(drops))
+        (drop,) = drops
+        assert provoked.net is not None
+        assert expected(cause, kernel_reasons, provoked.net, N, LAST_CPU) == without(
+            drop, "bytes", "location", "noise"
+        ), rungs
+        assert function_of(drop["location"]) in cause.functions
+        assert drop["bytes"] >= N
+        assert summary["lost"] == LOST_NOTHING
+
+
+@every_cause
+def test_what_gets_through_is_not_counted(cause: Cause, observed: Observed) -> None:
+    """Packets like the lost ones that the kernel accepts leave no drop at all in their namespaces."""
+    for summary in observed.spared.values():
+        assert observed.causes[cause.name].drops(summary) == []
+
+
+@every_cause
+def test_every_rung_counts_the_same(cause: Cause, observed: Observed) -> None:
+    """Whatever way the probes are attached, the drops are the same to the last key."""
+    first, *others = (observed.causes[cause.name].drops(summary) for summary in observed.lost.values())
+    assert [first] * len(others) == others
+
+
+def finished(trace: Trace) -> dict[str, Any]:
     """End a trace as Ctrl-C does; return its summary."""
     assert trace.stop() == 0, trace.stderr
     assert "Traceback" not in trace.stderr
     return trace.summary
-
-
-@every_cause
-def test_what_is_lost_is_counted_and_nothing_else(cause: Cause, kernel_reasons: frozenset[str]) -> None:
-    """N packets lost among N that get through are N drops of the right kind, in the right place, on the right CPU."""
-    if cause.reason not in kernel_reasons:
-        pytest.skip(f"this kernel has no drop reason {cause.reason}")
-    cpu = max(os.sched_getaffinity(0))
-    with cause.net() as net:
-        traffic = cause.build(net)
-        with tracing() as trace:
-            send(traffic, lose=N, spare=N, cpu=cpu)
-            summary = ended(trace)
-            (drop,) = inside(summary["drops"], net.namespaces.values())
-            assert expected(cause, net, N, cpu) == without(drop, "bytes", "location")
-            assert function_of(drop["location"]) in cause.functions
-            assert drop["bytes"] >= N
-            assert summary["lost"] == LOST_NOTHING
-
-
-@every_cause
-def test_what_gets_through_is_not_counted(cause: Cause) -> None:
-    """Packets like the lost ones that the kernel accepts leave no drop at all in their namespaces."""
-    with cause.net() as net:
-        traffic = cause.build(net)
-        with tracing() as trace:
-            send(traffic, lose=0, spare=N, cpu=max(os.sched_getaffinity(0)))
-            assert inside(ended(trace)["drops"], net.namespaces.values()) == []
 
 
 def test_intervals_add_up_to_the_summary() -> None:
@@ -105,7 +179,7 @@ def test_intervals_add_up_to_the_summary() -> None:
                     lambda so_far=sent: so_far == sum(total(inside(each["drops"], here)) for each in trace.intervals),
                     f"{sent} drops to be shown in the intervals",
                 )
-            (whole,) = inside(ended(trace)["drops"], here)
+            (whole,) = inside(finished(trace)["drops"], here)
             parts = [drop for each in trace.intervals for drop in inside(each["drops"], here)]
             assert len(parts) >= 3
             assert {"count": 3 * N, "bytes": whole["bytes"]} == {
@@ -124,28 +198,6 @@ def test_each_cpu_has_its_own_count() -> None:
         with tracing() as trace:
             for cpu in cpus:
                 send(traffic, lose=N + cpu, spare=0, cpu=cpu)
-            drops = inside(ended(trace)["drops"], net.namespaces.values())
+            drops = inside(finished(trace)["drops"], net.namespaces.values())
             assert {cpu: N + cpu for cpu in cpus} == {drop["cpu"]: drop["count"] for drop in drops}
             assert len(cpus) == len(drops)
-
-
-@pytest.mark.parametrize("rung", ["tp_btf", "raw"])
-@pytest.mark.parametrize("name", ["udp_closed_port", "nftables_forward", "neighbour_failed", "shaper_full"])
-def test_every_rung_counts_the_same(rung: str, name: str, kernel_reasons: frozenset[str]) -> None:
-    """Whatever way the probe is attached, the drop is the same to the last key."""
-    cause = by_name[name]
-    if cause.reason not in kernel_reasons:
-        pytest.skip(f"this kernel has no drop reason {cause.reason}")
-    with cause.net() as net:
-        traffic = cause.build(net)
-        trace = Trace("--probe", rung)
-        try:
-            if not trace.became_ready():
-                assert trace.process.returncode == 1
-                pytest.skip(f"this kernel refuses the rung {rung}: {trace.stderr.strip()}")
-            assert rung == trace.lines("start")[0]["probes"]["kfree_skb"]
-            send(traffic, lose=N, spare=N, cpu=0)
-            (drop,) = inside(ended(trace)["drops"], net.namespaces.values())
-        finally:
-            trace.kill()
-        assert expected(cause, net, N, 0) == without(drop, "bytes", "location")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""How to provoke drops, in network namespaces of its own: for `pktdrop demo` and for the live tests."""

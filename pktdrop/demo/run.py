@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""The run of `pktdrop demo`: set up, send at a steady pace, ask the witnesses, take down."""
+
+import math
+import os
+import time
+from collections.abc import Sequence
+
+from pktdrop.clock import Clock
+from pktdrop.demo.causes.cause import Cause
+from pktdrop.demo.claim import Claim
+from pktdrop.demo.stage import Stage, set_up
+from pktdrop.demo.view import Report
+from pktdrop.errors import PktdropError
+from pktdrop.kernel.facts import KernelFacts
+from pktdrop.kernel.host import own_capabilities
+from pktdrop.trace import say
+
+STEP = 0.05
+"""Seconds between two turns of sending."""
+_INTERVAL = 1.0
+"""Seconds between two results."""
+
+
+def known_reasons() -> frozenset[str] | None:
+    """Return the drop reasons that this kernel has names for; None where it does not tell."""
+    try:
+        return frozenset(KernelFacts.read().reasons.names())
+    except PktdropError:
+        return None
+
+
+def require_rights() -> None:
+    """Raise PktdropError where this process may not make network namespaces."""
+    if os.geteuid() != 0 or "CAP_SYS_ADMIN" not in own_capabilities():
+        raise PktdropError("The demo needs root: it makes network namespaces.", "Start pktdrop with sudo.")
+
+
+def run(causes: Sequence[Cause], rate: int, duration: float | None, clock: Clock, report: Report) -> None:
+    """Let each cause lose `rate` packets per second until the clock ends.
+
+    Raises PktdropError where no cause can be set up, or none is left; OutputClosed when nobody reads the results.
+    """
+    with Claim() as claim:
+        if claim.removed:
+            say(f"Removed {_many(len(claim.removed), 'namespace')} that a killed demo had left.")
+        with set_up(causes, claim.names, lambda: clock.interrupted) as stage:
+            _complain(stage, [])
+            if not clock.interrupted:
+                _perform(stage, rate, duration, clock, report)
+
+
+def _perform(stage: Stage, rate: int, duration: float | None, clock: Clock, report: Report) -> None:
+    said = list(stage.limits)
+    if not stage.able:
+        raise PktdropError("None of the causes works on this host.", "See the limits above.")
+    began = time.time()
+    report.start(began, rate, stage.accounts())
+    say(f"Causing drops ({_many(len(stage.able), 'cause')}, {rate:,}/s each). Ctrl-C to end.")
+    start = time.monotonic()
+    shown = 0.0
+    for _ in clock.ticks():
+        elapsed = min(time.monotonic() - start, math.inf if duration is None else duration)
+        stage.send(int(rate * elapsed))
+        if elapsed - shown >= _INTERVAL:
+            report.interval(began, began + elapsed, stage.accounts())
+            shown += _INTERVAL
+        said = _complain(stage, said)
+        if not stage.able:
+            break
+    report.summary(began, time.time(), stage.settled())
+    said = _complain(stage, said)
+    if not stage.able:
+        raise PktdropError("None of the causes works any more.", "See the limits above.")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _complain(stage: Stage, said: list[str]) -> list[str]:
+    """Say the limits that were not said yet; return all of them."""
+    say(*(f"Limit: {limit}" for limit in stage.limits if limit not in said))
+    return stage.limits

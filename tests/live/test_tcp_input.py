@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""What TCP drops of an open connection's input: counted, or, where the kernel frees it without an event, said to be."""
+
+import os
+import socket
+
+from tests.live import frames
+from tests.live.net import ipv4, mac, on_cpu, two_ns, wait_until
+from tests.live.rungs import doctor
+from tests.live.tracing import inside, total, tracing
+
+N = 23
+SYN_PORT, SERVICE = 4000, 4007
+
+
+def test_input_of_an_open_connection(kernel_reasons: frozenset[str]) -> None:
+    """N SYNs in an open connection are N drops; where there is no event for them, both trace and doctor say so.
+
+    RFC 5961 has each answered with a challenge; TcpExtTCPSYNChallenge counts them.
+    """
+    with two_ns() as net:
+        client, server = net["client"], net["server"]
+        listener = net.keep(server.socket(socket.AF_INET, socket.SOCK_STREAM))
+        listener.bind((ipv4(0, 2), SERVICE))
+        listener.listen(1)
+        caller = net.keep(client.socket(socket.AF_INET, socket.SOCK_STREAM))
+        caller.bind((ipv4(0, 1), SYN_PORT))
+        caller.connect((ipv4(0, 2), SERVICE))
+        net.keep(listener.accept()[0])
+        raw = net.keep(client.socket(socket.AF_PACKET, socket.SOCK_RAW))
+        raw.bind(("eth0", 0))
+        ends = ipv4(0, 1), ipv4(0, 2)
+        packet = frames.ip4(*ends, frames.TCP, frames.tcp_syn(*ends, SERVICE))
+        with tracing() as trace:
+            with on_cpu(max(os.sched_getaffinity(0))):
+                for _ in range(N):
+                    raw.send(frames.ethernet(mac(0, 2), mac(0, 1), frames.ETH_P_IP, packet))
+            wait_until(lambda: server.mib("TcpExtTCPSYNChallenge") == N, f"{N} challenges")
+            assert trace.stop() == 0, trace.stderr
+            drops = inside(trace.summary["drops"], [server])
+            has_events = "TCP_INVALID_SYN" in kernel_reasons
+            assert total(drops) == (N if has_events else 0)
+            assert {drop["reason"] for drop in drops} == ({"TCP_INVALID_SYN"} if has_events else set())
+            assert ("TCP drops without an event" in trace.stderr) == (not has_events)
+    assert ("TCP input" in doctor()) == (not has_events)
