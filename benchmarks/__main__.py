@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import idle, kernel_time, memory, reading, startup, storm
+from benchmarks import counters, idle, kernel_time, memory, reading, startup, storm
 from benchmarks.processes import pktdrop
 from benchmarks.report import Row, text
 
@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "kernel": kernel_time.measure,
     "start": startup.measure,
     "reading": reading.measure,
+    "counters": counters.measure,
     "memory": memory.measure,
     "storm": storm.measure,
     "idle": idle.measure,

@@ -7,11 +7,13 @@ from statistics import median
 
 from benchmarks.processes import sender
 from benchmarks.report import Row, limit_row
-from pktdrop import filters, model
+from pktdrop import filters
 from pktdrop.kernel import sysbpf
 from pktdrop.kernel.tracer import Tracer
+from pktdrop.namespaces import Namespaces
 from pktdrop.protocols import Protocols
 from pktdrop.views.table import TableView
+from pktdrop.watch import Watch
 
 _MANY = 10_000
 _FEW = 100
@@ -26,7 +28,7 @@ def _ms(action: Callable[[], object]) -> float:
 
 
 def _many() -> list[Row]:
-    with sender(0) as source, Tracer() as tracer:
+    with sender(0) as source, Tracer(Namespaces()) as tracer:
         tracer.snapshot()
         source.send("ethertypes", _MANY, _MANY)
         first = _ms(tracer.snapshot)
@@ -50,21 +52,21 @@ def _drain(tracer: Tracer) -> None:
 
 
 def _few() -> list[Row]:
-    """Read, subtract, select and render, as one tick of `pktdrop trace` does, with all keys moving."""
-    view, everything = TableView(Protocols.load(), 20), filters.Filters([], noise=True)
+    """Read, subtract, explain, select and render, as one tick of `pktdrop trace` does, with all keys moving."""
+    namespaces = Namespaces()
+    view, everything = TableView(Protocols.load(), 20, namespaces.name), filters.Filters([], noise=True)
     spent = []
-    with sender(0) as source, Tracer() as tracer:
+    with sender(0) as source, Tracer(namespaces) as tracer:
+        watch = Watch(namespaces, tracer)
         source.send("ethertypes", _FEW, _FEW)
-        before = tracer.snapshot()
+        watch.step()
         for _ in range(_ROUNDS):
             source.send("ethertypes", _FEW * 10, _FEW)
             start = time.process_time()
-            now = tracer.snapshot()
-            step = model.interval(before, now)
-            view.interval(step, everything.select(step.drops), _WIDTH)
+            step = watch.step()
+            view.interval(step.interval, everything.select(step.interval.drops), step.ledger, _WIDTH)
             spent.append((time.process_time() - start) * 1000)
-            before = now
-    return [limit_row(f"a tick with {_FEW} moving keys: read, subtract, table, CPU", "ms", median(spent), 30)]
+    return [limit_row(f"a tick with {_FEW} moving keys: read, ledger, table, CPU", "ms", median(spent), 30)]
 
 
 def measure() -> list[Row]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The run of `pktdrop trace`: Snapshots at each tick, subtracted, filtered, handed to a report."""
+"""The run of `pktdrop trace`: the account of each interval, filtered, handed to a report."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ from typing import Protocol
 from pktdrop import __version__
 from pktdrop.clock import Clock
 from pktdrop.filters import Filters, Selection
-from pktdrop.kernel.tracer import Tracer
-from pktdrop.model import Amounts, Interval, interval
+from pktdrop.model import Amounts
 from pktdrop.output import Output
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
+from pktdrop.watch import Account, Watch
 
 _WIDTH = 80
 
@@ -21,13 +21,13 @@ _WIDTH = 80
 class Report(Protocol):
     """What becomes of the results."""
 
-    def start(self, moment: float, tracer: Tracer) -> None:
-        """Tell that the probes are attached, at a wall-clock time."""
+    def start(self, watch: Watch) -> None:
+        """Tell that the probes are attached."""
 
-    def interval(self, step: Interval, selection: Selection) -> None:
+    def interval(self, step: Account, selection: Selection) -> None:
         """Show one interval."""
 
-    def summary(self, whole: Interval, selection: Selection) -> None:
+    def summary(self, whole: Account, selection: Selection) -> None:
         """Show the whole run."""
 
 
@@ -39,18 +39,18 @@ class JsonReport:
         self._view = view
         self._output = output
 
-    def start(self, moment: float, tracer: Tracer) -> None:
+    def start(self, watch: Watch) -> None:
         """Write the line "start"."""
         kernel = os.uname().release
-        self._output.write(self._view.start(moment, __version__, kernel, tracer.rungs, tracer.limits))
+        self._output.write(self._view.start(watch.start, __version__, kernel, watch.rungs, watch.limits))
 
-    def interval(self, step: Interval, selection: Selection) -> None:
+    def interval(self, step: Account, selection: Selection) -> None:
         """Write the line of an interval, quiet or not."""
-        self._output.write(self._view.interval(step, selection))
+        self._output.write(self._view.interval(step.interval, selection, step.ledger))
 
-    def summary(self, whole: Interval, selection: Selection) -> None:
+    def summary(self, whole: Account, selection: Selection) -> None:
         """Write the line "summary"."""
-        self._output.write(self._view.interval(whole, selection, kind="summary"))
+        self._output.write(self._view.interval(whole.interval, selection, whole.ledger, kind="summary"))
 
 
 class TableReport:
@@ -64,41 +64,39 @@ class TableReport:
         self._quiet = 0.0
         self._so_far = Amounts(0, 0)
 
-    def start(self, moment: float, tracer: Tracer) -> None:
+    def start(self, watch: Watch) -> None:
         """Show nothing: the start line on stderr says it."""
 
-    def interval(self, step: Interval, selection: Selection) -> None:
-        """Show the drops of an interval, or for how long there were none."""
-        self._elapsed += step.seconds
-        if selection.drops:
+    def interval(self, step: Account, selection: Selection) -> None:
+        """Show the drops of an interval and what was lost without, or for how long there was nothing."""
+        self._elapsed += step.interval.seconds
+        text = self._view.interval(step.interval, selection, step.ledger, self._output.width)
+        if text:
             self._quiet = 0.0
             self._so_far = self._so_far.plus(Amounts.of(selection.drops))
-            self._output.write(self._view.interval(step, selection, self._output.width))
+            self._output.write(text)
         else:
-            self._quiet += step.seconds
+            self._quiet += step.interval.seconds
             self._output.status(self._view.status(self._elapsed, self._so_far, self._quiet, self._output.width))
 
-    def summary(self, whole: Interval, selection: Selection) -> None:
+    def summary(self, whole: Account, selection: Selection) -> None:
         """Show the totals."""
-        self._output.write(self._view.summary(whole, selection, self._output.width))
+        self._output.write(self._view.summary(whole.interval, selection, whole.ledger, self._output.width))
 
 
-def run(tracer: Tracer, clock: Clock, filters: Filters, report: Report) -> None:
+def run(watch: Watch, clock: Clock, filters: Filters, report: Report) -> None:
     """Trace until the clock ends. Raises OutputClosed when nobody reads the results."""
-    first = before = tracer.start
-    said = tracer.limits
-    report.start(first.time, tracer)
-    rungs = ", ".join(f"{probe}: {rung}" for probe, rung in tracer.rungs.items())
+    said = watch.limits
+    report.start(watch)
+    rungs = ", ".join(f"{probe}: {rung}" for probe, rung in watch.rungs.items())
     say(*(f"Limit: {limit}" for limit in said), f"Tracing drops ({rungs}). Ctrl-C to end.")
     for _ in clock.ticks():
-        now = tracer.snapshot()
-        step = interval(before, now)
-        report.interval(step, filters.select(step.drops))
-        say(*(f"Limit: {limit}" for limit in tracer.limits if limit not in said))
-        said = tracer.limits
-        before = now
-    whole = interval(first, before)
-    report.summary(whole, filters.select(whole.drops))
+        step = watch.step(clock.is_last)
+        report.interval(step, filters.select(step.interval.drops))
+        say(*(f"Limit: {limit}" for limit in watch.limits if limit not in said))
+        said = watch.limits
+    whole = watch.whole()
+    report.summary(whole, filters.select(whole.interval.drops))
 
 
 def say(*sentences: str) -> None:

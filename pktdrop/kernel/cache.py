@@ -40,6 +40,10 @@ class Cache:
         self._directory = directory
         self.state = "not used" if directory is None else "not asked yet"
         """What became of the last load or store, in a few words."""
+        self.kept = False
+        """Whether a next start finds what this one loaded or stored."""
+        self.mistrusted = ""
+        """Why something that is there was not read, if it may not be one's own."""
 
     def load(self, key: str) -> bytes | None:
         """Return what was stored under a key, or None."""
@@ -51,6 +55,7 @@ class Cache:
             self.state = "miss: nothing is stored for this kernel and version"
             return None
         except Refused as reason:
+            self.mistrusted = str(reason)
             self.state = f"miss: {reason}"
             return None
         except OSError as failed:
@@ -60,11 +65,13 @@ class Cache:
         if digest != _digest(content):
             self.state = "miss: the file is damaged"
             return None
+        self.kept = True
         self.state = f"hit: {self._directory / key}"
         return content
 
     def store(self, key: str, content: bytes) -> None:
         """Keep something under a key: whole, or not at all."""
+        self.kept = False
         if self._directory is None:
             return
         try:
@@ -76,6 +83,7 @@ class Cache:
         except OSError as failed:
             self.state += f"; not stored: {failed.strerror}"
         else:
+            self.kept = True
             _tidy(self._directory, key)
 
     def _read(self, path: Path) -> bytes:

@@ -19,6 +19,8 @@ BCC_IS_MISSING = 3
 # struct bpf_insn (include/uapi/linux/bpf.h): a load of a 64-bit immediate whose source is a map file descriptor.
 _LOAD_IMMEDIATE_64 = 0x18
 _PSEUDO_MAP_FD = 1
+_CLONE_NEWNS = 0x00020000  # include/uapi/linux/sched.h
+_MS_BIND, _MS_REC, _MS_SLAVE = 1 << 12, 1 << 14, 1 << 19  # include/uapi/linux/mount.h
 
 
 def _map_references(instructions: bytes, names: dict[int, str]) -> dict[int, str]:
@@ -28,6 +30,17 @@ def _map_references(instructions: bytes, names: dict[int, str]) -> dict[int, str
         if code == _LOAD_IMMEDIATE_64 and registers >> 4 == _PSEUDO_MAP_FD:
             found[index] = names[immediate]
     return found
+
+
+def _hide_symbols() -> None:
+    """Let bcc find /proc/kallsyms empty, in a mount namespace of this process.
+
+    bcc reads all of it, which is half the time of a compilation, only to learn which of the kernel's helpers
+    bpf_probe_read_kernel() is. Where a mount namespace is not allowed, it takes that time.
+    """
+    libc = ctypes.CDLL(None)
+    if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None) == 0:
+        libc.mount(b"/dev/null", b"/proc/kallsyms", None, ctypes.c_ulong(_MS_BIND), None)
 
 
 def _compile(request: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +89,8 @@ def main() -> int:
         print(missing, file=sys.stderr)
         return BCC_IS_MISSING
     request = json.load(sys.stdin)
+    if request["hide_symbols"]:
+        _hide_symbols()
     if request["own_headers"]:
         os.environ["BCC_KERNEL_SOURCE"] = request["source"]
     answer = _compile(request)

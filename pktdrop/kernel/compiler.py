@@ -42,15 +42,19 @@ class Compiler:
             self._process.kill()
             self._process.communicate()
 
-    def compile(self, layout: str, definitions: Mapping[str, str], own_headers: bool = True) -> Compiled:
+    def compile(
+        self, layout: str, definitions: Mapping[str, str], own_headers: bool = True, hide_symbols: bool = False
+    ) -> Compiled:
         """Compile drops.c behind the given struct layouts, with the given macros defined.
 
-        The headers that bcc asks for are pktdrop's own few, or the installed ones of the running kernel.
+        The headers that bcc asks for are pktdrop's own few, or the installed ones of the running kernel. Programs that
+        do not call bpf_probe_read_kernel() come out the same, and sooner, with the kernel's symbols hidden from bcc.
         Raises PktdropError where bcc is missing or refuses the source.
         """
         request = {
             "source": str(source_directory()),
             "own_headers": own_headers,
+            "hide_symbols": hide_symbols,
             "layout": layout,
             "definitions": dict(definitions),
         }

@@ -19,8 +19,8 @@ class Naming:
     """Everything that gives names to a drop."""
 
     reasons: ReasonNames
+    namespaces: Namespaces
     symbols: Symbols = field(default_factory=Symbols)
-    namespaces: Namespaces = field(default_factory=Namespaces)
     layers: Layers = field(default_factory=Layers.load)
 
     def key(self, raw: RawKey) -> DropKey:

@@ -4,18 +4,31 @@
 import hashlib
 import json
 import os
+import struct
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.code import Compiled, source_directory
 from pktdrop.kernel.facts import KernelFacts
+from pktdrop.kernel.programs import MapsRefused
 
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _NOTES = Path("/sys/kernel/notes")
 """The kernel's ELF notes, its build id among them."""
+_Result = TypeVar("_Result")
+
+
+class Doubted(Exception):
+    """A rung that cannot be stood on with what is stored, but was not refused when that was new."""
+
+
+_NOT_OURS = (AttributeError, LookupError, TypeError, ValueError, struct.error)
+"""What comes of stored data of another form."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +38,38 @@ class Prepared:
     facts: KernelFacts
     compiled: Compiled
     cached: bool
+    refused: set[str] = field(default_factory=set)
+    """The rungs that could not be stood on when it was new."""
+
+    def refuse(self, rung: str) -> None:
+        """Note that a rung cannot be stood on. Raises Doubted where that is news for something stored."""
+        if self.cached and rung not in self.refused:
+            raise Doubted(rung)
+        self.refused.add(rung)
 
 
-def prepare(safe_read: bool, cache: Cache, anew: bool = False) -> Prepared:
-    """Return the programs, with typed loads or safe reads; `anew` ignores what is stored. Raises PktdropError."""
+def prepare(safe_read: bool, cache: Cache, use: Callable[[Prepared], _Result]) -> _Result:
+    """Return what `use` makes of the programs with typed loads or safe reads: of those stored, if they work.
+
+    Whatever is wrong with those, they are compiled anew, for `use` to start again. Raises PktdropError, and what `use`
+    raises.
+    """
     key = _key(safe_read)
-    stored = None if anew else cache.load(key)
+    stored = cache.load(key)
     if stored is not None:
         try:
-            return _decode(stored)
-        except (AttributeError, KeyError, TypeError, ValueError):  # whole, but none of ours
+            return use(_decode(stored))
+        except Doubted as rung:
+            cache.state = f"miss: the kernel refuses what is stored for {rung}"
+        except MapsRefused:
+            cache.state = "miss: the kernel refuses a map that is stored"
+        except _NOT_OURS:
             cache.state = "miss: what is stored is not understood"
-    prepared = _make(safe_read)
-    cache.store(key, _encode(prepared))
-    return prepared
+    new = _make(safe_read)
+    try:
+        return use(new)
+    finally:
+        cache.store(key, _encode(new))
 
 
 def _make(safe_read: bool) -> Prepared:
@@ -52,7 +83,8 @@ def _make(safe_read: bool) -> Prepared:
             "NESTS": str(int(facts.nests)),
             "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
         }
-        return Prepared(facts, compiler.compile(facts.layout, definitions, facts.has_btf), cached=False)
+        compiled = compiler.compile(facts.layout, definitions, own_headers=facts.has_btf, hide_symbols=not safe_read)
+        return Prepared(facts, compiled, cached=False)
 
 
 def _key(safe_read: bool) -> str:
@@ -85,9 +117,15 @@ def _kernel_identity() -> bytes:
 
 
 def _encode(prepared: Prepared) -> bytes:
-    return json.dumps({"facts": prepared.facts.as_json(), "compiled": prepared.compiled.as_json()}).encode()
+    data = {
+        "facts": prepared.facts.as_json(),
+        "compiled": prepared.compiled.as_json(),
+        "refused": sorted(prepared.refused),
+    }
+    return json.dumps(data).encode()
 
 
 def _decode(stored: bytes) -> Prepared:
     data = json.loads(stored)
-    return Prepared(KernelFacts.from_json(data["facts"]), Compiled.from_json(data["compiled"]), cached=True)
+    facts, compiled = KernelFacts.from_json(data["facts"]), Compiled.from_json(data["compiled"])
+    return Prepared(facts, compiled, cached=True, refused=set(data["refused"]))

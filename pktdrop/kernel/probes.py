@@ -13,18 +13,21 @@ with the event afterwards.
 """
 
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import sysbpf
 from pktdrop.kernel.cache import Cache
-from pktdrop.kernel.facts import BACKLOG_FUNCTION, KernelFacts
-from pktdrop.kernel.prepared import prepare
+from pktdrop.kernel.facts import BACKLOG_FUNCTION, BTF_DIRECTORY, KernelFacts
+from pktdrop.kernel.prepared import Prepared, prepare
 from pktdrop.kernel.programs import Programs
 from pktdrop.kernel.records import HOT_DROPS
 
 KFREE_SKB = ("tp_btf", "raw")
 BACKLOG = ("fentry", "kprobe", "none")
+_NO_BTF = "the kernel has no BTF"
 
 
 class RungError(Exception):
@@ -44,16 +47,18 @@ class Probes:
     """Rungs that were tried before, and why each failed."""
 
 
-def climb(programs: Programs, facts: KernelFacts, rung: str) -> int:
-    """Attach one probe by one rung; return its program. Raises RungError."""
+def climb(programs: Programs, prepared: Prepared, rung: str) -> int:
+    """Attach one probe by one rung; return its program. Raises RungError, or Doubted, see Prepared.refuse()."""
     try:
-        return _attach(programs, facts, rung)
+        return _attach(programs, prepared.facts, rung)
     except sysbpf.LoadError as refused:
-        raise RungError(f"program refused, {refused.reason}") from None
+        why = f"program refused, {refused.reason}"
     except FileNotFoundError:
         raise RungError("the kernel has no kprobes") from None
     except OSError as refused:
-        raise RungError(f"attaching refused, {refused.strerror}") from None
+        why = f"attaching refused, {refused.strerror}"
+    prepared.refuse(rung)
+    raise RungError(why)
 
 
 def _attach(programs: Programs, facts: KernelFacts, rung: str) -> int:
@@ -62,7 +67,7 @@ def _attach(programs: Programs, facts: KernelFacts, rung: str) -> int:
     if rung == "kprobe":
         return programs.kprobe("backlog_kprobe", BACKLOG_FUNCTION)
     if not facts.has_btf:
-        raise RungError("the kernel has no BTF")
+        raise RungError(_NO_BTF)
     if rung == "tp_btf":
         return programs.typed("count_kfree_skb", sysbpf.AttachType.TRACE_RAW_TP, facts.tracepoint_id)
     if not facts.backlog_id:
@@ -78,43 +83,41 @@ def attach(cache: Cache, map_entries: int, wanted: Collection[str]) -> tuple[Ker
     refused: dict[str, str] = {}
     for rung in _chosen(KFREE_SKB, wanted):
         try:
-            facts, programs, kfree_skb = _attach_kfree_skb(rung, cache, map_entries)
+            if rung == "tp_btf" and not (BTF_DIRECTORY / "vmlinux").exists():
+                raise RungError(_NO_BTF)  # nothing needs to be compiled to know it
+            attach_both = partial(_attach_both, rung, _chosen(BACKLOG, wanted), refused, map_entries)
+            return prepare(rung == "raw", cache, attach_both)
         except RungError as reason:
             refused[rung] = str(reason)
-            continue
-        backlog, descriptors = _attach_backlog(programs, facts, wanted, refused)
-        return facts, Probes(programs, rung, backlog, (kfree_skb, *descriptors), refused)
     raise _cannot("skb:kfree_skb", refused)
 
 
-def _attach_kfree_skb(
-    rung: str, cache: Cache, map_entries: int, anew: bool = False
-) -> tuple[KernelFacts, Programs, int]:
-    prepared = prepare(rung == "raw", cache, anew)
+def _attach_both(
+    rung: str, backlog: Collection[str], refused: dict[str, str], map_entries: int, prepared: Prepared
+) -> tuple[KernelFacts, Probes]:
+    """Attach kfree_skb by one rung, and the backlog by the best of some. Raises RungError where kfree_skb cannot be."""
     programs = Programs(prepared.compiled, {"drops": map_entries, "hot_drops": HOT_DROPS * sysbpf.cpu_numbers()})
-    try:
-        return prepared.facts, programs, climb(programs, prepared.facts, rung)
-    except RungError:
-        programs.close()
-        if not prepared.cached:
-            raise
-        # what was stored may be what is wrong
-        return _attach_kfree_skb(rung, cache, map_entries, anew=True)
+    with ExitStack() as undo:
+        undo.callback(programs.close)
+        kfree_skb = climb(programs, prepared, rung)
+        second, descriptors, why = _attach_backlog(programs, prepared, backlog)
+        undo.pop_all()
+    return prepared.facts, Probes(programs, rung, second, (kfree_skb, *descriptors), {**refused, **why})
 
 
 def _attach_backlog(
-    programs: Programs, facts: KernelFacts, wanted: Collection[str], refused: dict[str, str]
-) -> tuple[str, tuple[int, ...]]:
-    chosen = _chosen(BACKLOG, wanted)
+    programs: Programs, prepared: Prepared, chosen: Collection[str]
+) -> tuple[str, tuple[int, ...], dict[str, str]]:
+    """Return the rung, its program if it has one, and why others were refused."""
+    refused: dict[str, str] = {}
     for rung in chosen:
         if rung == "none":
-            return rung, ()
+            return rung, (), refused
         try:
-            return rung, (climb(programs, facts, rung),)
+            return rung, (climb(programs, prepared, rung),), refused
         except RungError as reason:
             refused[rung] = str(reason)
-    programs.close()
-    raise _cannot(BACKLOG_FUNCTION, {rung: refused[rung] for rung in chosen})
+    raise _cannot(BACKLOG_FUNCTION, refused)
 
 
 def _chosen(rungs: tuple[str, ...], wanted: Collection[str]) -> tuple[str, ...]:

@@ -15,24 +15,23 @@ _INSTRUCTION_SIZE = 8
 _IMMEDIATE_OFFSET = 4  # struct bpf_insn, member imm
 
 
+class MapsRefused(PktdropError):
+    """The kernel refuses to make a map."""
+
+
 class Programs:
     """The maps of one compilation, and the programs loaded and attached over them. Closing it removes all of it."""
 
     def __init__(self, compiled: Compiled, entries: Mapping[str, int] | None = None) -> None:
-        """Make the maps, with more or fewer entries than compiled where `entries` says so. Raises PktdropError."""
+        """Make the maps, with more or fewer entries than compiled where `entries` says so. Raises MapsRefused."""
         self._compiled = compiled
-        self._open = ExitStack()
         self._maps: dict[str, int] = {}
-        try:
+        with ExitStack() as undo:
+            self._open = undo
             for name, definition in compiled.maps.items():
                 size = (entries or {}).get(name, definition.max_entries)
                 self._maps[name] = self._keep(_make_map(name, replace(definition, max_entries=size)))
-        except OSError as refused:
-            self.close()
-            raise PktdropError(
-                f"The kernel refuses to make a BPF map: {refused.strerror}.",
-                "Before Linux 5.11, raise the limit of locked memory: 'ulimit -l unlimited'; else look into dmesg.",
-            ) from None
+            self._open = undo.pop_all()
 
     def close(self) -> None:
         """Detach and unload everything."""
@@ -80,4 +79,10 @@ class Programs:
 
 def _make_map(name: str, definition: MapDefinition) -> int:
     kind = sysbpf.MapType(definition.type)
-    return sysbpf.map_create(kind, definition.key_size, definition.value_size, definition.max_entries, name)
+    try:
+        return sysbpf.map_create(kind, definition.key_size, definition.value_size, definition.max_entries, name)
+    except OSError as refused:
+        raise MapsRefused(
+            f"The kernel refuses to make a BPF map: {refused.strerror}.",
+            "Before Linux 5.11, raise the limit of locked memory: 'ulimit -l unlimited'; else look into dmesg.",
+        ) from None

@@ -92,6 +92,15 @@ class ReasonNames:
         """Return the number of a core reason, or None."""
         return next((number for number, known in self.core.items() if known == name), None)
 
+    @property
+    def tcp_input_has_events(self) -> bool:
+        """Whether TCP frees the input it drops with an event.
+
+        Its reasons came in one series with kfree_skb_reason() in tcp_drop(), which had called __kfree_skb()
+        (net/ipv4/tcp_input.c, v5.10 and v6.1).
+        """
+        return self.value("TCP_OLD_DATA") is not None
+
     def names(self) -> list[str]:
         """Return all names, those of subsystems as "subsystem/NAME"."""
         found = list(self.core.values()) or [NOT_SPECIFIED]

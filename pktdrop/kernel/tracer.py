@@ -12,6 +12,7 @@ from pktdrop.kernel import host, probes, sysbpf
 from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, HOT_DROP, RawKey, RawValue
 from pktdrop.model import Count, DropKey, Lost, Snapshot
+from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
     from pktdrop.kernel.naming import Naming
@@ -26,9 +27,14 @@ class Tracer:
     """Counts drops from the moment it is made until it is closed."""
 
     def __init__(
-        self, wanted: Collection[str] = (), map_entries: int = MAP_ENTRIES, cache: Cache | None = None
+        self,
+        namespaces: Namespaces,
+        wanted: Collection[str] = (),
+        map_entries: int = MAP_ENTRIES,
+        cache: Cache | None = None,
     ) -> None:
         """Attach the probes, by the rungs in `wanted` where it names some. Raises PktdropError."""
+        self._namespaces = namespaces
         host.require_bpf_rights()
         host.raise_memlock()
         self._facts, self._probes = probes.attach(cache or Cache(default_directory()), map_entries, wanted)
@@ -48,7 +54,7 @@ class Tracer:
     def _naming(self) -> "Naming":
         from pktdrop.kernel.naming import Naming  # not needed before the probes are attached
 
-        return Naming(self._facts.reasons)
+        return Naming(self._facts.reasons, self._namespaces)
 
     @property
     def rungs(self) -> dict[str, str]:
@@ -67,13 +73,15 @@ class Tracer:
             found.append(f"drops of the CPU backlog carry no target CPU ({why or 'not probed'}).")
         if self._facts.reasons.source == "none":
             found.append("this kernel gives no drop reasons: all are NOT_SPECIFIED, the call site tells.")
+        if not self._facts.reasons.tcp_input_has_events:
+            found.append("this kernel frees the input that TCP drops without an event: counters only.")
         if self._keys and self._naming.symbols.hidden:
             found.append(f"call sites are addresses: {self._naming.symbols.hidden}.")
         return tuple(found)
 
     def snapshot(self) -> Snapshot:
         """Read all counts. Names are looked up for keys not seen before."""
-        self._naming.namespaces.forget()
+        self._namespaces.forget()
         rows = self._read()
         drops: dict[DropKey, Count] = {}
         for raw, value in rows.items():
@@ -108,7 +116,7 @@ class Tracer:
             if raw not in self._keys and value.interface[0]:
                 key = RawKey.decode(raw)
                 name = value.interface.split(b"\0", 1)[0].decode(errors="backslashreplace")
-                self._naming.namespaces.learn_interface(key.netns, key.ifindex, name)
+                self._namespaces.learn_interface(key.netns, key.ifindex, name)
 
     def _lost(self) -> Lost:
         descriptor, definition = self._probes.programs.map("map_full")

@@ -3,11 +3,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pktdrop.filters import Selection
 from pktdrop.model import Count, DropKey, Interval
 from pktdrop.protocols import Protocols
+from pktdrop.views.scope import as_object
+
+if TYPE_CHECKING:
+    from pktdrop.ledger.books import Ledger
+    from pktdrop.ledger.entry import Entry
 
 
 class JsonView:
@@ -21,7 +26,7 @@ class JsonView:
         """Return the first line: what runs where, and what it cannot know."""
         return _line(type="start", time=time, version=version, kernel=kernel, probes=dict(probes), limits=list(limits))
 
-    def interval(self, interval: Interval, selection: Selection, kind: str = "interval") -> str:
+    def interval(self, interval: Interval, selection: Selection, ledger: "Ledger", kind: str = "interval") -> str:
         """Return the line of one interval, or with kind "summary" that of the whole run."""
         return _line(
             type=kind,
@@ -31,7 +36,8 @@ class JsonView:
                 self._drop(key, count)
                 for key, count in sorted(selection.drops.items(), key=lambda item: -item[1].packets)
             ],
-            ledger=[],
+            ledger=[entry_object(entry) for entry in ledger.entries],
+            layers=dict(ledger.lost),
             lost=interval.lost._asdict(),
             filtered=selection.filtered,
         )
@@ -51,7 +57,23 @@ class JsonView:
             "protocol": self._protocols.name(key.protocol),
             "location": key.location,
             "layer": key.layer,
+            "noise": key.noise or "",
         }
+
+
+def entry_object(entry: "Entry") -> dict[str, Any]:
+    """Return an entry of the ledger as JSON has it."""
+    return {
+        "layer": entry.layer,
+        "counter": entry.counter,
+        "scope": as_object(entry.scope),
+        "delta": entry.delta,
+        "explained": entry.explained,
+        "unexplained": entry.unexplained,
+        "status": entry.status,
+        "by": [{"reason": reason, "count": count} for reason, count in entry.by],
+        "note": entry.note,
+    }
 
 
 def _line(**fields: Any) -> str:

@@ -3,11 +3,16 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pktdrop.filters import Selection
 from pktdrop.model import Amounts, Count, DropKey, Interval, Lost
 from pktdrop.protocols import Protocols
+from pktdrop.views.scope import Name
 from pktdrop.views.text import MARK, Column, number, share, table
+
+if TYPE_CHECKING:
+    from pktdrop.ledger.books import Ledger
 
 _LEAST_SECONDS = 0.1
 """The last interval may be shorter: a rate over less says nothing."""
@@ -43,19 +48,24 @@ _Drops = Mapping[DropKey, Count]
 class TableView:
     """Renders intervals and the summary as text."""
 
-    def __init__(self, protocols: Protocols, limit: int) -> None:
+    def __init__(self, protocols: Protocols, limit: int, netns_name: Name) -> None:
         """Take how many rows a table may have before the rest is one line."""
         self._protocols = protocols
         self._limit = limit
+        self._netns_name = netns_name
 
-    def interval(self, interval: Interval, selection: Selection, width: int) -> str:
-        """Return the block of one interval; nothing for one without drops."""
-        if not selection.drops:
+    def interval(self, interval: Interval, selection: Selection, ledger: "Ledger", width: int) -> str:
+        """Return the block of one interval; nothing for one in which nothing was lost."""
+        from pktdrop.views.ledger import without_event_lines  # nothing that comes before the first interval needs it
+
+        without_event = without_event_lines(ledger, width, self._netns_name)
+        if not selection.drops and not without_event:
             return ""
         ranked = sorted(selection.drops.items(), key=lambda item: (item[0].noise is not None, -item[1].packets))
         rows = [(self._cells(key, count, interval.seconds), count.packets) for key, count in ranked]
         title = f"{_clock(interval.end)}  {_amounts(Amounts.of(selection.drops))} in {interval.seconds:.1f} s"
-        return f"{title}\n{self._table(_ROW_COLUMNS, rows, width)}\n\n"
+        parts = [title, *([self._table(_ROW_COLUMNS, rows, width)] if rows else []), *without_event]
+        return "\n".join(parts) + "\n\n"
 
     def _cells(self, key: DropKey, count: Count, seconds: float) -> tuple[str, ...]:
         return (
@@ -74,8 +84,10 @@ class TableView:
         text = f"{_duration(elapsed)} elapsed, {_amounts(so_far)}"
         return (text + (f", no drops for {quiet:.0f} s" if so_far.loss else ""))[: width - 1]
 
-    def summary(self, whole: Interval, selection: Selection, width: int) -> str:
+    def summary(self, whole: Interval, selection: Selection, ledger: "Ledger", width: int) -> str:
         """Return the totals of the whole run."""
+        from pktdrop.views.ledger import entries_table, totals_line
+
         loss = {key: count for key, count in selection.drops.items() if key.noise is None}
         noise = {key: count for key, count in selection.drops.items() if key.noise is not None}
         title = f"{_clock(whole.start)} to {_clock(whole.end)}, {whole.seconds:.1f} s"
@@ -88,7 +100,9 @@ class TableView:
             groups = _grouped(noise, lambda key: (reason(key), key.noise or "", key.location))
             rows = [((number(packets), *name), packets) for name, packets in groups.items()]
             parts.append(self._table(_NOISE_COLUMNS, rows, width))
-        parts.append("\n".join(_accounts(whole.lost, selection.filtered)))
+        if ledger.of_loss:
+            parts.append(entries_table(ledger.of_loss, self._limit, width, self._netns_name))
+        parts.append("\n".join([totals_line(ledger), *_accounts(whole.lost, selection.filtered)]))
         return "\n\n".join(parts) + "\n"
 
     def _shares(self, columns: Sequence[Column], groups: Mapping[tuple[str, ...], int], width: int) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pktdrop.filters import Selection
+from pktdrop.ledger.books import Ledger
+from pktdrop.ledger.entry import Entry
 from pktdrop.model import Count, DropKey, Interval, Lost, Snapshot
 
 NOON = 1_700_000_000.0
@@ -82,3 +84,9 @@ def make_interval(drops: Mapping[DropKey, Count] | None = None, **changes: Any) 
 def make_selection(drops: Mapping[DropKey, Count] | None = None, filtered: int = 0) -> Selection:
     """All drops shown."""
     return Selection(drops or {}, filtered)
+
+
+def make_ledger(*entries: Entry, **changes: Any) -> Ledger:
+    """What counters say: nothing but the entries given."""
+    values: dict[str, Any] = {"lost": {}, "nics": {}, "without_event": (), "hints": frozenset()}
+    return Ledger(entries=entries, **(values | changes))

@@ -289,6 +289,43 @@ def test_no_directory_can_be_made(tmp_path: Path, place: str) -> None:
     assert load(directory)[0] is None
 
 
+def test_only_what_is_not_ones_own_is_mistrusted(directory: Path) -> None:
+    """A cache tells apart what somebody else could have written from what is not there, damaged or good."""
+
+    def mistrusted() -> str:
+        cache = Cache(directory)
+        cache.load(KEY)
+        return cache.mistrusted
+
+    assert mistrusted() == ""
+    path = stored(directory)
+    assert mistrusted() == ""
+    path.write_bytes(b"damaged")
+    assert mistrusted() == ""
+    path.chmod(0o606)
+    assert mistrusted() == f"others may write {path}"
+    directory.chmod(0o702)
+    assert mistrusted() == f"others may write {directory}"
+
+
+def test_what_the_next_start_finds(directory: Path) -> None:
+    """What was loaded or stored is kept for the next start; nothing is without a directory, or in one that is bad."""
+    cache = Cache(directory)
+    cache.load(KEY)
+    assert not cache.kept
+    cache.store(KEY, OLD)
+    assert cache.kept
+    again = Cache(directory)
+    again.load(KEY)
+    assert again.kept
+    directory.chmod(0o702)
+    again.store(KEY, NEW)
+    assert not again.kept
+    nowhere = Cache(None)
+    nowhere.store(KEY, OLD)
+    assert not nowhere.kept
+
+
 # --- writing that does not end well
 
 
@@ -413,13 +450,14 @@ def test_a_writer_at_work_is_not_disturbed(directory: Path, monkeypatch: pytest.
     with monkeypatch.context() as in_child_only:
         in_child_only.setattr(os, "replace", wait_first)
         child = in_child(lambda: Cache(directory).store(OTHER_KEY, NEW))
+    os.close(written)  # else a child that fails would be waited for forever
     assert os.read(here, 1) == b"."
     stored(directory, OLD)
     os.write(going, b".")
     assert status_of(child) == 0
     assert (load(directory)[0], load(directory, OTHER_KEY)[0]) == (OLD, NEW)
     assert {KEY, OTHER_KEY} == {path.name for path in directory.iterdir()}
-    for descriptor in (go_on, going, here, written):
+    for descriptor in (go_on, going, here):
         os.close(descriptor)
 
 

@@ -13,7 +13,7 @@ from pktdrop.filters import Selection
 from pktdrop.model import Count, Lost
 from pktdrop.protocols import Protocols
 from pktdrop.views.jsonlines import JsonView
-from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_noise, make_selection
+from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_ledger, make_noise, make_selection
 
 VIEW = JsonView(Protocols.load())
 
@@ -42,7 +42,7 @@ def test_start() -> None:
 def test_an_interval() -> None:
     """An interval has exactly these keys, the most dropped first."""
     drops = {make_drop(): Count(23, 667), make_backlog_drop(): Count(812, 81200)}
-    line = VIEW.interval(make_interval(drops, lost=Lost(5, 6)), Selection(drops, 9))
+    line = VIEW.interval(make_interval(drops, lost=Lost(5, 6)), Selection(drops, 9), make_ledger())
     assert _object(line) == {
         "type": "interval",
         "start": NOON - 2,
@@ -51,15 +51,16 @@ def test_an_interval() -> None:
             {
                 "reason": "CPU_BACKLOG", "subsystem": "core", "count": 812, "bytes": 81200, "cpu": 0, "target_cpu": 3,
                 "interface": "eth0", "ifindex": 2, "netns": 4026531833, "netns_name": "host", "protocol": "IPv4",
-                "location": "enqueue_to_backlog+0x1a8", "layer": "backlog",
+                "location": "enqueue_to_backlog+0x1a8", "layer": "backlog", "noise": "",
             },
             {
                 "reason": "NO_SOCKET", "subsystem": "core", "count": 23, "bytes": 667, "cpu": 0, "target_cpu": None,
                 "interface": "lo", "ifindex": 1, "netns": 4026532281, "netns_name": "blue", "protocol": "IPv4",
-                "location": "udp_rcv+0x49e", "layer": "socket",
+                "location": "udp_rcv+0x49e", "layer": "socket", "noise": "",
             },
         ],
         "ledger": [],
+        "layers": {},
         "lost": {"map_full": 5, "missed": 6},
         "filtered": 9,
     }  # fmt: skip
@@ -68,14 +69,14 @@ def test_an_interval() -> None:
 def test_a_summary() -> None:
     """A summary has the keys of an interval, over the whole run."""
     drops = {make_drop(): Count(23, 667)}
-    summary = _object(VIEW.interval(make_interval(drops), make_selection(drops), kind="summary"))
-    interval = _object(VIEW.interval(make_interval(drops), make_selection(drops)))
+    summary = _object(VIEW.interval(make_interval(drops), make_selection(drops), make_ledger(), kind="summary"))
+    interval = _object(VIEW.interval(make_interval(drops), make_selection(drops), make_ledger()))
     assert summary == {**interval, "type": "summary"}
 
 
 def test_quiet() -> None:
     """An interval without drops is a line all the same: a reader sees that time goes on."""
-    quiet = _object(VIEW.interval(make_interval(), make_selection()))
+    quiet = _object(VIEW.interval(make_interval(), make_selection(), make_ledger()))
     assert quiet["drops"] == []
     assert quiet["lost"] == {"map_full": 0, "missed": 0}
     assert quiet["filtered"] == 0
@@ -84,7 +85,7 @@ def test_quiet() -> None:
 def test_unknown_is_null() -> None:
     """What this run cannot know is null, never zero or an empty text."""
     drops = {make_drop(ifindex=None, interface=None, netns=None, netns_name=None): Count(1, 1)}
-    (drop,) = _object(VIEW.interval(make_interval(drops), make_selection(drops)))["drops"]
+    (drop,) = _object(VIEW.interval(make_interval(drops), make_selection(drops), make_ledger()))["drops"]
     assert [key for key, value in drop.items() if value is None] == [
         "target_cpu",
         "interface",
@@ -97,21 +98,21 @@ def test_unknown_is_null() -> None:
 def test_cpu_zero_is_not_null() -> None:
     """CPU 0 is a CPU, as the one that dropped and as the one whose queue was full."""
     drops = {make_backlog_drop(cpu=0, target_cpu=0): Count(1, 1)}
-    (drop,) = _object(VIEW.interval(make_interval(drops), make_selection(drops)))["drops"]
+    (drop,) = _object(VIEW.interval(make_interval(drops), make_selection(drops), make_ledger()))["drops"]
     assert (drop["cpu"], drop["target_cpu"]) == (0, 0)
 
 
 def test_protocols_without_a_name_are_numbers() -> None:
     """An ethertype that has no name is its number in hex."""
     drops = {make_drop(protocol=0x88B5): Count(1, 1)}
-    (drop,) = _object(VIEW.interval(make_interval(drops), make_selection(drops)))["drops"]
+    (drop,) = _object(VIEW.interval(make_interval(drops), make_selection(drops), make_ledger()))["drops"]
     assert drop["protocol"] == "0x88b5"
 
 
 def test_noise_is_among_the_drops() -> None:
     """Noise is not left out: every free that was counted is in the line."""
     drops = {make_drop(): Count(1, 1), make_noise(): Count(2, 2)}
-    line = _object(VIEW.interval(make_interval(drops), make_selection(drops)))
+    line = _object(VIEW.interval(make_interval(drops), make_selection(drops), make_ledger()))
     assert {drop["reason"] for drop in line["drops"]} == {"NO_SOCKET", "OTHERHOST"}
 
 
@@ -119,7 +120,7 @@ def test_noise_is_among_the_drops() -> None:
 def test_any_name_and_number_survives(interface: str, netns: str, packets: int) -> None:
     """A line is plain ASCII on one line, and gives back every name and number exactly."""
     drops = {make_drop(interface=interface, netns_name=netns): Count(packets, packets)}
-    line = VIEW.interval(make_interval(drops), make_selection(drops))
+    line = VIEW.interval(make_interval(drops), make_selection(drops), make_ledger())
     assert line.isascii()
     (drop,) = _object(line)["drops"]
     assert (drop["interface"], drop["netns_name"], drop["count"], drop["bytes"]) == (interface, netns, packets, packets)

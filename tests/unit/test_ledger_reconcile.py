@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from pktdrop.counters.model import Scope
 from pktdrop.layers import LAYERS, Layers
+from pktdrop.ledger.entry import STATUSES, Entry
 from pktdrop.ledger.identities import Identities
-from pktdrop.ledger.reconcile import PEER, STATUSES, Bracket, Classify, Entry, Steady, reconcile, totals
+from pktdrop.ledger.reconcile import PEER, Bracket, Classify, reconcile
+from pktdrop.ledger.steady import Steady
+from pktdrop.ledger.totals import totals
 from pktdrop.model import Count, DropKey
 from tests.unit.make import make_drop
 

@@ -31,8 +31,8 @@ def naming(tmp_path: Path) -> Naming:
     (tmp_path / "netns/blue").touch()
     return Naming(
         ReasonNames("BTF", REASONS, {0: "core", 3: "openvswitch"}),
-        Symbols(tmp_path),
         Namespaces(tmp_path / "netns", tmp_path),
+        Symbols(tmp_path),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import sys
 import tempfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.code import Code, Compiled, MapDefinition, source_directory
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.prepared import Prepared, prepare
+from pktdrop.kernel.programs import MapsRefused
 from pktdrop.kernel.reasons import ReasonNames
 
 REASONS = ReasonNames("BTF", {2: "NOT_SPECIFIED", 3: "NO_SOCKET"}, {0: "core", 3: "openvswitch"}, Path("/elsewhere"))
@@ -57,11 +59,20 @@ class World:
         self.made.append(safe_read)
         return Prepared(FACTS, COMPILED, cached=False)
 
-    def start(self, safe_read: bool = False, anew: bool = False) -> tuple[bool, str]:
-        """Ask for programs as a start does; return whether they are out of the cache, and what the cache says."""
+    def start(self, safe_read: bool = False, *refused: str) -> tuple[bool, str]:
+        """Ask for programs as a start does, on a kernel that refuses some rungs.
+
+        Return whether they are out of the cache, and what the cache says.
+        """
         cache = Cache(self.root / "cache")
         before = len(self.made)
-        found = prepare(safe_read, cache, anew)
+
+        def attach(prepared: Prepared) -> Prepared:
+            for rung in refused:
+                prepared.refuse(rung)
+            return prepared
+
+        found = prepare(safe_read, cache, attach)
         assert (found.facts, found.compiled) == (FACTS, COMPILED)
         assert found.cached == (len(self.made) == before)
         return found.cached, cache.state
@@ -90,15 +101,58 @@ def test_the_second_start_is_a_hit(world: World) -> None:
     assert "bcc" not in sys.modules
 
 
-def test_anew_compiles_and_replaces(world: World) -> None:
-    """A start that mistrusts what is stored compiles, and what it stores is a hit for the next."""
+def test_what_the_kernel_refuses_is_compiled_again_and_replaced(world: World) -> None:
+    """A rung that is refused, but was not when it was new, may be the fault of what is stored."""
     world.start()
     (stored,) = (world.root / "cache").iterdir()
     inode = stored.stat().st_ino
-    assert world.start(anew=True)[0] is False
+    assert world.start(False, "tp_btf") == (False, "miss: the kernel refuses what is stored for tp_btf")
     assert stored.stat().st_ino != inode
-    assert world.start()[0] is True
     assert len(world.made) == 2
+
+
+def test_what_the_kernel_always_refuses_is_no_reason_to_compile(world: World) -> None:
+    """A kernel that refused the same rungs when they were new has a hit, also where it refuses fewer now."""
+    assert world.start(False, "fentry", "kprobe")[0] is False
+    assert [world.start(False, *rungs)[0] for rungs in (("kprobe", "fentry"), ("fentry",), ())] == [True] * 3
+    assert world.start(False, "fentry", "tp_btf")[0] is False
+    assert world.start(False, "tp_btf", "fentry")[0] is True
+    assert len(world.made) == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [MapsRefused("what", "do"), KeyError("count_kfree_skb"), ValueError("77 is not a valid MapType"), struct.error()],
+    ids=repr,
+)
+def test_whatever_comes_of_what_is_stored(world: World, fault: Exception) -> None:
+    """Stored programs that cannot be used, for any reason, are compiled again, and the start goes on."""
+    world.start()
+    cache = Cache(world.root / "cache")
+    used = []
+
+    def attach(prepared: Prepared) -> str:
+        used.append(prepared.cached)
+        if prepared.cached:
+            raise fault
+        return "attached"
+
+    assert prepare(False, cache, attach) == "attached"
+    assert used == [True, False]
+    assert cache.state.startswith("miss: ")
+    assert world.start()[0] is True
+
+
+def test_the_fault_of_new_programs_is_raised(world: World) -> None:
+    """What new programs cannot do is not hidden; they are kept nevertheless, as it may be the kernel that cannot."""
+
+    def attach(_: Prepared) -> str:
+        raise MapsRefused("what", "do")
+
+    with pytest.raises(MapsRefused):
+        prepare(False, Cache(world.root / "cache"), attach)
+    assert world.start()[0] is True
+    assert len(world.made) == 1
 
 
 def _append(*path: str) -> Callable[[World], object]:
@@ -223,14 +277,14 @@ def test_any_damage_compiles_again(world: World, data: st.DataObject) -> None:
     """Whatever is changed in or cut from the stored file, a start has the same programs as before."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        prepare(False, Cache(directory))
+        prepare(False, Cache(directory), lambda prepared: prepared)
         (path,) = directory.iterdir()
         whole = path.read_bytes()
         first = data.draw(st.integers(0, len(whole)), label="first")
         last = data.draw(st.one_of(st.just(len(whole)), st.integers(first, len(whole))), label="last")
         damaged = whole[:first] + data.draw(st.binary(max_size=3), label="instead") + whole[last:]
         path.write_bytes(damaged)
-        again = prepare(False, Cache(directory))
+        again = prepare(False, Cache(directory), lambda prepared: prepared)
         assert (again.facts, again.compiled) == (FACTS, COMPILED)
         assert again.cached == (damaged == whole)
         assert path.read_bytes() == whole

@@ -10,13 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pktdrop.counters.drivers import Loss
+from pktdrop.counters.model import Scope
+from pktdrop.ledger.entry import Entry
 from pktdrop.model import Amounts, Count, DropKey, Lost
 from pktdrop.protocols import Protocols
 from pktdrop.views import table as views
 from pktdrop.views.table import TableView
-from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_noise, make_selection
+from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_ledger, make_noise, make_selection
 
-VIEW = TableView(Protocols.load(), limit=20)
+
+def name_of(netns: int) -> str | None:
+    """The name of a namespace."""
+    return {4026532281: "blue", 4026531833: "host"}.get(netns)
+
+
+NO_LEDGER = make_ledger()
+VIEW = TableView(Protocols.load(), limit=20, netns_name=name_of)
 NFT = make_drop(
     reason="NETFILTER_DROP", cpu=1, ifindex=12, interface="veth-a", netns_name="green", layer="stack",
     location="nft_do_chain+0x4bc [nf_tables]",
@@ -49,7 +59,7 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_an_interval_at_80_columns() -> None:
     """One row per key, losses first, the most first; long texts give way so that lines fit."""
-    assert VIEW.interval(make_interval(DROPS), make_selection(DROPS), 80) == (
+    assert VIEW.interval(make_interval(DROPS), make_selection(DROPS), NO_LEDGER, 80) == (
         "22:13:20  1,858 packets dropped, 5,000 noise (*) in 2.0 s\n"
         "packets     /s  reason             CPU  iface   netns  proto   where\n"
         "  1,000    500  NO_SOCKET          0    lo      blue   IPv4    udp_rcv+0x49e\n"
@@ -64,7 +74,7 @@ def test_an_interval_at_80_columns() -> None:
 
 def test_an_interval_at_200_columns() -> None:
     """With room, nothing is cut, and no line is longer than it must be."""
-    assert VIEW.interval(make_interval(DROPS), make_selection(DROPS), 200) == (
+    assert VIEW.interval(make_interval(DROPS), make_selection(DROPS), NO_LEDGER, 200) == (
         "22:13:20  1,858 packets dropped, 5,000 noise (*) in 2.0 s\n"
         "packets     /s  reason                      CPU  iface   netns  proto   where\n"
         "  1,000    500  NO_SOCKET                   0    lo      blue   IPv4    udp_rcv+0x49e\n"
@@ -80,7 +90,7 @@ def test_an_interval_at_200_columns() -> None:
 
 def test_an_interval_at_20_columns() -> None:
     """On a terminal too narrow for a table, columns keep what makes them readable, and lines are too long."""
-    lines = VIEW.interval(make_interval(DROPS), make_selection(DROPS), 20).splitlines()
+    lines = VIEW.interval(make_interval(DROPS), make_selection(DROPS), NO_LEDGER, 20).splitlines()
     assert lines[1].split() == ["packets", "/s", "reason", "CPU", "iface", "netns", "proto", "where"]
     assert lines[2].split() == ["1,000", "500", "NO_SOCKET", "0", "lo", "blue", "IPv4", "udp_rcv+0x49e"]
     assert lines[3].split() == ["812", "406", "CPU_BACKLOG", "0>3", "eth0", "host", "IPv4", "enqueu..+0x1a8"]
@@ -90,7 +100,7 @@ def test_an_interval_at_20_columns() -> None:
 def test_a_summary_at_80_columns() -> None:
     """Totals by reason with share and layer, by CPU, noise apart, and what was not counted or not shown."""
     whole = make_interval(DROPS, lost=Lost(map_full=1003, missed=4))
-    assert VIEW.summary(whole, make_selection(DROPS, filtered=9), 80) == (
+    assert VIEW.summary(whole, make_selection(DROPS, filtered=9), NO_LEDGER, 80) == (
         "22:13:18 to 22:13:20, 2.0 s: 1,858 packets dropped (113,712 bytes), 5,000 noise (*).\n"
         "\n"
         "packets  share  layer    reason                      where most\n"
@@ -108,45 +118,97 @@ def test_a_summary_at_80_columns() -> None:
         "packets  reason      why it is no loss           where\n"
         "  5,000  OTHERHOST*  not addressed to this host  ip_rcv_core+0x1b\n"
         "\n"
+        "Lost in all: 0 packets. Unexplained: 0.\n"
         "Drops not counted: 1,007 (map full: 1,003, missed: 4).\n"
         "filtered: 9 packets counted, not shown.\n"
     )
 
 
+def test_the_ledger_in_a_summary() -> None:
+    """Each loss counter that rose stands beside the events that explain it, riddles first; hints are left out."""
+    blue, eth0 = Scope(netns=4026532281), Scope(netns=4026531833, interface="eth0")
+    riddle = Entry("stack", "mib.IpInAddrErrors", blue, 7, 3, 4, "unexplained", (("IP_INADDRERRORS", 3),))
+    ledger = make_ledger(
+        Entry("nic-ring", "ethtool.rx_no_dma_resources", eth0._replace(queue=3), 500, 0, 500, "no-event"),
+        Entry("backlog", "softnet.dropped", Scope(cpu=3), 812, 812, 0, "exact", (("CPU_BACKLOG", 812),)),
+        Entry("backlog", "softnet.time_squeeze", Scope(cpu=3), 9, 0, 9, "no-event"),
+        riddle,
+        Entry("stack", "none", eth0, 0, 0, 0, "silent", (("NETFILTER_DROP", 5),), "a rule that drops is in no counter"),
+        lost={"nic-ring": 500, "backlog": 812, "stack": 9},
+        without_event=((riddle, 4),),
+        hints=frozenset(["softnet.time_squeeze"]),
+    )
+    text = VIEW.summary(make_interval(), make_selection(), ledger, 80)
+    assert text.split("\n\n", 1)[1] == (
+        "rose  explained  status       counter             of            by\n"
+        "   7          3  unexplained  mib.IpInAddrErrors  netns blue    IP_INADDRERRORS\n"
+        " 500          -  no-event     ethtool.rx_no_dm..  eth0 queue 3\n"
+        " 812        812  exact        softnet.dropped     CPU 3         CPU_BACKLOG\n"
+        "   -          -  silent       -                   eth0          5 NETFILTER_DR..\n"
+        "\n"
+        "Lost in all: 1,321 packets (nic-ring 500, backlog 812, stack 9). Unexplained: 4.\n"
+        "Drops not counted: 0 (map full: 0, missed: 0).\n"
+    )
+
+
+def test_a_loss_without_an_event_has_a_line() -> None:
+    """An interval without drop events is shown if a NIC or a counter tells of loss; what is explained has no line."""
+    blue = Scope(netns=4026532281)
+    riddle = Entry("stack", "mib.IpInAddrErrors", blue, 7, 3, 4, "unexplained", (), "more than the events")
+    syns = Entry("socket", "mib.TcpExtListenDrops", blue, 6, 0, 6, "no-event")
+    ledger = make_ledger(
+        riddle,
+        syns,
+        Entry("backlog", "softnet.dropped", Scope(cpu=3), 812, 812, 0, "exact", (("CPU_BACKLOG", 812),)),
+        nics={(4026531833, "eth0"): (Loss("ring", 500, {0: 0, 3: 500}, ("ethtool.rx_no_dma_resources",), "driver"),)},
+        without_event=((riddle, 4), (syns, 6)),
+    )
+    assert VIEW.interval(make_interval(), make_selection(), ledger, 100) == (
+        "22:13:20  nothing dropped in 2.0 s\n"
+        "! 500 packets lost in nic-ring of eth0 (queue 3: 500), without an event: ethtool.rx_no_dma_resources\n"
+        "? 4 packets unexplained: mib.IpInAddrErrors of netns blue: more than the events\n"
+        "! 6 packets lost in socket, without an event: mib.TcpExtListenDrops of netns blue\n"
+        "\n"
+    )
+
+
 def test_a_summary_at_200_columns() -> None:
     """With room, call sites are whole."""
-    text = VIEW.summary(make_interval(DROPS), make_selection(DROPS), 200)
+    text = VIEW.summary(make_interval(DROPS), make_selection(DROPS), NO_LEDGER, 200)
     assert "OVS_DROP_METER  ovs_execute_actions+0x7a1 [openvswitch]\n" in text
     assert "NETFILTER_DROP              nft_do_chain+0x4bc [nf_tables]\n" in text
 
 
 def test_a_summary_at_20_columns() -> None:
     """However narrow the terminal, the numbers of the summary are whole."""
-    text = VIEW.summary(make_interval(DROPS), make_selection(DROPS), 20)
+    text = VIEW.summary(make_interval(DROPS), make_selection(DROPS), NO_LEDGER, 20)
     for number in ("1,000   54 %  socket ", "812   44 %  backlog ", "1,043   56 %  0\n", "812   44 %  0>3\n"):
         assert number in text
 
 
 def test_a_quiet_run() -> None:
     """A run without drops says so, and that nothing went uncounted."""
-    assert VIEW.summary(make_interval(), make_selection(), 80) == (
-        "22:13:18 to 22:13:20, 2.0 s: nothing dropped.\n\nDrops not counted: 0 (map full: 0, missed: 0).\n"
+    assert VIEW.summary(make_interval(), make_selection(), NO_LEDGER, 80) == (
+        "22:13:18 to 22:13:20, 2.0 s: nothing dropped.\n"
+        "\n"
+        "Lost in all: 0 packets. Unexplained: 0.\n"
+        "Drops not counted: 0 (map full: 0, missed: 0).\n"
     )
 
 
 def test_a_quiet_interval_prints_nothing() -> None:
     """An interval without drops has no block."""
-    assert VIEW.interval(make_interval(), make_selection(), 80) == ""
+    assert VIEW.interval(make_interval(), make_selection(), NO_LEDGER, 80) == ""
 
 
 def test_a_run_of_noise_only() -> None:
     """Noise alone is no drop, and still shown with what it was."""
     noise = {make_noise(): Count(1, 60)}
-    text = VIEW.summary(make_interval(noise), make_selection(noise), 80)
+    text = VIEW.summary(make_interval(noise), make_selection(noise), NO_LEDGER, 80)
     assert "2.0 s: nothing dropped, 1 noise (*).\n" in text
     assert "share" not in text
     assert "      1  OTHERHOST*  not addressed to this host  ip_rcv_core+0x1b\n" in text
-    assert VIEW.interval(make_interval(noise), make_selection(noise), 80).startswith(
+    assert VIEW.interval(make_interval(noise), make_selection(noise), NO_LEDGER, 80).startswith(
         "22:13:20  nothing dropped, 1 noise (*) in 2.0 s\n"
     )
 
@@ -154,8 +216,8 @@ def test_a_run_of_noise_only() -> None:
 def test_one_packet_is_no_packets() -> None:
     """One packet is spoken of as one."""
     drops = {make_drop(): Count(1, 29)}
-    assert "  1 packet dropped in 2.0 s\n" in VIEW.interval(make_interval(drops), make_selection(drops), 80)
-    text = VIEW.summary(make_interval(drops), make_selection(drops, filtered=1), 80)
+    assert "  1 packet dropped in 2.0 s\n" in VIEW.interval(make_interval(drops), make_selection(drops), NO_LEDGER, 80)
+    text = VIEW.summary(make_interval(drops), make_selection(drops, filtered=1), NO_LEDGER, 80)
     assert ": 1 packet dropped (29 bytes).\n" in text
     assert "filtered: 1 packet counted, not shown.\n" in text
 
@@ -163,7 +225,7 @@ def test_one_packet_is_no_packets() -> None:
 def test_shares_of_a_filtered_run_are_of_what_is_shown() -> None:
     """Shares of the shown reasons add up to all that is shown; what is filtered is said in packets."""
     drops = {make_drop(): Count(3, 3), NFT: Count(1, 1)}
-    text = VIEW.summary(make_interval(drops), make_selection(drops, filtered=996), 80)
+    text = VIEW.summary(make_interval(drops), make_selection(drops, filtered=996), NO_LEDGER, 80)
     assert "   75 %  socket " in text
     assert "   25 %  stack " in text
     assert "filtered: 996 packets counted, not shown." in text
@@ -177,7 +239,9 @@ def test_rows_beyond_the_limit_are_one_line(rows: int, line: str) -> None:
     """What a table has no room for is summed up: how many rows, how many packets."""
     packets = [1000, *([29] * 11), 21] if rows == 13 else [1000, 7]
     drops = {make_drop(cpu=cpu): Count(count, 0) for cpu, count in enumerate(packets)}
-    text = TableView(Protocols.load(), limit=1).interval(make_interval(drops), make_selection(drops), 80)
+    text = TableView(Protocols.load(), limit=1, netns_name=name_of).interval(
+        make_interval(drops), make_selection(drops), NO_LEDGER, 80
+    )
     assert text.splitlines()[2].split()[0] == "1,000"
     assert text.splitlines()[3:] == [line, ""]
 
@@ -185,7 +249,9 @@ def test_rows_beyond_the_limit_are_one_line(rows: int, line: str) -> None:
 def test_as_many_rows_as_the_limit_leave_no_line() -> None:
     """A table that is just full is not said to go on."""
     drops = {make_drop(cpu=cpu): Count(5, 0) for cpu in range(4)}
-    text = TableView(Protocols.load(), limit=4).interval(make_interval(drops), make_selection(drops), 80)
+    text = TableView(Protocols.load(), limit=4, netns_name=name_of).interval(
+        make_interval(drops), make_selection(drops), NO_LEDGER, 80
+    )
     assert "more row" not in text
     assert len(text.splitlines()) == 2 + 4 + 1
 
@@ -194,7 +260,9 @@ def test_the_limit_holds_for_each_table_of_the_summary() -> None:
     """Reasons, CPUs and noise each keep to the limit, and their totals stay true."""
     drops = {make_drop(cpu=cpu, reason=f"R{cpu}"): Count(10 - cpu, 0) for cpu in range(3)}
     drops |= {make_noise(reason=f"N{place}"): Count(20 - place, 0) for place in range(3)}
-    text = TableView(Protocols.load(), limit=1).summary(make_interval(drops), make_selection(drops), 80)
+    text = TableView(Protocols.load(), limit=1, netns_name=name_of).summary(
+        make_interval(drops), make_selection(drops), NO_LEDGER, 80
+    )
     assert text.count("and 2 more rows: 17 packets\n") == 2
     assert text.count("and 2 more rows: 37 packets\n") == 1
     assert ": 27 packets dropped (0 bytes), 57 noise (*)." in text
@@ -208,7 +276,7 @@ def test_a_reason_at_several_call_sites_is_one_row() -> None:
         make_drop(location="udpv6_rcv+0x11", cpu=1): Count(7, 0),
         make_drop(location="raw_rcv+0x5"): Count(1, 0),
     }
-    text = VIEW.summary(make_interval(drops), make_selection(drops), 80)
+    text = VIEW.summary(make_interval(drops), make_selection(drops), NO_LEDGER, 80)
     assert "     25  100 %  socket  NO_SOCKET  udpv6_rcv+0x11, 2 more\n" in text
     assert text.count("NO_SOCKET") == 1
 
@@ -216,7 +284,7 @@ def test_a_reason_at_several_call_sites_is_one_row() -> None:
 def test_a_reason_in_two_layers_is_two_rows() -> None:
     """What the same reason means depends on where it was given."""
     drops = {make_drop(): Count(10, 0), make_drop(layer="stack", location="ip_rcv+0x1"): Count(30, 0)}
-    text = VIEW.summary(make_interval(drops), make_selection(drops), 80)
+    text = VIEW.summary(make_interval(drops), make_selection(drops), NO_LEDGER, 80)
     assert "     30   75 %  stack   NO_SOCKET  ip_rcv+0x1\n" in text
     assert "     10   25 %  socket  NO_SOCKET  udp_rcv+0x49e\n" in text
 
@@ -256,7 +324,7 @@ def test_cpu() -> None:
 def test_a_name_that_is_not_known_is_its_number(changes: dict[str, object], cells: list[str]) -> None:
     """What has no name shows its number; what is not known at all shows "-"."""
     drops = {make_drop(**changes): Count(1, 1)}
-    row = VIEW.interval(make_interval(drops), make_selection(drops), 200).splitlines()[2].split()
+    row = VIEW.interval(make_interval(drops), make_selection(drops), NO_LEDGER, 200).splitlines()[2].split()
     assert row[4:6] == cells
 
 
@@ -264,11 +332,11 @@ def test_names_from_outside_are_escaped() -> None:
     """The name of an interface or a namespace cannot move the cursor or draw a row of its own."""
     drops = {make_drop(interface="\x1b[2J", netns_name="a\nb"): Count(1, 1)}
     for text in (
-        VIEW.interval(make_interval(drops), make_selection(drops), 80),
-        VIEW.summary(make_interval(drops), make_selection(drops), 80),
+        VIEW.interval(make_interval(drops), make_selection(drops), NO_LEDGER, 80),
+        VIEW.summary(make_interval(drops), make_selection(drops), NO_LEDGER, 80),
     ):
         assert all(line.isprintable() for line in text.split("\n"))
-    assert len(VIEW.interval(make_interval(drops), make_selection(drops), 80).splitlines()) == 4
+    assert len(VIEW.interval(make_interval(drops), make_selection(drops), NO_LEDGER, 80).splitlines()) == 4
 
 
 def test_the_mark_of_noise_survives_a_cut() -> None:
@@ -277,7 +345,7 @@ def test_the_mark_of_noise_survives_a_cut() -> None:
         make_noise(reason="IPV6_NDISC_NS_OTHERHOST", location="ndisc_recv_ns+0x1f0", interface="eth0.1234"): Count(1, 1)
     }
     for width in (20, 80):
-        row = VIEW.interval(make_interval(drops), make_selection(drops), width).splitlines()[2]
+        row = VIEW.interval(make_interval(drops), make_selection(drops), NO_LEDGER, width).splitlines()[2]
         assert "*" in row
 
 
@@ -287,7 +355,7 @@ def test_two_namespaces_without_names_stay_two() -> None:
         NFT._replace(netns=netns, netns_name=None, interface="veth-customer1"): Count(1000, 1)
         for netns in (4026532281, 4026532399)
     }
-    rows = VIEW.interval(make_interval(drops), make_selection(drops), 80).splitlines()[2:4]
+    rows = VIEW.interval(make_interval(drops), make_selection(drops), NO_LEDGER, 80).splitlines()[2:4]
     assert rows[0] != rows[1]
 
 
@@ -295,7 +363,9 @@ def test_a_cut_short_interval_has_true_rates() -> None:
     """Rates are per second of the interval, however long it is; with none to speak of there is no rate."""
     drops = {make_drop(): Count(30, 1)}
     rows = {
-        seconds: VIEW.interval(make_interval(drops, seconds=seconds), make_selection(drops), 80).splitlines()[2].split()
+        seconds: VIEW.interval(make_interval(drops, seconds=seconds), make_selection(drops), NO_LEDGER, 80)
+        .splitlines()[2]
+        .split()
         for seconds in (0.0, 0.5, 60.0)
     }
     assert rows[0.5][:2] == ["30", "60"]
@@ -344,9 +414,9 @@ def everyday(draw: st.DrawFn) -> dict[DropKey, Count]:
 @given(everyday(), st.integers(80, 250))
 def test_tables_fit(drops: dict[DropKey, Count], width: int) -> None:
     """From 80 columns on, no line of a table is wider than the terminal."""
-    view = TableView(Protocols.load(), limit=20)
-    block = view.interval(make_interval(drops), make_selection(drops), width)
-    summary = view.summary(make_interval(drops), make_selection(drops), width)
+    view = TableView(Protocols.load(), limit=20, netns_name=name_of)
+    block = view.interval(make_interval(drops), make_selection(drops), NO_LEDGER, width)
+    summary = view.summary(make_interval(drops), make_selection(drops), NO_LEDGER, width)
     tables = [line for line in summary.splitlines() if not line.startswith(("22:13:", "Drops not"))]
     assert max(map(len, block.splitlines())) <= width
     assert max(map(len, tables)) <= width
@@ -355,7 +425,9 @@ def test_tables_fit(drops: dict[DropKey, Count], width: int) -> None:
 @given(everyday(), st.integers(1, 30))
 def test_no_packet_is_lost_in_a_table(drops: dict[DropKey, Count], limit: int) -> None:
     """The rows of a block and its line of the rest add up to all packets."""
-    text = TableView(Protocols.load(), limit).interval(make_interval(drops), make_selection(drops), 100)
+    text = TableView(Protocols.load(), limit, name_of).interval(
+        make_interval(drops), make_selection(drops), NO_LEDGER, 100
+    )
     rows = text.splitlines()[2:-1]
     total = 0
     for row in rows:
@@ -367,5 +439,5 @@ def test_no_packet_is_lost_in_a_table(drops: dict[DropKey, Count], limit: int) -
 def test_the_time_is_that_of_the_end() -> None:
     """A block is titled with the wall-clock time at which its interval ended."""
     drops = {make_drop(): Count(1, 1)}
-    text = VIEW.interval(make_interval(drops, end=NOON + 61), make_selection(drops), 80)
+    text = VIEW.interval(make_interval(drops, end=NOON + 61), make_selection(drops), NO_LEDGER, 80)
     assert text.startswith("22:14:21  ")

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""CPU time of explaining the counters of one interval, where the same keys come again and again."""
+
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice, product
+from statistics import median
+from typing import NamedTuple
+
+from benchmarks.report import Row, limit_row
+from pktdrop.counters.model import Scope
+from pktdrop.ledger.identities import Identities
+from pktdrop.ledger.reconcile import PEER, Bracket, Moved, Reconciler
+from pktdrop.ledger.steady import Steady
+from pktdrop.ledger.totals import totals
+from pktdrop.model import Count, DropKey
+
+_BUDGETS = {100: 1.5, 1_000: 6.0, 10_000: 40.0}
+"""Milliseconds of CPU, by keys."""
+_ROUNDS = 20
+_RUNGS = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fexit"}
+_CPUS = 4
+_INTERFACES = 10
+_NETNS = 4_026_531_833
+_IPV4 = 0x0800
+
+
+class _Kind(NamedTuple):
+    """Drops of one reason, and the counters they move, "c" by CPU, "i" by interface, "n" by namespace."""
+
+    reason: str
+    location: str
+    layer: str
+    counters: tuple[tuple[str, str, str], ...]
+    noise: str | None = None
+
+
+_KINDS = (
+    _Kind("CPU_BACKLOG", "enqueue_to_backlog+0x1a8", "backlog", (("softnet", "dropped", "c"), ("links", "rx_dropped", "i"))),
+    _Kind("NO_SOCKET", "__udp4_lib_rcv+0x4bc", "socket", (("mib", "UdpNoPorts", "n"),)),
+    _Kind("SOCKET_RCVBUFF", "__udp_queue_rcv_skb+0x9d", "socket", (("mib", "UdpRcvbufErrors", "n"), ("mib", "UdpInErrors", "n"))),
+    _Kind("IP_RPFILTER", "ip_rcv_finish_core+0x1e1", "stack", (("mib", "TcpExtIPReversePathFilter", "n"),)),
+    _Kind("UNHANDLED_PROTO", "__netif_receive_skb_core+0x8f1", "stack", (("links", "rx_dropped", "i"),)),
+    _Kind("QDISC_DROP", "__dev_queue_xmit+0x53", "qdisc", (("qdisc", "drops", "i"),)),
+    _Kind("NETFILTER_DROP", "nft_do_chain+0x36d", "stack", ()),
+    _Kind("TCP_LISTEN_OVERFLOW", "tcp_v4_rcv+0xd1", "socket", (("mib", "TcpExtListenOverflows", "n"), ("mib", "TcpExtListenDrops", "n"))),
+    _Kind("NOT_SPECIFIED", "veth_xmit+0x99", "tx", (("links", "tx_dropped", "i"),)),
+    _Kind("OTHERHOST", "ip_rcv_core+0x1b", "stack", (("links", "rx_otherhost_dropped", "i"),), "not addressed to this host"),
+)  # fmt: skip
+
+
+def _keys() -> Iterator[tuple[_Kind, DropKey]]:
+    for netns in range(_NETNS, _NETNS + 1_000):
+        for number, cpu, kind in product(range(_INTERFACES), range(_CPUS), _KINDS):
+            target = (cpu + 1) % _CPUS if kind.reason == "CPU_BACKLOG" else None
+            place = (number + 2, f"veth{number}", netns, f"netns{netns}", _IPV4, kind.location, kind.layer, kind.noise)
+            yield kind, DropKey(kind.reason, "core", cpu, target, *place)
+
+
+class _Interval(NamedTuple):
+    drops: Mapping[DropKey, Count]
+    moved: Moved
+    bracket: Bracket
+
+
+def _interval(size: int) -> _Interval:
+    """Let packets be lost; each third of the counters was read a moment later than the events."""
+    drops: dict[DropKey, Count] = {}
+    moved: dict[str, dict[Scope, dict[str, int]]] = {}
+    for number, (kind, key) in enumerate(islice(_keys(), size)):
+        drops[key] = Count(100, 6_000)
+        scopes = {"c": Scope(cpu=key.target_cpu), "i": Scope(key.netns, key.interface), "n": Scope(key.netns)}
+        for source, name, of in kind.counters:
+            names = moved.setdefault(source, {}).setdefault(scopes[of], {})
+            names[name] = names.get(name, 0) + (100 if number % 3 else 102)
+    inner = {key: Count(95, 5_700) for key in drops}
+    outer = {key: Count(105, 6_300) for key in drops}
+    return _Interval(drops, moved, Bracket(inner, outer))
+
+
+def _classify(_counter: str, _scope: Scope) -> str | None:
+    return PEER
+
+
+def _rows(identities: Identities, size: int, budget: float) -> list[Row]:
+    interval = _interval(size)
+    if len(interval.drops) != size:
+        raise RuntimeError(f"{len(interval.drops)} keys were made, not {size}")
+    reconciler, steady = Reconciler(identities, _classify), Steady()
+    spent, added = [], []
+    for _ in range(_ROUNDS + 1):
+        start = time.process_time()
+        entries = reconciler.entries(interval.drops, interval.moved, _RUNGS, interval.bracket)
+        explained = time.process_time()
+        totals(steady.settle(entries), interval.drops, identities, {})
+        spent.append((explained - start) * 1000)
+        added.append((time.process_time() - explained) * 1000)
+    return [
+        limit_row(f"ledger of {size:,} keys and {len(entries):,} entries, CPU", "ms", median(spent[1:]), budget),
+        Row("  the first interval, all keys new", f"{spent[0]:.3g} ms"),
+        Row("  what stays, and totals by layer", f"{median(added):.3g} ms"),
+    ]
+
+
+def measure() -> list[Row]:
+    """Measure a usual interval, and larger ones."""
+    identities = Identities.load()
+    return [row for size, budget in _BUDGETS.items() for row in _rows(identities, size, budget)]

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""The ledger of a window: the entries, what was lost in which layer, and what the NICs lost."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pktdrop.counters.collect import kernel_width
+from pktdrop.counters.drivers import Drivers, Loss
+from pktdrop.counters.increments import Moved
+from pktdrop.counters.model import Row, Scope
+from pktdrop.ledger.entry import Entry
+from pktdrop.ledger.identities import NO_COUNTER, Identities
+from pktdrop.ledger.reconcile import PEER, PEER_DRIVERS, Bracket, reconcile
+from pktdrop.ledger.steady import Steady
+from pktdrop.ledger.totals import rests, totals
+from pktdrop.model import Count, DropKey
+
+_NOT_READ = "the counters of its namespace could not be read"
+_PEER_FIELDS = ("links.rx_dropped", "links.tx_dropped")
+
+Nic = tuple[int | None, str]
+"""Inode of the network namespace, and name of the interface."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What counters and events say together."""
+
+    entries: tuple[Entry, ...]
+    lost: Mapping[str, int]
+    """Packets lost, by layer; each packet in one of them, with or without an event."""
+    nics: Mapping[Nic, tuple[Loss, ...]]
+    """What the drivers of interfaces say was lost, each packet once; no drop events show it."""
+    without_event: tuple[tuple[Entry, int], ...]
+    """What other counters say was lost, beyond the events: packets, each with one of the counters that have it."""
+    hints: frozenset[str]
+    """Counters among the entries that count no lost packets, or none that another one does not tell."""
+
+    @property
+    def unexplained(self) -> int:
+        """Packets of loss counters that nothing explains."""
+        return sum(packets for entry, packets in self.without_event if entry.status == "unexplained")
+
+    @property
+    def of_loss(self) -> tuple[Entry, ...]:
+        """Entries that tell of lost packets."""
+        return tuple(
+            entry for entry in self.entries if entry.counter not in self.hints or entry.status == "unexplained"
+        )
+
+
+class Books:
+    """Makes the ledger of each window; knows the tables, and what earlier windows left open."""
+
+    def __init__(self, rungs: Mapping[str, str]) -> None:
+        """Take by which rung each probe is attached."""
+        self._rungs = rungs
+        self._identities = Identities.load()
+        self._drivers = Drivers.load()
+        self._steady = Steady()
+        self._driver_of: dict[Nic, str] = {}
+
+    def learn_drivers(self, driver_of: Mapping[Nic, str]) -> None:
+        """Remember the drivers of interfaces."""
+        self._driver_of.update(driver_of)
+
+    def width(self, source: str, scope: Scope, name: str) -> int:
+        """Return at how many bits a counter wraps: some drivers show registers of the NIC as they are."""
+        meaning = self._drivers.classify(self._driver(scope), name) if source == "driver" else None
+        return kernel_width(source, scope, name) if meaning is None else meaning.bits
+
+    def of_interval(
+        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Bracket, read: Collection[int]
+    ) -> Ledger:
+        """Return the ledger of the next interval; what is out of balance counts as unexplained once it has stayed.
+
+        `read` are the namespaces whose counters were read.
+        """
+        entries = self._steady.settle(self._entries(drops, moved, bracket, read))
+        return self._ledger(entries, drops, moved)
+
+    def of_run(self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Bracket, read: Collection[int]) -> Ledger:
+        """Return the ledger of several intervals."""
+        return self._ledger(tuple(self._entries(drops, moved, bracket, read)), drops, moved)
+
+    def _ledger(self, entries: tuple[Entry, ...], drops: Mapping[DropKey, Count], moved: Moved) -> Ledger:
+        nics = self._nics(moved)
+        hardware = {nic: {loss.kind: loss.packets for loss in losses} for nic, losses in nics.items()}
+        lost = totals(entries, drops, self._identities, hardware)
+        facts = self._identities.counters
+        hints = frozenset(
+            entry.counter for entry in entries if entry.counter in facts and facts[entry.counter].loss == "no"
+        )
+        return Ledger(entries, lost, nics, tuple(rests(entries, self._identities)), hints)
+
+    def _entries(
+        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Bracket, read: Collection[int]
+    ) -> Iterator[Entry]:
+        for entry in reconcile(drops, moved, self._rungs, self._identities, self._classify, bracket):
+            if entry.status == "silent" and entry.scope.netns is not None and entry.scope.netns not in read:
+                yield replace(entry, counter=NO_COUNTER, note=_NOT_READ)
+            else:
+                yield entry
+
+    def _classify(self, counter: str, scope: Scope) -> str | None:
+        driver = self._driver(scope)
+        if counter.startswith("links."):
+            if driver in PEER_DRIVERS and counter in _PEER_FIELDS:
+                return PEER
+            rule = self._drivers.link(driver, counter)
+            return rule.kind if rule is not None and rule.events else None
+        meaning = self._drivers.classify(driver, counter)
+        is_loss = meaning is not None and meaning.counts == "loss" and meaning.role != "sum"
+        return meaning.kind if meaning is not None and is_loss else None
+
+    def _nics(self, moved: Moved) -> dict[Nic, tuple[Loss, ...]]:
+        """Return what drivers counted as lost, for the interfaces any of whose counters rose."""
+        rows: dict[Nic, dict[Scope, Row]] = {}
+        links = {(scope.netns, scope.interface or ""): _row(risen) for scope, risen in moved.get("links", {}).items()}
+        for scope, risen in moved.get("driver", {}).items():
+            rows.setdefault((scope.netns, scope.interface or ""), {})[scope] = _row(risen)
+        losses = {
+            nic: self._drivers.nic_loss(self._driver_of.get(nic), rows.get(nic, {}), links.get(nic))
+            for nic in {*rows, *links}
+        }
+        return {nic: found for nic in losses if (found := tuple(loss for loss in losses[nic] if loss.packets))}
+
+    def _driver(self, scope: Scope) -> str | None:
+        return self._driver_of.get((scope.netns, scope.interface or ""))
+
+
+def _row(risen: Mapping[str, int]) -> Row:
+    return Row(tuple(risen), tuple(risen.values()))

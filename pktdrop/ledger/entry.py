@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""One line of the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from pktdrop.counters.model import Scope
+from pktdrop.layers import LAYERS
+from pktdrop.ledger.identities import NO_COUNTER
+
+__all__ = [
+    "CLASS_LAYERS",
+    "FOLDED",
+    "FOLDING_DRIVERS",
+    "NO_COUNTER",
+    "PEER",
+    "PEER_DRIVERS",
+    "STATUSES",
+    "Entry",
+    "place_in_order",
+]
+
+#: exact: the events are the increments. bound: they differ as far as the identity allows. no-event: such packets have
+#: no events. silent: events that no counter shows. unexplained: none of these.
+STATUSES: Final = ("exact", "bound", "unexplained", "no-event", "silent")
+
+#: The layer that lost what a driver counts, by class of the counter (pktdrop.counters.drivers.CLASSES).
+#: Classes that are no loss of this host (pause, filter, warning) are not here.
+CLASS_LAYERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "fifo": "nic-fifo",
+        "host": "nic-fifo",
+        "limit": "nic-fifo",
+        "ring": "nic-ring",
+        "alloc": "driver",
+        "error": "driver",
+        "software": "driver",
+        "xdp": "driver",
+        "tx": "tx",
+    }
+)
+#: What Classify says of an interface that counts what events place at another: at the other end of a veth pair, or
+#: at the interface below a tunnel. Only there do events of other interfaces explain a counter.
+PEER: Final = "peer"
+#: Drivers, as ethtool names them, of such interfaces: veth_xmit (drivers/net/veth.c), vxlan_rcv (vxlan_core.c),
+#: geneve_udp_encap_recv (geneve.c), tap_handle_frame (tap.c) for macvtap and ipvtap.
+PEER_DRIVERS: Final = ("veth", "vxlan", "geneve", "macvlan", "macvtap", "ipvlan", "ipvtap")
+#: What Classify says of an interface that counts once more what the interfaces below it count.
+FOLDED: Final = "folded"
+#: Drivers of such interfaces: bond_get_stats (drivers/net/bonding/bond_main.c), v6.1 v6.12 v7.3.
+FOLDING_DRIVERS: Final = ("bonding",)
+_POSITION: Final = MappingProxyType({layer: number for number, layer in enumerate(LAYERS)})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One counter that moved in one scope; or, with status silent, events that no counter shows."""
+
+    layer: str
+    counter: str
+    """"softnet.dropped"; "none" if there is no counter of these events."""
+    scope: Scope
+    delta: int
+    """By how much the counter rose."""
+    explained: int
+    """How much of it events account for."""
+    unexplained: int
+    """The rest: delta - explained. What it means is in the status; only with "unexplained" it is a riddle."""
+    status: str
+    by: tuple[tuple[str, int], ...] = ()
+    """Events by reason, most first. They may be more than the counter rose."""
+    note: str = ""
+    kind: str | None = None
+    """What a driver counts here: a class of CLASS_LAYERS or another one, PEER, FOLDED; None: no driver does."""
+
+    @property
+    def is_hardware(self) -> bool:
+        """Tell whether a driver counts lost packets here, none of which had an event."""
+        return self.status == "no-event" and self.kind in CLASS_LAYERS
+
+    @property
+    def surplus(self) -> int:
+        """Events beyond what the counter rose by."""
+        return sum(count for _, count in self.by) - self.explained
+
+
+def place_in_order(entry: Entry) -> tuple[int, str, tuple[int | str, ...], tuple[tuple[str, int], ...]]:
+    """Return what entries are sorted by: the way of a packet, then counter, scope and reason."""
+    netns, interface, queue, cpu, qdisc, socket = entry.scope
+    scope = (
+        netns or 0,
+        interface or "",
+        -1 if queue is None else queue,
+        -1 if cpu is None else cpu,
+        qdisc or "",
+        socket or "",
+    )
+    return _POSITION[entry.layer], entry.counter, scope, entry.by

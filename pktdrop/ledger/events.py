@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""Sort drop events by the counters they move, and remember how: a key that comes again is only a number to add.
+
+Most keys differ in what does not matter here: the CPU that freed the packet, the offset in a function, the ethertype.
+Those that are alike are one group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from pktdrop.counters.model import Scope
+from pktdrop.ledger.identities import NO_COUNTER, Counter, Identities, Identity
+from pktdrop.model import Count, DropKey
+
+Drops = Mapping[DropKey, Count]
+Packets = Sequence[int]
+"""Packets of each group, by its number."""
+
+
+class Place(NamedTuple):
+    """What a counter and events are compared by."""
+
+    netns: int | None = None
+    interface: str | None = None
+    cpu: int | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """Return it as the scope of a counter."""
+        return Scope(netns=self.netns, interface=self.interface, cpu=self.cpu)
+
+
+EVERYWHERE: Final = Place()
+
+#: A counter in one place.
+Where = tuple[str, Place]
+
+
+class _Alike(NamedTuple):
+    """What the events of a group have in common."""
+
+    reason: str
+    layer: str
+    noise: str | None
+    netns: int | None
+    interface: str | None
+    target_cpu: int | None
+    lines: tuple[int, ...]
+    """Rows of identities.tsv that hold for them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """What one row of identities.tsv says of the events of a group."""
+
+    group: int
+    reason: str
+    layer: str
+    row: Identity
+    wheres: tuple[Where, ...]
+    """The counters in the place of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
+
+    @property
+    def floats(self) -> bool:
+        """Tell whether the events may be counted in another place than theirs."""
+        return self.row.relation == "other" or not self.wheres
+
+    @cached_property
+    def order(self) -> tuple[int, str, str, str]:
+        """What claims are sorted by, so that the order of the events does not matter."""
+        return self.row.line, self.reason, self.layer, f"{self.wheres}"
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Events that move the same counters in the same places."""
+
+    number: int
+    reason: str
+    layer: str
+    is_loss: bool
+    claims: tuple[Claim, ...]
+    expected: str
+    """Counter that has all of them; "none" if there is no such counter."""
+    scope: Scope
+    """Where that counter is; without one, where the events are."""
+    note: str
+    """Of the first row."""
+    line: int
+    """Of the first row."""
+    unplaced: frozenset[str]
+    """Counters by CPU that moved, it is not known for which CPU."""
+
+
+class Events:
+    """The groups, and the claims by counter. Grows with the keys it is asked about."""
+
+    def __init__(self, identities: Identities) -> None:
+        """Take the rows of both tables."""
+        self.groups: Final[list[Group]] = []
+        self.at: Final[dict[Where, list[Claim]]] = {}
+        """Claims to a counter in a known place."""
+        self.floating: Final[dict[str, list[Claim]]] = {}
+        """Claims to a counter in any place."""
+        self._identities = identities
+        self._number_of: dict[DropKey, int] = {}
+        self._alike: dict[_Alike, int] = {}
+        self._unplaced: list[Group] = []
+
+    def __len__(self) -> int:
+        """Return how many keys are remembered."""
+        return len(self._number_of)
+
+    def count(self, drops: Drops) -> list[int]:
+        """Return the packets of each group."""
+        packets = [0] * len(self.groups)
+        number_of = self._number_of
+        for key, (count, _) in drops.items():
+            try:
+                packets[number_of[key]] += count
+            except KeyError:
+                number = self._learn(key)
+                packets.extend([0] * (number + 1 - len(packets)))
+                packets[number] += count
+        return packets
+
+    def summed(self, packets: Packets) -> frozenset[str]:
+        """Return the counters by CPU of which only the sum can be compared, as the CPU of some events is not known."""
+        return frozenset(name for group in self._unplaced if packets[group.number] for name in group.unplaced)
+
+    def _learn(self, key: DropKey) -> int:
+        rows = self._identities.of(key.subsystem, key.reason, key.location, key.protocol)
+        lines = tuple(row.line for row in rows)
+        alike = _Alike(key.reason, key.layer, key.noise, key.netns, key.interface, key.target_cpu, lines)
+        number = self._alike.get(alike)
+        if number is None:
+            number = self._alike[alike] = len(self.groups)
+            self._add(self._group(number, alike, rows))
+        self._number_of[key] = number
+        return number
+
+    def _group(self, number: int, alike: _Alike, rows: Sequence[Identity]) -> Group:
+        facts = self._identities.counters
+        claims = tuple(
+            Claim(number, alike.reason, alike.layer, row, tuple(_wheres(row, facts[row.counters[0]], alike)))
+            for row in rows
+            if row.counters
+        )
+        expected = next((claim for claim in claims if claim.row.relation == "="), None)
+        scope = Scope(netns=alike.netns, interface=alike.interface)
+        if expected is not None and expected.wheres:
+            scope = expected.wheres[0][1].scope
+        return Group(
+            number=number,
+            reason=alike.reason,
+            layer=alike.layer,
+            is_loss=alike.noise is None,
+            claims=claims,
+            expected=NO_COUNTER if expected is None else expected.row.counters[-1],
+            scope=scope,
+            note=rows[0].note if rows else "",
+            line=rows[0].line if rows else 0,
+            unplaced=frozenset(
+                name
+                for claim in claims
+                if alike.target_cpu is None
+                for name in claim.row.counters
+                if facts[name].scope == "cpu"
+            ),
+        )
+
+    def _add(self, group: Group) -> None:
+        self.groups.append(group)
+        if group.unplaced:
+            self._unplaced.append(group)
+        for claim in group.claims:
+            if claim.floats:
+                for name in claim.row.counters:
+                    self.floating.setdefault(name, []).append(claim)
+            else:
+                for where in claim.wheres:
+                    self.at.setdefault(where, []).append(claim)
+
+
+def _wheres(row: Identity, fact: Counter, of: _Alike) -> Iterator[Where]:
+    """Give the counters of a row where the events moved them, if that is known."""
+    place = _place(fact, of)
+    if place is None:
+        return
+    for name in row.counters:
+        yield name, place
+        if place.cpu is not None:
+            yield name, EVERYWHERE
+
+
+def _place(fact: Counter, of: _Alike) -> Place | None:
+    """Return the place where events moved a counter; None if it is not known."""
+    if fact.scope == "cpu":
+        return Place(cpu=of.target_cpu)
+    if fact.scope == "global":
+        return EVERYWHERE
+    if of.netns is None:
+        return None
+    if fact.scope not in ("interface", "qdisc"):
+        return Place(netns=of.netns)
+    return None if of.interface is None else Place(netns=of.netns, interface=of.interface)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""The loss counters that moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pktdrop.counters.model import Scope
+from pktdrop.ledger.entry import PEER
+from pktdrop.ledger.events import EVERYWHERE, Claim, Place, Where
+from pktdrop.ledger.identities import Counter
+
+_PLACE_UNKNOWN: Final = "it is not known of which interface or namespace some of the events are"
+
+Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
+"""Differences of counters by source, scope and name."""
+Classify = Callable[[str, Scope], str | None]
+"""Takes a counter ("ethtool.rx_missed", "links.rx_dropped") and its scope; returns the class of the packets that the
+driver counts there as lost, None if these are no lost packets, or the driver does not count there; PEER for links.* of
+PEER_DRIVERS, FOLDED for links.* of FOLDING_DRIVERS."""
+Facts = Mapping[str, Mapping[str, Counter]]
+"""What loss_counters.tsv says, by source and name."""
+
+
+@dataclass(eq=False)
+class Line:
+    """One counter that moved in one place, and the events given to it, in packets."""
+
+    fact: Counter
+    place: Place
+    scope: Scope
+    kind: str | None
+    """What the driver counts here."""
+    delta: int = 0
+    total: int = 0
+    """All events."""
+    equal: int = 0
+    """Events that are increments, one to one."""
+    sure: int = 0
+    """Events that the counter must have counted."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    layers: dict[str, int] = field(default_factory=dict)
+    """Where the packets were lost."""
+    note: str = ""
+    """Why the events are only a bound: of the first row that says so."""
+    line: int = 0
+
+    @property
+    def where(self) -> Where:
+        """Return counter and place."""
+        return self.fact.name, self.place
+
+    @property
+    def takes_from_anywhere(self) -> bool:
+        """Tell whether events of other places explain it: what a driver counts itself they do not."""
+        return self.kind == PEER or not is_of_interface(self.fact.name)
+
+    def add(self, claim: Claim, packets: int) -> None:
+        """Add events that belong here."""
+        relation = claim.row.relation
+        self._count(claim, packets)
+        if relation == "=":
+            self.equal += packets
+            self.sure += packets
+            return
+        if relation == "<=":
+            self.sure += packets
+        if claim.row.note and (not self.note or claim.row.line < self.line):
+            self.note, self.line = claim.row.note, claim.row.line
+
+    def fill(self, claim: Claim, packets: int) -> int:
+        """Add as many events that may belong here as there is room for; return how many."""
+        given = min(packets, self.delta - self.total)
+        if given <= 0:
+            return 0
+        self._count(claim, given)
+        self.note = self.note or claim.row.note or _PLACE_UNKNOWN
+        return given
+
+    def _count(self, claim: Claim, packets: int) -> None:
+        self.total += packets
+        self.reasons[claim.reason] = self.reasons.get(claim.reason, 0) + packets
+        self.layers[claim.layer] = self.layers.get(claim.layer, 0) + packets
+
+
+def by_source(counters: Iterable[Counter]) -> Facts:
+    """Return the rows of loss_counters.tsv by source and name."""
+    facts: dict[str, dict[str, Counter]] = {}
+    for fact in counters:
+        source, _, name = fact.name.partition(".")
+        facts.setdefault(source, {})[name] = fact
+    return facts
+
+
+def lines_of(moved: Moved, facts: Facts, classify: Classify, summed: frozenset[str]) -> dict[Where, Line]:
+    """Return a line for each loss counter that rose, and each place."""
+    lines: dict[Where, Line] = {}
+    for source, rows in moved.items():
+        known = facts.get(source, {})
+        for scope, differences in rows.items():
+            for name, delta in differences.items():
+                fact = known.get(name)
+                if fact is None or delta <= 0:
+                    continue
+                place = place_of(fact, scope, summed)
+                line = lines.get((fact.name, place))
+                if line is None:
+                    line = lines[fact.name, place] = _line(fact, place, scope, classify, summed)
+                else:
+                    line.scope = place.scope  # of several queueing disciplines, or sockets
+                line.delta += delta
+    return lines
+
+
+def _line(fact: Counter, place: Place, scope: Scope, classify: Classify, summed: frozenset[str]) -> Line:
+    kind = classify(fact.name, place.scope) if is_of_interface(fact.name) else None
+    return Line(fact, place, place.scope if fact.scope == "global" or fact.name in summed else scope, kind)
+
+
+def place_of(fact: Counter, scope: Scope, summed: frozenset[str]) -> Place:
+    """Return the place that a scope of a counter is in; `summed` are counters of which all CPUs are one place."""
+    if fact.scope in ("netns", "socket"):
+        return Place(netns=scope.netns)
+    if fact.scope in ("interface", "qdisc"):
+        return Place(netns=scope.netns, interface=scope.interface)
+    if fact.scope == "cpu" and fact.name not in summed:
+        return Place(cpu=scope.cpu)
+    return EVERYWHERE
+
+
+def is_of_interface(counter: str) -> bool:
+    """Tell whether a counter is a field of rtnl_link_stats64, which drivers may count in, too."""
+    return counter.startswith("links.")

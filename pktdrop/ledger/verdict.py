@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""Judge one counter that moved by the events given to it."""
+
+from __future__ import annotations
+
+from functools import cache, cached_property
+from typing import Final, NamedTuple
+
+from pktdrop.layers import LAYERS
+from pktdrop.ledger.entry import CLASS_LAYERS, PEER, Entry
+from pktdrop.ledger.events import Drops, Events, Packets
+from pktdrop.ledger.identities import ANY_LAYER, Identities
+from pktdrop.ledger.lines import Line
+
+_NOT_TRACED: Final = "drops are not traced here: the counter stands alone"
+_SUM_OVER_CPUS: Final = "sum over all CPUs: it is not known for which CPU the dropped packets were"
+_DRIVER_TOO: Final = "the driver counts its own drops here too"
+
+
+class Bracket(NamedTuple):
+    """Events of two windows, one inside and one around the time between the readings of the counters."""
+
+    inner: Drops
+    outer: Drops
+
+
+class Windows:
+    """What a counter can have been at the moments it was read; worked out when the first one is asked for."""
+
+    def __init__(self, events: Events, bracket: Bracket | None) -> None:
+        """Take the events, which learn the keys of the windows."""
+        self._events = events
+        self._bracket = bracket
+        self._elsewhere = cache(self._count_elsewhere)
+
+    @cached_property
+    def _packets(self) -> tuple[Packets, Packets]:
+        if self._bracket is None:
+            return (), ()
+        inner, outer = self._events.count(self._bracket.inner), self._events.count(self._bracket.outer)
+        return inner + [0] * (len(outer) - len(inner)), outer
+
+    def hold(self, line: Line, open_ended: bool) -> bool:
+        """Tell whether a counter is between the events of the inner and those of the outer window."""
+        if self._bracket is None:
+            return False
+        inner, outer = self._packets
+        low = high = 0
+        for claim in self._events.at.get(line.where, ()):
+            high += outer[claim.group]
+            if claim.row.relation in ("=", "<=") and len(claim.row.counters) == 1:
+                low += inner[claim.group]
+        return low <= line.delta and (open_ended or line.delta <= high + self._elsewhere(line.fact.name))
+
+    def _count_elsewhere(self, counter: str) -> int:
+        """Return the events of the outer window that may have moved a counter in any place."""
+        return sum(self._packets[1][claim.group] for claim in self._events.floating.get(counter, ()))
+
+
+class Judge:
+    """Says of each counter what its increments are."""
+
+    def __init__(self, identities: Identities) -> None:
+        """Take the rows of both tables."""
+        self._has_events = cache(identities.has_events)
+        self._may_exceed = cache(identities.may_exceed)
+        self._slack = cache(identities.slack)
+
+    def entry(self, line: Line, windows: Windows | None, summed: bool) -> Entry:
+        """Return the entry of a counter. `windows` None: there are no events, as nothing is traced."""
+        status, note = self._verdict(line, windows)
+        explained = line.delta if status == "exact" else min(line.delta, line.total)
+        if summed:
+            note = f"{_SUM_OVER_CPUS}; {note}" if note else _SUM_OVER_CPUS
+        return Entry(
+            layer=_layer(line, line.delta - explained),
+            counter=line.fact.name,
+            scope=line.scope,
+            delta=line.delta,
+            explained=explained,
+            unexplained=line.delta - explained,
+            status=status,
+            by=tuple(sorted(line.reasons.items(), key=lambda item: (-item[1], item[0]))),
+            note=note,
+            kind=line.kind,
+        )
+
+    def _verdict(self, line: Line, windows: Windows | None) -> tuple[str, str]:
+        """Return status and note."""
+        name, delta = line.fact.name, line.delta
+        if windows is None:
+            return "no-event", _NOT_TRACED
+        if delta == line.equal == line.total:
+            return "exact", ""
+        slack = self._slack(name)
+        if not self._has_events(name):
+            return "no-event", slack
+        open_ended = self._may_exceed(name)
+        if line.sure <= delta and (delta <= line.total or open_ended):
+            if not line.total and line.fact.loss != "shown":
+                return "no-event", slack
+            return "bound", line.note if delta <= line.total and line.note else slack
+        if windows.hold(line, open_ended):
+            return "exact", _read_apart(delta - line.total)
+        if line.kind is not None and line.sure <= delta:
+            return ("bound" if line.total else "no-event"), _DRIVER_TOO
+        return "unexplained", f"{line.total - delta} more events than it counted" if line.total > delta else slack
+
+
+def _read_apart(difference: int) -> str:
+    kind = "more than the events" if difference > 0 else "less than the events"
+    return f"{abs(difference)} {kind}, as it was read at another moment"
+
+
+def _layer(line: Line, rest: int) -> str:
+    """Return the layer of a counter; if several layers count in it, the one that lost most of its packets."""
+    if line.fact.layer != ANY_LAYER:
+        return line.fact.layer
+    if line.layers and max(line.layers.values()) >= rest:
+        return max(line.layers, key=lambda layer: (line.layers[layer], -LAYERS.index(layer)))
+    if line.kind is not None and line.kind != PEER:
+        return CLASS_LAYERS.get(line.kind, "driver")
+    if ".tx_" in line.fact.name:
+        return "tx"
+    return "stack" if line.kind is None else "driver"

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""A diagnosis as text or as JSON. JSON keys and their meaning: README, "Diagnosis"."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pktdrop.advice.diagnosis import KIND_WORDS, Diagnosis, Loss
+from pktdrop.advice.remedies import Advice
+from pktdrop.advice.stations import Station
+from pktdrop.views.scope import as_object
+from pktdrop.views.text import Column, number, safe, share, table
+
+_STATIONS = (
+    Column("station"),
+    Column("state"),
+    Column("lost", "right"),
+    Column("what was seen", least=20, wrap=True),
+)
+_STATES = {"ok": "ok", "warning": "! warning", "loss": "!! LOSS"}
+_SHOWN = 12
+"""Losses with advice; of more only their number: nobody reads on."""
+_INDENT = "   "
+_JOINED = "\0"
+"""A blank where no line may end; not in texts, as these are escaped."""
+
+
+def as_text(diagnosis: Diagnosis, width: int) -> str:
+    """Return the verdict, what was watched, the stations, and for each loss why and what to change."""
+    parts = [_filled(diagnosis.verdict, width)]
+    if diagnosis.lost:
+        parts.append(_filled(_kinds(diagnosis), width))
+    parts.append(_filled(_watched(diagnosis), width))
+    parts.append(table(_STATIONS, [_station(station) for station in diagnosis.stations], width))
+    parts += _losses(diagnosis, width)
+    if diagnosis.noise:
+        parts.append(_noise(diagnosis, width))
+    if diagnosis.limits:
+        parts.append("\n".join(["What could not be seen:", *(_item(limit, width) for limit in diagnosis.limits)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def status(elapsed: float, duration: float | None, lost: int, width: int) -> str:
+    """Return the line that is shown while it watches."""
+    of = f" of {duration:.0f} s" if duration is not None else " s"
+    seen = f"{number(lost)} packet{'s' * (lost != 1)} lost so far" if lost else "nothing lost so far"
+    return f"{elapsed:.0f}{of} watched, {seen}; Ctrl-C ends it now"[: width - 1]
+
+
+def _kinds(diagnosis: Diagnosis) -> str:
+    """Tell capacity from policy and the rest, with numbers that add up."""
+    told = [
+        f"{number(packets)} {KIND_WORDS[kind]} ({kind}, {share(packets, diagnosis.lost)})"
+        for kind, packets in diagnosis.kinds.items()
+    ]
+    none = "" if "capacity" in diagnosis.kinds else " None for lack of room (capacity)."
+    return f"Lost: {', '.join(told)}.{none}"
+
+
+def _watched(diagnosis: Diagnosis) -> str:
+    """Say what the verdict is based on."""
+    watched = diagnosis.watched
+    probes = (
+        "drops traced by " + ", ".join(f"{probe}: {rung}" for probe, rung in watched.rungs.items())
+        if watched.traced
+        else "counters only, drops not traced"
+    )
+    unread = f" ({number(watched.unread)} more could not be read)" if watched.unread else ""
+    if not watched.sees_all and not watched.unread:
+        unread = " (those of other users cannot be seen)"
+    counts = ", ".join(
+        (
+            _counted(watched.interfaces, "interface"),
+            _counted(watched.cpus, "CPU"),
+            _counted(watched.namespaces, "network namespace"),
+        )
+    )
+    return f"Watched: {counts}{unread}; {_counted(watched.received, 'packet')} received in that time; {probes}."
+
+
+def _station(station: Station) -> tuple[str, ...]:
+    facts = "; ".join(station.facts) or "-"
+    return station.layer, _STATES[station.status], number(station.packets) if station.packets else "-", facts
+
+
+def _losses(diagnosis: Diagnosis, width: int) -> Iterator[str]:
+    """Yield a paragraph for each loss."""
+    shown = diagnosis.losses[:_SHOWN]
+    for index, loss in enumerate(shown):
+        yield _loss(index + 1, loss, diagnosis, width)
+    more = diagnosis.losses[_SHOWN:]
+    if more:
+        packets = sum(loss.share.packets for loss in more)
+        yield _filled(
+            f"and {_counted(packets, 'packet')} ({share(packets, diagnosis.lost)}) in {_counted(len(more), 'place')} "
+            "more: --format json has all of them.",
+            width,
+        )
+
+
+def _loss(place: int, loss: Loss, diagnosis: Diagnosis, width: int) -> str:
+    one = loss.share
+    amount = f"{_counted(one.packets, 'packet')} ({share(one.packets, diagnosis.lost)})"
+    evidence = ", ".join((*one.reasons, *one.counters))
+    lines = [
+        _filled(f"{place}. {amount} {loss.where}", width, "", _INDENT),
+        _labelled("Class", f"{one.kind} ({KIND_WORDS[one.kind]}); {evidence}", width),
+        _labelled("Why", one.cause.why, width),
+    ]
+    if one.note:
+        lines.append(_labelled("Note", f"no drop event accounts for it: {one.note}", width))
+    return "\n".join([*lines, *(line for advice in loss.advice for line in _advice(advice, width))])
+
+
+def _advice(advice: Advice, width: int) -> Iterator[str]:
+    yield _labelled("Do", advice.say, width)
+    if advice.command is not None:
+        yield f"{_INDENT + ' ' * 7}{safe(advice.command)}"  # never wrapped: it is to be copied
+    if advice.cost is not None:
+        yield _labelled("Cost", advice.cost, width)
+
+
+def _noise(diagnosis: Diagnosis, width: int) -> str:
+    packets = sum(noise.packets for noise in diagnosis.noise)
+    told = [f"{number(noise.packets)} {safe(noise.reason)} ({noise.why})" for noise in diagnosis.noise[:_SHOWN]]
+    more = len(diagnosis.noise) - _SHOWN
+    if more > 0:
+        told.append(f"and {_counted(more, 'kind')} more")
+    return _filled(f"Not lost: {_counted(packets, 'packet')} freed without loss (noise): {', '.join(told)}.", width)
+
+
+def _item(text: str, width: int) -> str:
+    return _filled(f"- {text[:1].upper()}{text[1:]}", width, "", "  ")
+
+
+def _labelled(label: str, text: str, width: int) -> str:
+    return _filled(f"{label + ':':<7}{text}", width, _INDENT, _INDENT + " " * 7)
+
+
+def _filled(text: str, width: int, first: str = "", later: str = "") -> str:
+    """Wrap a text; a number and its percent sign stay together."""
+    joined = safe(text).replace(" %", f"{_JOINED}%")
+    filled = textwrap.fill(joined, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
+    return filled.replace(_JOINED, " ")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{number(count)} {what}{'s' * (count != 1)}"
+
+
+# ------------------------------------------------------------------------------------------------------------- JSON
+
+
+def as_json(diagnosis: Diagnosis, failed: Sequence[str], version: str) -> str:
+    """Return one object on a line; `failed` are the conditions of --fail-on that hold."""
+    watched = diagnosis.watched
+    return (
+        json.dumps(
+            {
+                "type": "diagnosis",
+                "version": version,
+                "start": diagnosis.start,
+                "end": diagnosis.end,
+                "verdict": diagnosis.verdict,
+                "packets": diagnosis.lost,
+                "unexplained": diagnosis.unexplained,
+                "uncounted": diagnosis.uncounted,
+                "classes": dict(diagnosis.kinds),
+                "stations": [
+                    {
+                        "layer": station.layer,
+                        "status": station.status,
+                        "packets": station.packets,
+                        "facts": list(station.facts),
+                    }
+                    for station in diagnosis.stations
+                ],
+                "losses": [_loss_object(loss) for loss in diagnosis.losses],
+                "noise": [
+                    {"reason": noise.reason, "why": noise.why, "packets": noise.packets} for noise in diagnosis.noise
+                ],
+                "watched": {
+                    "interfaces": watched.interfaces,
+                    "cpus": watched.cpus,
+                    "namespaces": watched.namespaces,
+                    "unread": watched.unread,
+                    "sees_all": watched.sees_all,
+                    "received": watched.received,
+                },
+                "probes": dict(watched.rungs),
+                "limits": list(diagnosis.limits),
+                "failed": list(failed),
+            },
+            separators=(",", ":"),
+        )
+        + "\n"
+    )
+
+
+def _loss_object(loss: Loss) -> dict[str, Any]:
+    one, place = loss.share, loss.share.place
+    return {
+        "packets": one.packets,
+        "layer": one.layer,
+        "class": one.kind,
+        "cause": one.cause.name,
+        "where": loss.where,
+        "netns": place.netns,
+        "interface": place.interface,
+        "queues": [{"queue": queue, "packets": packets} for queue, packets in place.queues],
+        "target_cpu": place.cpu,
+        "cpus": list(place.sources),
+        "sockets": [as_object(scope) for scope in place.sockets],
+        "qdiscs": list(place.qdiscs),
+        "reasons": list(one.reasons),
+        "counters": list(one.counters),
+        "guess": one.is_guess,
+        "note": one.note,
+        "why": one.cause.why,
+        "advice": [{"say": advice.say, "command": advice.command, "cost": advice.cost} for advice in loss.advice],
+    }

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""Watching drops and counters together: one look after the other, and the account of what lies between them.
+
+Events and counters cannot be read at one instant. Each look therefore reads the events, then the counters, then the
+events again: what a counter rose by lies between the events of an inner and those of an outer window.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from pktdrop.counters.collect import Collector, Counters
+from pktdrop.counters.increments import Increments, Moved
+from pktdrop.model import Interval, Lost, Snapshot, interval
+from pktdrop.namespaces import Namespaces
+
+if TYPE_CHECKING:
+    from pktdrop.kernel.tracer import Tracer
+    from pktdrop.ledger.books import Books, Ledger
+    from pktdrop.ledger.reconcile import Bracket
+
+AT_START = 64
+"""Namespaces that are read at the beginning if not all are asked for; a reading takes about 0.4 ms each."""
+_RECENT = 3
+"""Intervals for which a namespace is read after a drop in it: its counters may be late."""
+_NONE: Mapping[str, str] = {"kfree_skb": "none", "enqueue_to_backlog": "none"}
+
+
+class Look(NamedTuple):
+    """Everything read at one moment."""
+
+    before: Snapshot
+    """Events before the counters were read."""
+    counters: Counters
+    after: Snapshot
+
+
+@dataclass(frozen=True)
+class Account:
+    """One window: what was dropped, what was counted, and how the two go together."""
+
+    interval: Interval
+    """All drops, whatever the user wants to see."""
+    ledger: "Ledger"
+    moved: Moved
+    """By how much counters rose."""
+    counters: Counters
+    """As they stand at the end; only the namespaces that were read."""
+
+
+class Watch:
+    """Reads events and counters from its beginning on."""
+
+    def __init__(self, namespaces: Namespaces, tracer: "Tracer | None" = None, all_netns: bool = False) -> None:
+        """Look for the first time. Without a tracer there are only counters.
+
+        The own namespace is read at each look; another one at the first and the last, and for a while after a drop in
+        it; with `all_netns` at each.
+        """
+        self._namespaces = namespaces
+        self._tracer = tracer
+        self._all = all_netns
+        self._collector = Collector(namespaces)
+        before = self._events() if tracer is None else tracer.start
+        found = list(namespaces.paths())
+        counters = self._collector.read(found if all_netns else islice(found, AT_START))
+        self._first = self._last = Look(before, counters, self._events())
+        unread = set(found) - counters.netns
+        self._increments = Increments(counters, unread)
+        self._late = [
+            f"{len(unread)} of {len(found)} network namespaces were not read at the start: the counters of each are "
+            "compared from its first drop on (--all-netns reads all)."
+        ][: len(unread)]
+        self._read = set(counters.netns)
+        """Namespaces whose counters were read before a drop in them."""
+        self._due: dict[int, int] = {}
+        """Namespaces with drops, and for how many looks they are still read."""
+
+    @property
+    def rungs(self) -> Mapping[str, str]:
+        """By which rung each probe is attached; "none" for both without a tracer."""
+        return _NONE if self._tracer is None else self._tracer.rungs
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What this run cannot know, and why: a sentence each. More may turn up while it runs."""
+        of_events = () if self._tracer is None else self._tracer.limits
+        return *of_events, *self._last.counters.limits, *self._late
+
+    @property
+    def start(self) -> float:
+        """When the first interval began: wall clock, seconds since the epoch."""
+        return self._first.after.time
+
+    @cached_property
+    def _books(self) -> "Books":
+        from pktdrop.ledger.books import Books  # big tables that are not needed before the first interval
+
+        books = Books(self.rungs)
+        books.learn_drivers(self._first.counters.drivers)
+        return books
+
+    def step(self, is_last: bool = False) -> Account:
+        """Look again; return the account since the look before. The last one looks into every namespace."""
+        before = self._events()
+        counters = self._collector.read(self._wanted(before, is_last))
+        then, self._last = self._last, Look(before, counters, self._events())
+        self._books.learn_drivers(counters.drivers)
+        read = counters.netns - self._increments.unread
+        self._read |= read
+        moved = self._increments.add(counters, self._books.width)
+        step = interval(then.after, self._last.after)
+        ledger = self._books.of_interval(step.drops, moved, _bracket(then, self._last), read)
+        return Account(step, ledger, moved, counters)
+
+    def whole(self) -> Account:
+        """Return the account from the beginning to the last look."""
+        run = interval(self._first.after, self._last.after)
+        moved = self._increments.total
+        ledger = self._books.of_run(run.drops, moved, _bracket(self._first, self._last), self._read)
+        return Account(run, ledger, moved, self._last.counters)
+
+    def _events(self) -> Snapshot:
+        if self._tracer is not None:
+            return self._tracer.snapshot()
+        return Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, lost=Lost(0, 0))
+
+    def _wanted(self, now: Snapshot, is_last: bool) -> Collection[int]:
+        """Return the namespaces to read, besides the own one."""
+        earlier = self._last.after.drops
+        self._due = {netns: looks - 1 for netns, looks in self._due.items() if looks > 1}
+        for key, count in now.drops.items():
+            if key.netns is not None and earlier.get(key) != count:
+                self._due[key.netns] = _RECENT
+        if self._all or is_last:
+            return self._namespaces.paths()
+        return self._due
+
+
+def _bracket(first: Look, last: Look) -> "Bracket":
+    from pktdrop.ledger.reconcile import Bracket
+
+    return Bracket(interval(first.after, last.before).drops, interval(first.before, last.after).drops)

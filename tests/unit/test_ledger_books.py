@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""The ledger with the tables that come with pktdrop: drivers, widths, namespaces that were not read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pktdrop.counters.model import Scope
+from pktdrop.ledger.books import Books, Ledger
+from pktdrop.ledger.reconcile import Bracket
+from pktdrop.model import Count, DropKey
+from tests.unit.make import make_backlog_drop, make_drop
+
+HOST, BLUE = 4026531833, 4026532281
+ETH0 = Scope(netns=HOST, interface="eth0")
+RUNGS = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
+
+
+def books(**drivers: str) -> Books:
+    """Books of a host whose interfaces have these drivers."""
+    made = Books(RUNGS)
+    made.learn_drivers({(HOST, interface): driver for interface, driver in drivers.items()})
+    return made
+
+
+def of_run(
+    made: Books, drops: Mapping[DropKey, int], moved: Mapping[str, Mapping[Scope, Mapping[str, int]]], **changes: Any
+) -> Ledger:
+    """The ledger of a run, all events of which came between the readings."""
+    counts = {key: Count(packets, 60 * packets) for key, packets in drops.items()}
+    return made.of_run(counts, moved, Bracket(counts, counts), changes.get("read", {HOST, BLUE}))
+
+
+def test_an_empty_ring_is_lost_in_the_nic() -> None:
+    """ixgbe counts frames without a descriptor in rx_no_dma_resources (QPRDC): no event, and no other counter."""
+    ledger = of_run(books(eth0="ixgbe"), {}, {"driver": {ETH0: {"ethtool.rx_no_dma_resources": 500}}})
+    assert ledger.lost == {"nic-ring": 500}
+    assert [(entry.status, entry.layer) for entry in ledger.of_loss] == [("no-event", "nic-ring")]
+    ((nic, (loss,)),) = ledger.nics.items()
+    assert (nic, loss.kind, loss.packets) == ((HOST, "eth0"), "ring", 500)
+    assert ledger.unexplained == 0
+
+
+def test_a_backlog_drop_on_veth_moves_three_counters_and_is_one_loss() -> None:
+    """enqueue_to_backlog() counts for CPU and device, veth_xmit() at the sending end (drivers/net/veth.c)."""
+    drop = make_backlog_drop(interface="veth0", netns=HOST)
+    moved = {
+        "softnet": {Scope(cpu=3): {"dropped": 40}},
+        "links": {
+            Scope(netns=HOST, interface="veth0"): {"rx_dropped": 40},
+            Scope(netns=HOST, interface="veth1"): {"tx_dropped": 40},
+        },
+    }
+    ledger = of_run(books(veth0="veth", veth1="veth"), {drop: 40}, moved)
+    assert ledger.lost == {"backlog": 40}
+    assert ledger.unexplained == 0
+    assert sum(entry.unexplained for entry in ledger.of_loss) == 0
+
+
+def test_a_time_squeeze_is_a_hint() -> None:
+    """It is in the ledger, and not among the losses."""
+    ledger = of_run(books(), {}, {"softnet": {Scope(cpu=0): {"time_squeeze": 3}}})
+    assert [entry.counter for entry in ledger.entries] == ["softnet.time_squeeze"]
+    assert ledger.of_loss == ()
+    assert ledger.lost == {}
+
+
+def test_a_namespace_that_could_not_be_read_accuses_no_counter() -> None:
+    """Drops in a namespace that is gone have no counters to compare with: that is said, not held against one."""
+    drop = make_drop(netns=BLUE, location="__udp4_lib_rcv+0x4bc")
+    (entry,) = of_run(books(), {drop: 5}, {}, read={HOST}).entries
+    assert (entry.status, entry.counter) == ("silent", "none")
+    assert "could not be read" in entry.note
+    (entry,) = of_run(books(), {drop: 5}, {}, read={HOST, BLUE}).entries
+    assert entry.counter == "mib.UdpNoPorts"
+
+
+def test_an_unexplained_rest_is_reported_when_it_stays() -> None:
+    """In the first interval it may be jitter; in the next it is a riddle; over the whole run it is one at once."""
+    made = books()
+    moved = {"mib": {Scope(netns=BLUE): {"IpExtInNoRoutes": 7}}}
+    none: dict[DropKey, Count] = {}
+    assert made.of_interval(none, moved, Bracket(none, none), {BLUE}).unexplained == 0
+    assert made.of_interval(none, {}, Bracket(none, none), {BLUE}).unexplained == 7
+    assert made.of_run(none, moved, Bracket(none, none), {BLUE}).unexplained == 7
+
+
+def test_registers_of_a_nic_wrap_early() -> None:
+    """The missed counter of r8169 has 16 bits (drivers/net/ethernet/realtek/r8169_main.c, struct rtl8169_counters)."""
+    made = books(eth0="r8169")
+    assert made.width("driver", ETH0, "ethtool.rx_missed") == 16
+    assert made.width("driver", ETH0, "ethtool.rx_packets") == 64
+    assert made.width("softnet", Scope(cpu=0), "dropped") == 32
