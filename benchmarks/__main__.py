@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import counters, idle, kernel_time, memory, reading, startup, storm
+from benchmarks import counters, idle, kernel_time, ledger, memory, reading, startup, storm, top
 from benchmarks.processes import pktdrop
 from benchmarks.report import Row, text
 
@@ -22,9 +22,11 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "start": startup.measure,
     "reading": reading.measure,
     "counters": counters.measure,
+    "ledger": ledger.measure,
     "memory": memory.measure,
     "storm": storm.measure,
     "idle": idle.measure,
+    "top": top.measure,
 }
 
 

@@ -26,27 +26,33 @@ _IPV4 = 0x0800
 
 
 class _Kind(NamedTuple):
-    """Drops of one reason, and the counters they move, "c" by CPU, "i" by interface, "n" by namespace."""
+    """Drops of one reason, and the counters they move."""
 
     reason: str
     location: str
     layer: str
-    counters: tuple[tuple[str, str, str], ...]
+    counters: tuple[str, ...]
     noise: str | None = None
 
 
 _KINDS = (
-    _Kind("CPU_BACKLOG", "enqueue_to_backlog+0x1a8", "backlog", (("softnet", "dropped", "c"), ("links", "rx_dropped", "i"))),
-    _Kind("NO_SOCKET", "__udp4_lib_rcv+0x4bc", "socket", (("mib", "UdpNoPorts", "n"),)),
-    _Kind("SOCKET_RCVBUFF", "__udp_queue_rcv_skb+0x9d", "socket", (("mib", "UdpRcvbufErrors", "n"), ("mib", "UdpInErrors", "n"))),
-    _Kind("IP_RPFILTER", "ip_rcv_finish_core+0x1e1", "stack", (("mib", "TcpExtIPReversePathFilter", "n"),)),
-    _Kind("UNHANDLED_PROTO", "__netif_receive_skb_core+0x8f1", "stack", (("links", "rx_dropped", "i"),)),
-    _Kind("QDISC_DROP", "__dev_queue_xmit+0x53", "qdisc", (("qdisc", "drops", "i"),)),
+    _Kind("CPU_BACKLOG", "enqueue_to_backlog+0x1a8", "backlog", ("softnet.dropped", "links.rx_dropped")),
+    _Kind("NO_SOCKET", "__udp4_lib_rcv+0x4bc", "socket", ("mib.UdpNoPorts",)),
+    _Kind("SOCKET_RCVBUFF", "__udp_queue_rcv_skb+0x9d", "socket", ("mib.UdpRcvbufErrors", "mib.UdpInErrors")),
+    _Kind("IP_RPFILTER", "ip_rcv_finish_core+0x1e1", "stack", ("mib.TcpExtIPReversePathFilter",)),
+    _Kind("UNHANDLED_PROTO", "__netif_receive_skb_core+0x8f1", "stack", ("links.rx_dropped",)),
+    _Kind("QDISC_DROP", "__dev_queue_xmit+0x53", "qdisc", ("qdisc.drops",)),
     _Kind("NETFILTER_DROP", "nft_do_chain+0x36d", "stack", ()),
-    _Kind("TCP_LISTEN_OVERFLOW", "tcp_v4_rcv+0xd1", "socket", (("mib", "TcpExtListenOverflows", "n"), ("mib", "TcpExtListenDrops", "n"))),
-    _Kind("NOT_SPECIFIED", "veth_xmit+0x99", "tx", (("links", "tx_dropped", "i"),)),
-    _Kind("OTHERHOST", "ip_rcv_core+0x1b", "stack", (("links", "rx_otherhost_dropped", "i"),), "not addressed to this host"),
-)  # fmt: skip
+    _Kind("TCP_LISTEN_OVERFLOW", "tcp_v4_rcv+0xd1", "socket", ("mib.TcpExtListenOverflows", "mib.TcpExtListenDrops")),
+    _Kind("NOT_SPECIFIED", "veth_xmit+0x99", "tx", ("links.tx_dropped",)),
+    _Kind("OTHERHOST", "ip_rcv_core+0x1b", "stack", ("links.rx_otherhost_dropped",), "not for this host"),
+)
+
+
+def _scope(source: str, key: DropKey) -> Scope:
+    if source == "softnet":
+        return Scope(cpu=key.target_cpu)
+    return Scope(key.netns) if source == "mib" else Scope(key.netns, key.interface)
 
 
 def _keys() -> Iterator[tuple[_Kind, DropKey]]:
@@ -69,9 +75,9 @@ def _interval(size: int) -> _Interval:
     moved: dict[str, dict[Scope, dict[str, int]]] = {}
     for number, (kind, key) in enumerate(islice(_keys(), size)):
         drops[key] = Count(100, 6_000)
-        scopes = {"c": Scope(cpu=key.target_cpu), "i": Scope(key.netns, key.interface), "n": Scope(key.netns)}
-        for source, name, of in kind.counters:
-            names = moved.setdefault(source, {}).setdefault(scopes[of], {})
+        for counter in kind.counters:
+            source, _, name = counter.partition(".")
+            names = moved.setdefault(source, {}).setdefault(_scope(source, key), {})
             names[name] = names.get(name, 0) + (100 if number % 3 else 102)
     inner = {key: Count(95, 5_700) for key in drops}
     outer = {key: Count(105, 6_300) for key in drops}

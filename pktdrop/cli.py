@@ -3,12 +3,14 @@
 
 import fnmatch
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 
 import click
 
 from pktdrop import __version__, filters
 from pktdrop.clock import Clock
+from pktdrop.counters.like import LIKE
 from pktdrop.kernel import probes
 from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.facts import KernelFacts
@@ -17,10 +19,10 @@ from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output, OutputClosed
 from pktdrop.protocols import Protocols
 from pktdrop.trace import JsonReport, Report, TableReport, run, say
-from pktdrop.views.counters import LIKE
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
 from pktdrop.views.text import safe
+from pktdrop.watch import Watch
 
 LEAST_WIDTH = 75
 """Narrower than this, the columns that cannot shrink do not fit."""
@@ -29,6 +31,30 @@ _FORMAT = click.option(
     "--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True,
     help="Tables, or one JSON object per line.",
 )  # fmt: skip
+_ALL_NETNS = click.option(
+    "--all-netns", is_flag=True, help="Read the counters of all network namespaces each time (root)."
+)
+
+
+_FILTERS = (
+    click.option("--reason", "reasons", multiple=True, metavar="REASON",
+                 help="Show only this drop reason: NO_SOCKET, 'TCP_*', openvswitch/..."),
+    click.option("--interface", "interfaces", multiple=True, metavar="NAME", help="Show only this interface."),
+    click.option("--netns", "netns", multiple=True, metavar="NAME",
+                 help="Show only this namespace: name or inode."),
+    click.option("--cpu", "cpus", multiple=True, metavar="N",
+                 help="Show only this CPU, dropping or with a full backlog."),
+    click.option("--protocol", "protocols", multiple=True, metavar="NAME",
+                 help="Show only this ethertype: IPv4, 0x88cc."),
+    click.option("--no-noise", is_flag=True, help="Hide frees that are no loss."),
+)  # fmt: skip
+
+
+def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that choose drops."""
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return command
 
 
 class _Seconds(click.FloatRange):
@@ -60,10 +86,13 @@ def main() -> None:
 
     \b
     Examples:
+      sudo pktdrop top                # the live view, on the whole screen
       sudo pktdrop trace              # live drops by reason and CPU
       sudo pktdrop trace -d 10        # watch for ten seconds, then sum up
+      sudo pktdrop diagnose           # where packets are lost, and what to change
       pktdrop counters 1              # the kernel's own counters, each second
       pktdrop doctor                  # what works on this host
+      sudo pktdrop demo               # cause drops, to see them shown
     """
 
 
@@ -83,13 +112,8 @@ Examples:
 @click.option("-d", "--duration", type=_Seconds(min=0, min_open=True), metavar="SECONDS",
               help="End after so long.")  # fmt: skip
 @_FORMAT
-@click.option("--reason", "reasons", multiple=True, metavar="REASON",
-              help="Show only this drop reason: NO_SOCKET, 'TCP_*', openvswitch/...")  # fmt: skip
-@click.option("--interface", "interfaces", multiple=True, metavar="NAME", help="Show only this interface.")
-@click.option("--netns", "netns", multiple=True, metavar="NAME", help="Show only this namespace: name or inode.")
-@click.option("--cpu", "cpus", multiple=True, metavar="N", help="Show only this CPU, dropping or with a full backlog.")
-@click.option("--protocol", "protocols", multiple=True, metavar="NAME", help="Show only this ethertype: IPv4, 0x88cc.")
-@click.option("--no-noise", is_flag=True, help="Hide frees that are no loss.")
+@_filter_options
+@_ALL_NETNS
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
               help="Show at most N rows of a table.")  # fmt: skip
 @click.option("--no-cache", is_flag=True, help="Compile the programs anew, and keep nothing.")
@@ -98,7 +122,7 @@ Examples:
 def trace(
     every: float, count: int | None, duration: float | None, style: str, reasons: tuple[str, ...],
     interfaces: tuple[str, ...], netns: tuple[str, ...], cpus: tuple[str, ...], protocols: tuple[str, ...],
-    no_noise: bool, limit: int, no_cache: bool, rungs: tuple[str, ...], map_entries: int,
+    no_noise: bool, all_netns: bool, limit: int, no_cache: bool, rungs: tuple[str, ...], map_entries: int,
 ) -> None:  # fmt: skip
     """Show drops as they happen, by reason and CPU, and sum up at the end.
 
@@ -107,28 +131,84 @@ def trace(
     Filters may be given more than once; a leading ! excludes. What they hide is
     still counted, and said.
     """
-    names = Protocols.load()
-    if reasons:
-        filters.check_reasons(reasons, KernelFacts.read().reasons)
-    chosen = filters.Filters(
-        [
-            filters.reason_filter(reasons),
-            filters.interface_filter(interfaces),
-            filters.netns_filter(netns),
-            filters.cpu_filter(cpus),
-            filters.protocol_filter(protocols, names),
-        ],
-        noise=not no_noise,
-    )
-    _warn_of_unknown_interfaces(interfaces)
+    names, namespaces = Protocols.load(), Namespaces()
+    chosen = filters.Filters(_chosen(reasons, interfaces, netns, cpus, protocols, names), noise=not no_noise)
     output = Output()
     _warn_of_narrow_terminal(output)
     report: Report = (
-        JsonReport(JsonView(names), output) if style == "json" else TableReport(TableView(names, limit), output)
+        JsonReport(JsonView(names), output)
+        if style == "json"
+        else TableReport(TableView(names, limit, namespaces.name), output)
     )
     cache = Cache(None if no_cache else default_directory())
-    with Clock(every, count, duration, output.descriptor) as clock, Tracer(rungs, map_entries, cache) as tracer:
-        run(tracer, clock, chosen, report)
+    with (
+        Clock(every, count, duration, output.descriptor) as clock,
+        Tracer(namespaces, rungs, map_entries, cache) as tracer,
+    ):
+        _warn_of_mistrust(cache)
+        run(Watch(namespaces, tracer, all_netns), clock, chosen, report)
+
+
+@main.command(
+    short_help="Show drops on the whole screen, live.",
+    epilog="""\b
+Examples:
+  pktdrop top                     # every second; ? explains the keys
+  pktdrop top 5                   # every 5 seconds
+  pktdrop top --interface 'eth*'  # drops of these interfaces only
+""",
+)
+@click.argument("every", metavar="[INTERVAL]", type=_Seconds(min=0.1), default=1.0)
+@_filter_options
+@_ALL_NETNS
+@click.option("--no-cache", is_flag=True, help="Compile the programs anew, and keep nothing.")
+@click.option("--format", "style", hidden=True)
+@click.pass_context
+def top(
+    context: click.Context, every: float, reasons: tuple[str, ...], interfaces: tuple[str, ...],
+    netns: tuple[str, ...], cpus: tuple[str, ...], protocols: tuple[str, ...], no_noise: bool, all_netns: bool,
+    no_cache: bool, style: str | None,
+) -> None:  # fmt: skip
+    """Show live what is lost, where and why: reasons, CPUs, interfaces, ledger.
+
+    Looks every INTERVAL seconds (default 1). Press ? for the keys, q to end.
+    Needs a terminal; for files, pipes and programs there is 'pktdrop trace'.
+    """
+    if style is not None:
+        raise click.UsageError(f"top is a screen and has no --format. Use: pktdrop trace --format {style}")
+    from pktdrop.top.command import Settings, require_screen, run
+
+    require_screen(os.environ)
+    chosen = filters.Filters(_chosen(reasons, interfaces, netns, cpus, protocols, Protocols.load()))
+    cache = Cache(None if no_cache else default_directory())
+    context.exit(run(Settings(every, chosen, not no_noise, all_netns, cache)))
+
+
+def _chosen(
+    reasons: Sequence[str],
+    interfaces: Sequence[str],
+    netns: Sequence[str],
+    cpus: Sequence[str],
+    protocols: Sequence[str],
+    names: Protocols,
+) -> list[filters.Filter]:
+    """Return the filters that the options mean. Raises click.BadParameter; warns of what is not there."""
+    if reasons:
+        filters.check_reasons(reasons, KernelFacts.read().reasons)
+    found = [
+        filters.reason_filter(reasons),
+        filters.interface_filter(interfaces),
+        filters.netns_filter(netns),
+        filters.cpu_filter(cpus),
+        filters.protocol_filter(protocols, names),
+    ]
+    _warn_of_unknown_interfaces(interfaces)
+    return found
+
+
+def _warn_of_mistrust(cache: Cache) -> None:
+    if cache.mistrusted:
+        say(f"Warning: the compiled programs that are kept were not read: {safe(cache.mistrusted)}.")
 
 
 def _warn_of_unknown_interfaces(values: Sequence[str]) -> None:
@@ -160,7 +240,7 @@ Examples:
 @click.argument("every", metavar="[INTERVAL]", type=_Seconds(min=0.1), required=False)
 @click.argument("count", metavar="[COUNT]", type=click.IntRange(min=1), required=False)
 @click.option("--all", "everything", is_flag=True, help="Show all counters, also those of traffic and those at 0.")
-@click.option("--all-netns", is_flag=True, help="Look into all network namespaces (root).")
+@_ALL_NETNS
 @click.option("--like", type=click.Choice(LIKE), help="Show the columns of that tool.")
 @_FORMAT
 def counters(
@@ -180,6 +260,71 @@ def counters(
     output = Output()
     with Clock(every or 1.0, count if every else 0, None, output.descriptor) as clock:
         run(Settings(every is not None, everything, all_netns, like, style), clock, output)
+
+
+@main.command(
+    short_help="Watch, then say where packets are lost and what to change.",
+    epilog="""\b
+Examples:
+  pktdrop diagnose                  # watch for ten seconds, then judge
+  pktdrop diagnose -d 60 --all-netns
+  pktdrop diagnose --fail-on capacity --fail-on 'TCP_*'  # for CI
+""",
+)
+@click.option("-d", "--duration", type=_Seconds(min=0, min_open=True), default=10.0, show_default=True,
+              metavar="SECONDS", help="Watch for so long.")  # fmt: skip
+@_ALL_NETNS
+@_FORMAT
+@click.option("--fail-on", "fail_on", multiple=True, metavar="CONDITION",
+              help="Exit with 3 if there was: loss, capacity, unexplained, or this drop reason.")  # fmt: skip
+@click.pass_context
+def diagnose(context: click.Context, duration: float, all_netns: bool, style: str, fail_on: tuple[str, ...]) -> None:
+    """Watch, then say where packets are lost, why, and what to change.
+
+    Works without root or BPF from counters alone, and says what it could not see
+    then. Ctrl-C ends it early. Nothing is ever changed.
+    """
+    from pktdrop.advice.command import Settings, run
+
+    context.exit(run(Settings(duration, all_netns, style, fail_on), Output()))
+
+
+@main.command(
+    short_help="Cause drops of all kinds, to see the others at work.",
+    epilog="""\b
+Examples:
+  pktdrop demo                        # six causes until Ctrl-C
+  pktdrop demo no_route 'tcp_*' -d 60 # these, for a minute
+  pktdrop demo --list                 # all causes there are
+""",
+)
+@click.argument("patterns", metavar="[CAUSE]...", nargs=-1)
+@click.option("--rate", type=click.IntRange(1, 1_000_000), default=20, show_default=True, metavar="PPS",
+              help="Packets per second of each cause.")  # fmt: skip
+@click.option("-d", "--duration", type=_Seconds(min=0, min_open=True), metavar="SECONDS", help="End after so long.")
+@click.option("--list", "only_list", is_flag=True, help="List the causes, and cause nothing.")
+@_FORMAT
+def demo(patterns: tuple[str, ...], rate: int, duration: float | None, only_list: bool, style: str) -> None:
+    """Cause real drops, of kinds that CAUSE names (patterns), until Ctrl-C.
+
+    In network namespaces of its own, which are gone afterwards; nothing else on
+    this host is touched. At the end, what was lost by the kernel's own counters.
+    """
+    from pktdrop.demo import run, view
+    from pktdrop.demo.causes import CAUSES
+    from pktdrop.demo.choice import choose
+
+    chosen = choose(patterns)
+    output = Output()
+    if only_list:
+        listed = chosen if patterns else CAUSES
+        output.write(view.list_json(listed) if style == "json" else view.list_table(listed, output.width))
+        return
+    run.require_rights()
+    known = run.known_reasons()
+    report = view.JsonReport(output, known) if style == "json" else view.TableReport(output, known)
+    with Clock(run.STEP, None, duration, output.descriptor) as clock:
+        run.run(chosen, rate, duration, clock, report)
 
 
 @main.command()

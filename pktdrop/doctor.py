@@ -5,8 +5,9 @@ import ctypes
 import os
 import resource
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from pktdrop.kernel import host, probes
 from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.facts import BTF_DIRECTORY, KernelFacts
 from pktdrop.kernel.prepared import Prepared, prepare
-from pktdrop.kernel.programs import Programs
+from pktdrop.kernel.programs import MapsRefused, Programs
 from pktdrop.kernel.symbols import Symbols
 
 Status = Literal["ok", "degraded", "missing"]
@@ -132,6 +133,14 @@ def _symbols() -> Check:
 
 def _reasons(facts: KernelFacts) -> Iterator[Check]:
     reasons = facts.reasons
+    if not reasons.tcp_input_has_events:
+        yield Check(
+            "TCP input",
+            "degraded",
+            "this kernel frees the input that TCP drops without an event",
+            "trace does not see these drops; pktdrop counters does.",
+            "Use a kernel from 5.18 on, or a distribution kernel with the backport.",
+        )
     if reasons.source == "none":
         yield Check(
             "reasons",
@@ -153,16 +162,16 @@ def _rungs(has_btf: bool) -> Iterator[Check]:
     for safe_read, rungs in modes if has_btf else ((True, ("tp_btf", "fentry", "kprobe", "raw")),):
         cache = Cache(default_directory())
         try:
-            prepared = prepare(safe_read, cache)
+            version, reasons = prepare(safe_read, cache, partial(_try, rungs))
         except PktdropError as refused:
             if not tried:
                 yield Check("bcc", "missing", refused.what, "The programs cannot be compiled.", refused.do)
             tried |= dict.fromkeys(rungs, "not compiled")
             continue
         if not tried:
-            yield Check("bcc", "ok", prepared.compiled.bcc_version)
-            yield Check("compiled programs", "ok", cache.state)
-        tried |= _try(prepared, rungs)
+            yield Check("bcc", "ok", version)
+            yield _kept(cache)
+        tried |= reasons
     yield from _judge("kfree_skb", probes.KFREE_SKB, tried, "missing", "Drops cannot be traced: trace cannot run.")
     yield from _judge(
         "enqueue_to_backlog",
@@ -173,18 +182,36 @@ def _rungs(has_btf: bool) -> Iterator[Check]:
     )
 
 
-def _try(prepared: Prepared, rungs: Sequence[str]) -> dict[str, str | None]:
-    """Attach by each rung; return why it failed, None where it did not."""
-    programs = Programs(prepared.compiled, {"drops": _FEW_ENTRIES})
+def _kept(cache: Cache) -> Check:
+    name = "compiled programs"
+    if cache.kept:
+        return Check(name, "ok", cache.state)
+    return Check(
+        name,
+        "degraded",
+        cache.state,
+        "Each start compiles them, which takes longer.",
+        "Let that directory belong to the user who starts pktdrop, be writable for that user only, and not be full.",
+    )
+
+
+def _try(rungs: Sequence[str], prepared: Prepared) -> tuple[str, dict[str, str | None]]:
+    """Attach by each rung; return bcc's version, and why each failed: None where it did not."""
     found: dict[str, str | None] = {}
-    for rung in rungs:
-        try:
-            probes.climb(programs, prepared.facts, rung)
-            found[rung] = None
-        except probes.RungError as reason:
-            found[rung] = str(reason)
-    programs.close()
-    return found
+    try:
+        programs = Programs(prepared.compiled, {"drops": _FEW_ENTRIES})
+    except MapsRefused as refused:
+        if prepared.cached:
+            raise
+        return prepared.compiled.bcc_version, dict.fromkeys(rungs, refused.what)
+    with closing(programs):
+        for rung in rungs:
+            try:
+                probes.climb(programs, prepared, rung)
+                found[rung] = None
+            except probes.RungError as reason:
+                found[rung] = str(reason)
+    return prepared.compiled.bcc_version, found
 
 
 def _judge(

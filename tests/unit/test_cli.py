@@ -22,7 +22,7 @@ from pktdrop import __version__
 from pktdrop.cli import main
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("trace", "counters", "doctor")
+COMMANDS = ("trace", "top", "counters", "diagnose", "demo", "doctor")
 DEADLINE = 60
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 _MAIN = "from pktdrop.cli import main; main(prog_name='pktdrop')"

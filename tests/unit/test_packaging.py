@@ -104,11 +104,12 @@ def test_script_parses(script: str) -> None:
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_bootstrap_usage(option: str) -> None:
-    """The usage text names both uses, and asking for it installs nothing."""
+    """The usage text names all uses, and asking for it installs nothing."""
     done = _run(BOOTSTRAP, option)
     assert (done.returncode, done.stderr) == (0, "")
     assert "./bootstrap COMMAND [ARGS...]" in done.stdout
     assert "./bootstrap test [PYTEST ARGS...]" in done.stdout
+    assert "./bootstrap test --vm [KERNEL...]" in done.stdout
 
 
 def test_bootstrap_without_a_word() -> None:

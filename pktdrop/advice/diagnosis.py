@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: MIT
+"""An account of drops and counters, judged: where packets were lost, why, and what to change. No I/O of its own."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter as Tally
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from pktdrop.advice import words
+from pktdrop.advice.causes import Causes
+from pktdrop.advice.remedies import Advice, Remedy, Value
+from pktdrop.advice.shares import Place, Share, shares
+from pktdrop.advice.stations import Peaks, Station, flow_limited, received, squeezed, stations
+from pktdrop.counters.drivers import Drivers
+from pktdrop.layers import KINDS, Layers
+from pktdrop.views.text import number, share
+from pktdrop.watch import Account
+
+#: What each class of loss is called in a sentence.
+KIND_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "capacity": "for lack of room",
+        "policy": "refused on purpose",
+        "routing": "with nowhere to go",
+        "malformed": "damaged or malformed",
+        "protocol": "against the rules of a protocol",
+        "teardown": "in queues that ended",
+        "unspecified": "for an unknown reason",
+    }
+)
+CONDITIONS: Final = ("loss", "capacity", "unexplained")
+"""What --fail-on knows besides drop reasons."""
+_NAMED: Final = 3
+"""Places that the verdict names; of more, one sum."""
+_NOT_TRACED: Final = "none"
+_NOT_ENTERED: Final = re.compile(r"Network namespace (?P<name>.*) cannot be entered: (?P<why>.*)\.", re.DOTALL)
+
+
+class Host(words.Names, Protocol):
+    """Names and values of this host: pktdrop.advice.host.Host."""
+
+    def value(self, name: str, place: Place) -> Value | None:
+        """Return a value (names: remedies.HOST_VALUES) for a place; None if it is not known there."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The facts that a diagnosis is made by."""
+
+    causes: Causes
+    remedies: tuple[Remedy, ...]
+    layers: Layers
+    drivers: Drivers
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Packets lost at one place for one cause, and what to do about it."""
+
+    share: Share
+    where: str
+    """ "in the RX ring of eth0 (queue 3)"."""
+    advice: tuple[Advice, ...]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Frees that are no loss."""
+
+    reason: str
+    why: str
+    packets: int
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the diagnosis is based on."""
+
+    interfaces: int
+    cpus: int
+    namespaces: int
+    """Those that were read at the end."""
+    unread: int
+    """Namespaces that are there, but could not be read."""
+    sees_all: bool
+    """Whether there can be no others: who has no rights does not see those of other users."""
+    received: int
+    """Packets that interfaces received in the window."""
+    rungs: Mapping[str, str]
+    """By which way each probe was attached; "none": it was not."""
+
+    @property
+    def traced(self) -> bool:
+        """Whether drops were seen, or only counters."""
+        return self.rungs.get("kfree_skb", _NOT_TRACED) != _NOT_TRACED
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The answer."""
+
+    start: float
+    end: float
+    seconds: float
+    lost: int
+    """Packets; the sum of the losses, and of the stations."""
+    unexplained: int | None
+    """Of these, what counters show and nothing explains; None: not known without tracing."""
+    uncounted: int
+    """Drops that could not be counted."""
+    kinds: Mapping[str, int]
+    """Lost packets by class, in the order of layers.KINDS."""
+    stations: tuple[Station, ...]
+    losses: tuple[Loss, ...]
+    """Those for lack of room first, then by size."""
+    noise: tuple[Noise, ...]
+    watched: Watched
+    limits: tuple[str, ...]
+    """What could not be seen, a sentence each."""
+
+    @property
+    def verdict(self) -> str:
+        """Where packets were lost, in one or two sentences."""
+        return _verdict(self)
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """How an account came about."""
+
+    rungs: Mapping[str, str]
+    """By which way each probe was attached; "none": it was not."""
+    limits: tuple[str, ...] = ()
+    """What could not be seen."""
+    present: frozenset[int] = frozenset()
+    """Network namespaces there are."""
+    sees_all: bool = True
+    """Whether there can be no others than these."""
+    peaks: Peaks = field(default_factory=Peaks)
+    """How long queues were."""
+
+
+def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -> Diagnosis:
+    """Judge an account."""
+    found = shares(account, tables.causes, tables.layers)
+    seen = {"squeezed": squeezed(account), "flow_limited": flow_limited(account)}
+    losses = [Loss(one, _where(one, host), _advice(one, host, tables, seen)) for one in found]
+    kinds = Tally(dict.fromkeys(KINDS, 0))
+    for one in found:
+        kinds[one.kind] += one.packets
+    watched = Watched(
+        interfaces=len(account.counters.rows.get("links", {})),
+        cpus=len(account.counters.rows.get("softnet", {})),
+        namespaces=len(account.counters.netns),
+        unread=len(how.present - account.counters.netns),
+        sees_all=how.sees_all,
+        received=received(account),
+        rungs=dict(how.rungs),
+    )
+    return Diagnosis(
+        start=account.interval.start,
+        end=account.interval.end,
+        seconds=account.interval.seconds,
+        lost=sum(one.packets for one in found),
+        unexplained=sum(one.packets for one in found if one.note) if watched.traced else None,
+        uncounted=sum(account.interval.lost),
+        kinds={kind: packets for kind, packets in kinds.items() if packets},
+        stations=stations(account, found, how.peaks, tables.drivers, host, host.value),
+        losses=tuple(sorted(losses, key=lambda loss: (loss.share.kind != "capacity", -loss.share.packets))),
+        noise=_noise(account),
+        watched=watched,
+        limits=_folded(how.limits),
+    )
+
+
+def _folded(limits: Iterable[str]) -> tuple[str, ...]:
+    """Make one sentence of those that differ in a name only: there may be hundreds of network namespaces."""
+    names: dict[str, list[str]] = {}
+    folded: list[str] = []
+    for limit in limits:
+        found = _NOT_ENTERED.fullmatch(limit)
+        if found is None:
+            folded.append(limit)
+        else:
+            names.setdefault(found["why"], []).append(found["name"])
+    for why, those in names.items():
+        if len(those) == 1:
+            folded.append(f"Network namespace {those[0]} cannot be entered: {why}.")
+        else:
+            folded.append(f"{number(len(those))} network namespaces cannot be entered ({words.listed(those)}): {why}.")
+    return tuple(folded)
+
+
+def _where(one: Share, names: words.Names) -> str:
+    """Say where, and how far that can be relied on."""
+    text = words.where(one.cause, one.place, names)
+    doubts = (("unexplained", one.note), ("guessed: its driver is not known", one.is_guess))
+    return text + "".join(f" ({doubt})" for doubt, holds in doubts if holds)
+
+
+def _advice(one: Share, host: Host, tables: Tables, seen: Mapping[str, Value]) -> tuple[Advice, ...]:
+    of_share: dict[str, Value] = dict(seen)
+    if len(one.place.qdiscs) == 1:
+        of_share["qdisc_kind"] = one.place.qdiscs[0].partition(" ")[0]
+
+    def value(name: str) -> Value | None:
+        return of_share[name] if name in of_share else host.value(name, one.place)
+
+    filled = (remedy.advice(value) for remedy in tables.remedies if remedy.cause == one.cause.name)
+    return tuple(advice for advice in filled if advice is not None)
+
+
+def _noise(account: Account) -> tuple[Noise, ...]:
+    sums: Tally[tuple[str, str]] = Tally()
+    for key, count in account.interval.drops.items():
+        if key.noise is not None:
+            name = key.reason if key.subsystem == "core" else f"{key.subsystem}/{key.reason}"
+            sums[name, key.noise] += count.packets
+    return tuple(Noise(reason, why, packets) for (reason, why), packets in sums.most_common())
+
+
+# ---------------------------------------------------------------------------------------------------------- verdict
+
+
+def _verdict(diagnosis: Diagnosis) -> str:
+    seconds = f"{diagnosis.seconds:.1f} s"
+    traced = diagnosis.watched.traced
+    uncounted = f" {number(diagnosis.uncounted)} more drops could not be counted." if diagnosis.uncounted else ""
+    if not diagnosis.lost:
+        if diagnosis.uncounted:
+            return f"{number(diagnosis.uncounted)} drops in {seconds} on this host could not be counted; no other loss."
+        if not traced:
+            return f"No counter of lost packets rose {_seen_of(diagnosis)} in {seconds}; drops could not be traced."
+        return f"Nothing was lost on this host in {seconds}."
+    parts = ", ".join(_parts(diagnosis))
+    unexplained = (
+        "Drops were not traced: there may be more, and what is unexplained is not known."
+        if diagnosis.unexplained is None
+        else f"Unexplained: {number(diagnosis.unexplained)}."
+    )
+    return f"{_opening(diagnosis, seconds)}: {parts}. {unexplained}{uncounted}"
+
+
+def _opening(diagnosis: Diagnosis, seconds: str) -> str:
+    """Say how much was lost; what was refused on purpose is told apart."""
+    packets = f"{number(diagnosis.lost)} packet{'s' * (diagnosis.lost != 1)}"
+    policy = diagnosis.kinds.get("policy", 0)
+    if not diagnosis.watched.traced:
+        text = f"In {seconds} counters {_seen_of(diagnosis, 'of')} show {packets} lost"
+    elif policy == diagnosis.lost:
+        return f"In {seconds} this host lost nothing but {packets} refused on purpose (policy)"
+    else:
+        text = f"In {seconds} this host lost {packets}"
+    return f"{text}, {number(policy)} of them refused on purpose (policy)" if policy else text
+
+
+def _seen_of(diagnosis: Diagnosis, preposition: str = "on") -> str:
+    """Say how much of the host counters speak for."""
+    watched = diagnosis.watched
+    namespaces = f"network namespace{'s' * (watched.namespaces + watched.unread != 1)}"
+    if watched.unread:
+        whole = number(watched.namespaces + watched.unread)
+        return f"in {number(watched.namespaces)} of {whole} {namespaces} of this host"
+    if not watched.sees_all:
+        return f"in {number(watched.namespaces)} {namespaces} that could be seen"
+    return f"{preposition} this host"
+
+
+def _parts(diagnosis: Diagnosis) -> list[str]:
+    """Say where, the largest share first; the shares that are too many to name are one sum."""
+    ranked = sorted(diagnosis.losses, key=lambda loss: -loss.share.packets)
+    named = ranked if len(ranked) <= _NAMED + 1 else ranked[:_NAMED]
+    parts = [f"{share(loss.share.packets, diagnosis.lost)} {loss.where}" for loss in named]
+    rest = ranked[len(named) :]
+    if rest:
+        packets = sum(loss.share.packets for loss in rest)
+        parts.append(f"{share(packets, diagnosis.lost)} in {number(len(rest))} other places")
+    return parts
+
+
+# ---------------------------------------------------------------------------------------------------------- fail-on
+
+
+def failures(diagnosis: Diagnosis, account: Account, conditions: Sequence[str]) -> tuple[str, ...]:
+    """Return which conditions of --fail-on hold: CONDITIONS, or patterns of drop reasons, noise or not."""
+    amounts = {
+        "loss": diagnosis.lost + diagnosis.uncounted,
+        "capacity": diagnosis.kinds.get("capacity", 0),
+        "unexplained": diagnosis.unexplained or 0,
+    }
+    return tuple(
+        one for one in conditions if (amounts[one.lower()] if one.lower() in amounts else _drops(account, one)) > 0
+    )
+
+
+def _drops(account: Account, pattern: str) -> int:
+    """Count drops of a reason, whatever the case of its letters: "NO_SOCKET", "TCP_*", "openvswitch/*"."""
+    return sum(
+        count.packets
+        for key, count in account.interval.drops.items()
+        if fnmatchcase((key.reason if "/" not in pattern else f"{key.subsystem}/{key.reason}").upper(), pattern.upper())
+    )

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""Places in words, as a person would say them: "in the receive buffer of dnsmasq (UDP :53)"."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from pktdrop.advice.causes import Cause
+from pktdrop.advice.shares import Place
+from pktdrop.counters.model import Scope
+from pktdrop.namespaces import HOST
+from pktdrop.views.text import number, safe
+
+#: So many names are listed, of more there is the number.
+_LISTED: Final = 3
+_ANY_ADDRESS: Final = ("*", "0.0.0.0", "[::]")
+
+
+class Names(Protocol):
+    """Names that are looked up: those of pktdrop.advice.host.Host."""
+
+    def netns(self, netns: int | None) -> str | None:
+        """Return the name of a network namespace."""
+
+    def process(self, scope: Scope) -> str | None:
+        """Return the name of a process that has a socket open."""
+
+
+def where(cause: Cause, place: Place, names: Names) -> str:
+    """Say where packets were lost for a cause. Names from outside are escaped."""
+    words: dict[str, Callable[[], str]] = {
+        "nic": lambda: nic(place, names),
+        "netns": lambda: netns(place.netns, names),
+        "socket": lambda: _sockets(place, names, "a socket"),
+        "listener": lambda: _sockets(place, names, "a listening socket"),
+        "qdisc": lambda: _qdiscs(place),
+        "cpu": lambda: "CPU ?" if place.cpu is None else f"CPU {place.cpu}",
+        "queues": lambda: _queues(place),
+        "sources": lambda: _sources(place),
+    }
+    text = cause.place.format_map({word: words[word]() for word in cause.words})
+    return text.replace("backlog of CPU ?", "backlog of some CPU")
+
+
+def nic(place: Place, names: Names) -> str:
+    """Name an interface, with its namespace unless that is the host's."""
+    if place.interface is None:
+        return f"an unknown interface of {netns(place.netns, names)}"
+    named = names.netns(place.netns)
+    interface = safe(place.interface)
+    if place.netns is None or named == HOST:
+        return interface
+    return f"{interface} of netns {safe(named or str(place.netns))}"
+
+
+def netns(inode: int | None, names: Names) -> str:
+    """Name a network namespace; "this host" is the kernel's first."""
+    if inode is None:
+        return "an unknown netns"
+    named = names.netns(inode)
+    return "this host" if named == HOST else f"netns {safe(named or str(inode))}"
+
+
+def socket(scope: Scope, names: Names) -> str:
+    """Name a socket and its process: "dnsmasq (UDP :53)", "UDP 10.0.0.1:53" where the process is not known."""
+    protocol, _, rest = (scope.socket or "").partition(" ")
+    ends = [word for word in rest.split(" ") if not word.startswith(("ino:", "sk:"))]
+    local = ends[0] if ends else ""
+    address, _, port = local.rpartition(":")
+    shown = " ".join(
+        [protocol.upper(), f":{port}" if address in _ANY_ADDRESS else local, *(f"to {e}" for e in ends[1:])]
+    )
+    process = names.process(scope)
+    return f"{safe(process)} ({safe(shown)})" if process else safe(shown)
+
+
+def cpus(numbers: Sequence[int]) -> str:
+    """Write "CPU 0", "CPUs 0 and 2", "CPUs 0, 2, 3 and 4 more"."""
+    return f"CPU{'s' * (len(numbers) > 1)} {listed([str(cpu) for cpu in numbers])}"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Join items as a sentence does; of many only the first ones and how many more."""
+    if len(items) > _LISTED + 1:
+        return f"{', '.join(items[:_LISTED])} and {number(len(items) - _LISTED)} more"
+    return " and ".join([part for part in (", ".join(items[:-1]), items[-1]) if part]) if items else ""
+
+
+def _sockets(place: Place, names: Names, unknown: str) -> str:
+    if not place.sockets:
+        return f"{unknown} of {netns(place.netns, names)}"
+    shown = [socket(scope, names) for scope in place.sockets]
+    named = names.netns(place.netns)
+    inside = "" if place.netns is None or named == HOST else f" in {netns(place.netns, names)}"
+    if len(shown) == 1:
+        return shown[0] + inside
+    return f"some of {number(len(shown))} sockets{inside}: {listed(shown)}"
+
+
+def _qdiscs(place: Place) -> str:
+    if not place.qdiscs:
+        return "a qdisc"
+    if len(place.qdiscs) == 1:
+        return f"the qdisc {safe(place.qdiscs[0])}"
+    return f"some of the qdiscs {listed([safe(name) for name in place.qdiscs])}"
+
+
+def _queues(place: Place) -> str:
+    if not place.queues:
+        return ""
+    if len(place.queues) == 1:
+        return f" (queue {place.queues[0][0]})"
+    return f" (queues {listed([str(queue) for queue, _ in place.queues])})"
+
+
+def _sources(place: Place) -> str:
+    """Say whose packets they were, if they were not its own."""
+    others = [cpu for cpu in place.sources if cpu != place.cpu]
+    if not others:
+        return ""
+    own = " and itself" if len(others) < len(place.sources) else ""
+    return f" (sent there by {cpus(others)}{own})"

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""What to do about the losses of a row: the remedies of `pktdrop diagnose`."""
+
+from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING
+
+from pktdrop.namespaces import Namespaces
+from pktdrop.top.history import NO_EVENT, Reason
+from pktdrop.watch import Account, Watch
+
+if TYPE_CHECKING:
+    from pktdrop.advice.diagnosis import Loss, Tables
+    from pktdrop.advice.shares import Share
+
+
+class Adviser:
+    """Judges what has been lost so far, with this host's own values. Reads files: in the thread that reads."""
+
+    def __init__(self, namespaces: Namespaces) -> None:
+        """Take what finds namespaces."""
+        self._namespaces = namespaces
+        self._tables: Tables | None = None
+
+    def losses(self, watch: Watch) -> "tuple[Loss, ...]":
+        """Return the losses since the watch began, with advice."""
+        from pktdrop.advice.diagnosis import Circumstances, diagnose  # not needed before the first loss
+        from pktdrop.advice.host import Host
+
+        account: Account = watch.whole()
+        host = Host(self._namespaces, account.counters)
+        return diagnose(account, Circumstances(watch.rungs), host, self._loaded()).losses
+
+    def _loaded(self) -> "Tables":
+        if self._tables is None:
+            from pktdrop.advice import remedies
+            from pktdrop.advice.causes import Causes
+            from pktdrop.advice.diagnosis import Tables
+            from pktdrop.counters.drivers import Drivers
+            from pktdrop.layers import Layers
+
+            self._tables = Tables(Causes.load(), remedies.load(), Layers.load(), Drivers.load())
+        return self._tables
+
+
+def concerning(key: Hashable, losses: "Iterable[Loss]") -> list[str]:
+    """Return what to do about the losses of a row, each thing once."""
+    said: dict[str, None] = {}
+    for loss in losses:
+        if _is_meant(key, loss.share):
+            for advice in loss.advice:
+                command = f" {advice.command}" if advice.command else ""
+                cost = f" ({advice.cost})" if advice.cost else ""
+                said[f"{advice.say}{command}{cost}"] = None
+    return list(said)
+
+
+def _is_meant(key: Hashable, share: "Share") -> bool:
+    place = share.place
+    if isinstance(key, Reason):
+        named = key.name in share.reasons or (key.name == NO_EVENT and not share.reasons)
+        return key.noise is None and key.layer == share.layer and named
+    if isinstance(key, int):
+        return key == place.cpu or key in place.sources
+    if not isinstance(key, tuple):
+        return False
+    if key[0] == "ledger":
+        return key[1] in share.counters
+    return bool(place.netns == key[1] if key[0] == "netns" else (place.netns, place.interface) == key[:2])

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""The run of `pktdrop top`, from the options to the end of the screen."""
+
+import asyncio
+import locale
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from pktdrop.errors import PktdropError
+from pktdrop.filters import Filters
+from pktdrop.kernel.cache import Cache
+from pktdrop.kernel.tracer import Tracer
+from pktdrop.namespaces import Namespaces
+from pktdrop.top.panel import Run
+from pktdrop.top.reader import Reader
+from pktdrop.top.screen import Screen
+from pktdrop.top.series import BLOCKS, PLAIN
+from pktdrop.watch import Watch
+
+if TYPE_CHECKING:
+    from pktdrop.top.app import TopApp
+
+_USE_TRACE = "Use 'pktdrop trace', which writes lines."
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FEW_CHARACTERS = ("linux", "vt100", "vt102", "vt220")
+"""Terminals without block characters."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says."""
+
+    interval: float
+    filters: Filters
+    noise: bool
+    """Whether what is no loss is shown at first."""
+    all_netns: bool
+    cache: Cache
+
+
+def require_screen(environment: Mapping[str, str], is_terminal: Callable[[int], bool] = os.isatty) -> None:
+    """Raise PktdropError where no full-screen view is possible, or textual is missing."""
+    if not all(is_terminal(descriptor) for descriptor in (0, 1)):
+        raise PktdropError("'pktdrop top' needs a terminal, for input and for output.", _USE_TRACE)
+    if environment.get("TERM", "dumb") in ("dumb", "", "unknown"):
+        raise PktdropError("This terminal cannot move its cursor (TERM is dumb, or not set).", _USE_TRACE)
+    if find_spec("textual") is None:
+        raise PktdropError(
+            "The Python package textual, which draws the live view, is not installed.",
+            "Start it by './bootstrap top' in a checkout, or run: pip install textual. 'pktdrop trace' does without.",
+        )
+
+
+def marks(environment: Mapping[str, str], codeset: str) -> str:
+    """Return the characters of sparklines, for this terminal."""
+    plain = codeset.upper().replace("-", "") not in ("UTF8", "ANSI_X3.41968", "USASCII")
+    return PLAIN if plain or environment.get("TERM") in _FEW_CHARACTERS else BLOCKS
+
+
+def run(settings: Settings) -> int:
+    """Show the live view until it is left; return the exit status. Raises PktdropError."""
+    for variable in ("COLUMNS", "LINES"):  # the terminal has a size; what started pktdrop may have left another one
+        os.environ.pop(variable, None)
+    namespaces = Namespaces()
+    reader = Reader(lambda stack: _watch(settings, namespaces, stack), namespaces)
+    try:
+        from pktdrop.top.app import TopApp  # textual, while the probes are attached
+
+        watch = reader.started()
+        about = Run(socket.gethostname(), os.uname().release, " ".join(watch.rungs.values()))
+        screen = Screen(
+            about, settings.filters, settings.interval,
+            marks(os.environ, locale.nl_langinfo(locale.CODESET)),
+        )  # fmt: skip
+        screen.limits = watch.limits
+        if not settings.noise:
+            screen.toggle_noise()
+        app = TopApp(screen, reader)
+        asyncio.run(_until_left(app))
+        return app.return_code or 0
+    finally:
+        reader.close()
+
+
+def _watch(settings: Settings, namespaces: Namespaces, stack: ExitStack) -> Watch:
+    tracer = stack.enter_context(Tracer(namespaces, cache=settings.cache))
+    return Watch(namespaces, tracer, settings.all_netns)
+
+
+async def _until_left(app: "TopApp") -> None:
+    loop = asyncio.get_running_loop()
+    for number in _ENDING:
+        loop.add_signal_handler(number, app.exit)
+    await app.run_async()

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""The page that explains keys and marks."""
+
+from pktdrop.top.keys import KEYS
+from pktdrop.top.lines import EMPTY, Line
+from pktdrop.views.text import cut
+
+
+def help_page(width: int) -> list[Line]:
+    """Return the keys and what they do, and the marks."""
+    lines: list[Line] = [(("Keys", "strong"),)]
+    lines += [((f"  {key.shown:<14}", "strong"), (key.help, "")) for key in KEYS]
+    marks = (
+        ("!", "loses packets now, or counted something that is missing"),
+        (".", "a station that has lost packets, not now"),
+        ("*", "frees that are no loss"),
+        ("?", "counters that nothing explains"),
+        ("..", "cut: there was no room"),
+    )
+    lines += [EMPTY, (("Marks, the same that colour says", "strong"),)]
+    lines += [((f"  {mark:<14}", "strong"), (text, "")) for mark, text in marks]
+    lines += [EMPTY, (("The mouse chooses rows, sorts by titles, and presses the keys at the bottom.", ""),)]
+    return [tuple((cut(text, width), style) for text, style in line) for line in lines]

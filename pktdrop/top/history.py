@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: MIT
+"""What has happened so far: the Accounts of a run, added up. All that `pktdrop top` calculates is calculated here."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+from pktdrop.counters.drivers import Loss
+from pktdrop.counters.model import Scope
+from pktdrop.filters import Selection
+from pktdrop.ledger.books import Nic
+from pktdrop.ledger.entry import Entry
+from pktdrop.model import Count, DropKey, Lost
+from pktdrop.top.series import Series
+from pktdrop.views.table import reason
+from pktdrop.watch import Account
+
+LEAST_STRETCH: Final = 2.0
+"""Seconds of a cell of the widest sparkline: 60 of them are two minutes."""
+NO_EVENT: Final = "(no event)"
+"""In place of a reason: what was lost without a drop event, by NICs and full queues."""
+
+
+class Reason(NamedTuple):
+    """What a row of the view of reasons stands for."""
+
+    layer: str
+    name: str
+    noise: str | None
+
+
+class Tally:
+    """Packets of one row: all, and in the last interval."""
+
+    __slots__ = ("_rate", "packets", "seen", "series")
+
+    def __init__(self, stretch: float) -> None:
+        """Start at zero."""
+        self.packets = 0
+        self.seen = -1.0
+        """When the last ones were counted, in seconds of the history; below zero: never."""
+        self.series = Series(stretch)
+        self._rate = 0.0
+
+    def add(self, packets: int, start: float, end: float) -> None:
+        """Count packets of an interval; none of an empty interval have a rate."""
+        self.packets += packets
+        self.seen = end
+        if end > start:
+            self._rate = packets / (end - start)
+            self.series.add(start, end, self._rate)
+
+    def rate(self, now: float) -> float:
+        """Return packets per second of the interval that ended now."""
+        return self._rate if self.seen == now else 0.0
+
+    def copy(self) -> "Tally":
+        """Return one that does not change with this one."""
+        other = Tally.__new__(Tally)
+        other.packets, other.seen, other.series, other._rate = self.packets, self.seen, self.series.copy(), self._rate
+        return other
+
+
+@dataclass
+class Group:
+    """The drops that one row sums up."""
+
+    tally: Tally
+    """Losses; in a row of noise, noise."""
+    place: int = -1
+    """Among all groups of a history."""
+    noise: int = 0
+    """Packets that are no loss, in a row that has both."""
+    keys: list[DropKey] = field(default_factory=list)
+    interfaces: set[str] = field(default_factory=set)
+    netns: set[str] = field(default_factory=set)
+    cpus: set[tuple[int, int | None]] = field(default_factory=set)
+    """CPU that dropped, and CPU whose backlog was full."""
+    words: set[str] = field(default_factory=set)
+    """What a filter may look for."""
+
+    def learn(self, key: DropKey) -> None:
+        """Take one more kind of drop."""
+        self.keys.append(key)
+        self.interfaces.add(interface_of(key))
+        self.netns.add(netns_of(key))
+        self.cpus.add((key.cpu, key.target_cpu))
+        self.words.update((reason(key), key.layer, interface_of(key), netns_of(key), key.location))
+
+    def copy(self) -> "Group":
+        """Return one that does not change with this one."""
+        return replace(
+            self,
+            tally=self.tally.copy(),
+            keys=self.keys.copy(),
+            interfaces=self.interfaces.copy(),
+            netns=self.netns.copy(),
+            cpus=self.cpus.copy(),
+            words=self.words.copy(),
+        )
+
+
+@dataclass(frozen=True)
+class Line:
+    """The entries of one counter in one place, added up."""
+
+    entry: Entry
+    """The last one."""
+    delta: int
+    explained: int
+    """Events that came an interval late or early count as well."""
+    unexplained: int
+    """What stayed unexplained."""
+    by: Mapping[str, int]
+    is_hint: bool
+
+    @property
+    def status(self) -> str:
+        """Return the status of all together."""
+        if self.unexplained:
+            return "unexplained"
+        if self.entry.status in ("silent", "no-event"):
+            return self.entry.status
+        return "exact" if self.delta == self.explained == sum(self.by.values()) else "bound"
+
+
+@dataclass
+class Port:
+    """What an interface, or one of its queues, has lost and moved."""
+
+    driver: str = ""
+    kinds: dict[str, int] = field(default_factory=dict)
+    """Packets lost by the NIC, by class of the counter."""
+    counters: dict[str, int] = field(default_factory=dict)
+    """Whence that is known, with the packets each time."""
+    received: float = 0.0
+    """Packets per second in the last interval in which the counters moved."""
+    sent: float = 0.0
+    moved: float = -1.0
+    """When the counters moved last."""
+    lost: float = -1.0
+    """When the NIC lost last."""
+
+
+class Processor(NamedTuple):
+    """The softnet counters of a CPU: since the start of the history, per second, and queue lengths of now."""
+
+    total: Mapping[str, int]
+    rates: Mapping[str, float]
+    backlog: Mapping[str, int]
+
+
+Queue = tuple[int | None, str, int | None]
+"""Namespace, interface, queue; without a queue the interface as a whole."""
+
+
+class History:
+    """Adds up Accounts. The clock is the sum of the lengths of all intervals, so steps of the wall clock do not show.
+
+    What the command line's filters hide is in `filtered` only; layers and the ledger are of the whole host, as in
+    `pktdrop trace`.
+    """
+
+    def __init__(self, interval: float, elapsed: float = 0.0) -> None:
+        """Start at zero; take seconds of an interval, and how long the run has lasted."""
+        self._stretch = max(LEAST_STRETCH, interval)
+        self.since = elapsed
+        """When counting began, on the clock of the run."""
+        self.elapsed = elapsed
+        self.end: float | None = None
+        """Wall clock at the end of the last interval."""
+        self.seconds = 0.0
+        """Length of the last interval."""
+        self.intervals = 0
+        self.lost = Lost(0, 0)
+        self.filtered = 0
+        self.noise = 0
+        self.unexplained = 0
+        self.loss = Tally(self._stretch)
+        """Packets lost on the whole host, with or without an event."""
+        self.layers: dict[str, Tally] = {}
+        self.drops: dict[DropKey, int] = {}
+        self.now: Mapping[DropKey, Count] = {}
+        """The drops of the last interval."""
+        self.reasons: dict[Reason, Group] = {}
+        self.cpus: dict[int, Group] = {}
+        self.targets: dict[int, Tally] = {}
+        """Drops by the CPU whose backlog was full."""
+        self.interfaces: dict[tuple[int | None, str], Group] = {}
+        self.netns: dict[int | None, Group] = {}
+        self.ports: dict[Queue, Port] = {}
+        self.processors: dict[int, Processor] = {}
+        self.lines: dict[tuple[str, Scope], Line] = {}
+        self._groups: list[Group] = []
+        self._places: dict[DropKey, tuple[int, ...]] = {}
+        """Where in it the groups of a kind of drop are."""
+
+    def anew(self, interval: float) -> "History":
+        """Return one that counts from zero at this moment."""
+        return History(interval, self.elapsed)
+
+    def copy(self) -> "History":
+        """Return one that does not change with this one. It is to look at: nothing can be added to it."""
+        other = History(self._stretch, self.since)
+        other.__dict__.update(self.__dict__)
+        other.loss = self.loss.copy()
+        other.drops = self.drops.copy()
+        for name in ("layers", "targets", "reasons", "cpus", "interfaces", "netns"):
+            rows: Mapping[Any, Tally | Group] = getattr(self, name)
+            setattr(other, name, {key: row.copy() for key, row in rows.items()})
+        other.ports = {queue: replace(port, kinds=port.kinds.copy()) for queue, port in self.ports.items()}
+        other.processors, other.lines = self.processors.copy(), self.lines.copy()
+        return other
+
+    def add(self, account: Account, selection: Selection) -> None:
+        """Take the next interval, and which of its drops the user wants to see."""
+        step = account.interval
+        start, self.elapsed = self.elapsed, self.elapsed + step.seconds
+        self.end, self.seconds, self.now = step.end, step.seconds, selection.drops
+        self.intervals += 1
+        self.lost = Lost(*(was + more for was, more in zip(self.lost, step.lost, strict=True)))
+        self.filtered += selection.filtered
+        self._add_drops(selection.drops, start)
+        self._add_layers(account, start)
+        self._add_ledger(account)
+        self._add_ports(account)
+        self._add_processors(account)
+
+    def per_second(self, packets: int) -> float:
+        """Return the rate of what was counted in the last interval."""
+        return packets / self.seconds if self.seconds else 0.0
+
+    def _add_drops(self, drops: Mapping[DropKey, Count], start: float) -> None:
+        moved: dict[int, int] = {}
+        full: dict[int, int] = {}
+        known, totals = self._places, self.drops
+        for key, count in drops.items():
+            packets = count.packets
+            places = known.get(key)
+            if places is None:
+                places = known[key] = self._learn(key)
+            totals[key] = totals.get(key, 0) + packets
+            if key.noise is not None:
+                self.noise += packets
+                for place in places[1:]:
+                    self._groups[place].noise += packets
+                places = places[:1]
+            elif key.target_cpu is not None:
+                full[key.target_cpu] = full.get(key.target_cpu, 0) + packets
+            for place in places:
+                moved[place] = moved.get(place, 0) + packets
+        for place, packets in moved.items():
+            self._groups[place].tally.add(packets, start, self.elapsed)
+        for cpu, packets in full.items():
+            self._tally(self.targets, cpu).add(packets, start, self.elapsed)
+
+    def _learn(self, key: DropKey) -> tuple[int, ...]:
+        """Return the places of the groups of a new kind of drop, that of its reason first."""
+        groups = (
+            self._group(self.reasons, Reason(key.layer, reason(key), key.noise)),
+            self._group(self.cpus, key.cpu),
+            self._group(self.interfaces, (key.netns, interface_of(key))),
+            self._group(self.netns, key.netns),
+        )
+        for group in groups:
+            group.learn(key)
+        return tuple(group.place for group in groups)
+
+    def _group(self, groups: dict[Any, Group], key: object) -> Group:
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = Group(Tally(self._stretch), len(self._groups))
+            self._groups.append(group)
+        return group
+
+    def _tally(self, tallies: dict[Any, Tally], key: object) -> Tally:
+        tally = tallies.get(key)
+        if tally is None:
+            tally = tallies[key] = Tally(self._stretch)
+        return tally
+
+    def _add_layers(self, account: Account, start: float) -> None:
+        """Take what was lost by layer; what the events do not show gets a row of its own."""
+        lost = account.ledger.lost
+        if sum(lost.values()):
+            self.loss.add(sum(lost.values()), start, self.elapsed)
+        events: Counter[str] = Counter()
+        for key, count in account.interval.drops.items():
+            if key.noise is None:
+                events[key.layer] += count.packets
+        for layer, packets in lost.items():
+            self._tally(self.layers, layer).add(packets, start, self.elapsed)
+            if packets > events[layer]:
+                group = self._group(self.reasons, Reason(layer, NO_EVENT, None))
+                group.tally.add(packets - events[layer], start, self.elapsed)
+                group.words.update((NO_EVENT, layer))
+
+    def _add_ledger(self, account: Account) -> None:
+        self.unexplained += account.ledger.unexplained
+        hints = account.ledger.hints
+        for entry in account.ledger.entries:
+            key = (entry.counter, entry.scope)
+            before = self.lines.get(key)
+            delta, by = entry.delta, Counter(dict(entry.by))
+            unexplained = entry.unexplained if entry.status == "unexplained" else 0
+            if before is not None:
+                delta, by, unexplained = delta + before.delta, by + Counter(before.by), unexplained + before.unexplained
+            self.lines[key] = Line(
+                entry, delta, min(delta, sum(by.values())), unexplained, by,
+                entry.counter in hints and entry.status != "unexplained",
+            )  # fmt: skip
+
+    def _add_ports(self, account: Account) -> None:
+        for scope in account.counters.rows.get("links", ()):
+            if (scope.netns, scope.interface or "", None) not in self.ports:
+                driver = account.counters.drivers.get((scope.netns, scope.interface or ""), "")
+                self.ports[scope.netns, scope.interface or "", None] = Port(driver)
+        for scope, risen in account.moved.get("links", {}).items():
+            port = self._port((scope.netns, scope.interface or ""))
+            port.moved = self.elapsed
+            port.received = self.per_second(risen.get("rx_packets", 0))
+            port.sent = self.per_second(risen.get("tx_packets", 0))
+        for nic, losses in account.ledger.nics.items():
+            for loss in losses:
+                self._add_nic(nic, loss)
+
+    def _add_nic(self, nic: Nic, loss: Loss) -> None:
+        places: Iterable[tuple[int | None, int]] = ((None, loss.packets), *loss.queues.items())
+        for queue, packets in places:
+            if packets:
+                port = self._port(nic, queue)
+                port.lost = self.elapsed
+                port.kinds[loss.kind] = port.kinds.get(loss.kind, 0) + packets
+                for counter in loss.counters:
+                    port.counters[counter] = port.counters.get(counter, 0) + packets
+
+    def _port(self, nic: Nic, queue: int | None = None) -> Port:
+        return self.ports.setdefault((*nic, queue), Port())
+
+    def _add_processors(self, account: Account) -> None:
+        moved, backlogs = account.moved.get("softnet", {}), account.counters.backlogs
+        for scope in account.counters.rows.get("softnet", ()):
+            if scope.cpu is None:
+                continue
+            known = self.processors.get(scope.cpu)
+            risen = moved.get(scope, {})
+            total = dict(known.total) if known else {}
+            for name, by in risen.items():
+                total[name] = total.get(name, 0) + by
+            backlog = backlogs.get(scope.cpu)
+            self.processors[scope.cpu] = Processor(
+                total,
+                {name: self.per_second(by) for name, by in risen.items()},
+                dict(zip(backlog.names, backlog.values, strict=True)) if backlog else {},
+            )
+
+
+def interface_of(key: DropKey) -> str:
+    """Return the name of the interface, "if7" where only the number is known, "-" where that is not."""
+    return key.interface or (f"if{key.ifindex}" if key.ifindex else "-")
+
+
+def netns_of(key: DropKey) -> str:
+    """Return the name of the namespace, or its inode, "-" where neither is known."""
+    return key.netns_name or (str(key.netns) if key.netns else "-")

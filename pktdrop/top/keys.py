@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""The keys of the live view: one list behind the bindings, the help and the bar at the bottom."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+
+class Key(NamedTuple):
+    """What one or several keys do."""
+
+    keys: tuple[str, ...]
+    """As textual names them."""
+    shown: str
+    action: str
+    """Method of the app, without its prefix."""
+    help: str
+    bar: str = ""
+    """A word for the bar at the bottom; none: it is not there."""
+
+
+KEYS: Final[Sequence[Key]] = (
+    Key(("question_mark", "h", "f1"), "? h F1", "help", "show or leave this page", "help"),
+    Key(("q", "f10", "ctrl+c"), "q F10 Ctrl-C", "leave", "end", "quit"),
+    Key(("1",), "1", "view('reasons')", "reasons: what was dropped, and why", "reasons"),
+    Key(("2",), "2", "view('CPUs')", "CPUs: drops, backlog, softnet counters", "CPUs"),
+    Key(("3",), "3", "view('interfaces')", "interfaces and queues: drops, what NICs lost by class", "ifaces"),
+    Key(("4",), "4", "view('namespaces')", "network namespaces", "netns"),
+    Key(("5",), "5", "view('ledger')", "ledger: counters beside the drops that explain them", "ledger"),
+    Key(("tab",), "Tab", "turn(1)", "the next of these tables"),
+    Key(("shift+tab",), "Shift-Tab", "turn(-1)", "the one before"),
+    Key(("slash", "backslash", "f3", "f4"), "/ \\ F3 F4", "search", "show only rows with these words", "filter"),
+    Key(("n",), "n", "noise", "hide or show frees that are no loss (*)", "noise"),
+    Key(("space", "p", "Z"), "Space p Z", "freeze", "hold the screen still; counting goes on", "freeze"),
+    Key(("less_than_sign", "comma"), "< ,", "sort_by(-1)", "sort by the column to the left"),
+    Key(("greater_than_sign", "full_stop", "f6"), "> . F6", "sort_by(1)", "sort by the column to the right", "sort"),
+    Key(("r", "R", "I"), "r R I", "reverse", "sort the other way round"),
+    Key(("d", "s"), "d s", "pace", "change the interval", "interval"),
+    Key(("z",), "z", "reset", "count from zero", "zero"),
+    Key(("w", "S"), "w S", "save", "save what is on the screen: name.txt, name.json, or both", "save"),
+    Key(("L",), "L", "limits", "what this run cannot know, in full"),
+    Key(("up", "k"), "Up k", "move(-1)", "the row above"),
+    Key(("down", "j"), "Down j", "move(1)", "the row below"),
+    Key(("pageup", "ctrl+b"), "PgUp", "page(-1)", "a screen up"),
+    Key(("pagedown", "ctrl+f"), "PgDn", "page(1)", "a screen down"),
+    Key(("home", "g"), "Home g", "first", "the first row, whichever it is from now on"),
+    Key(("end", "G"), "End G", "last", "the last row"),
+    Key(("enter",), "Enter", "enlarge", "enlarge the detail of the row, or the table again", "detail"),
+    Key(("left_curly_bracket",), "{", "scroll(-1)", "scroll the detail up"),
+    Key(("right_curly_bracket",), "}", "scroll(1)", "scroll the detail down"),
+    Key(("escape",), "Esc", "go_back", "leave a page, drop the filter"),
+    Key(("ctrl+l",), "Ctrl-L", "repaint", "paint the screen anew"),
+    Key(("ctrl+z",), "Ctrl-Z", "suspend_process", "to the shell; fg comes back"),
+)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""What is on the screen, as a file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pktdrop.counters.model import Scope
+from pktdrop.errors import PktdropError
+from pktdrop.top.lines import Line, plain
+from pktdrop.top.screen import Screen
+from pktdrop.top.series import Series
+from pktdrop.views.scope import as_object
+
+
+def save(screen: Screen, lines: Sequence[Line], name: str) -> list[Path]:
+    """Write the screen to name.txt and name.json, or to the one of them that `name` is; return what was written.
+
+    Never writes over a file that is there. Raises PktdropError.
+    """
+    given = Path(name).expanduser()
+    paths = [given] if given.suffix in (".txt", ".json") else [Path(f"{given}.txt"), Path(f"{given}.json")]
+    for path in paths:
+        text = json.dumps(record(screen), separators=(",", ":")) + "\n" if path.suffix == ".json" else text_of(lines)
+        try:
+            with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+        except OSError as failed:
+            raise PktdropError(f"{path} cannot be written: {failed.strerror}.", "Give another name.") from failed
+    return paths
+
+
+def text_of(lines: Sequence[Line]) -> str:
+    """Return lines as text, without blanks at their ends."""
+    return "".join(plain(line).rstrip() + "\n" for line in lines)
+
+
+def record(screen: Screen) -> Mapping[str, Any]:
+    """Return the table that is on the screen, whole, for a JSON file: values as they are."""
+    history = screen.history
+    return {
+        "type": "top",
+        "time": history.end,
+        "host": screen.run.host,
+        "kernel": screen.run.kernel,
+        "elapsed": history.elapsed,
+        "since": history.since,
+        "interval": screen.mode.interval,
+        "view": screen.view,
+        "filter": screen.mode.search,
+        "packets": history.loss.packets,
+        "layers": {layer: tally.packets for layer, tally in history.layers.items()},
+        "unexplained": history.unexplained,
+        "lost": history.lost._asdict(),
+        "filtered": history.filtered,
+        "limits": list(screen.limits),
+        "rows": [
+            {
+                column.title: _plain_value(value, history.elapsed)
+                for column, value in zip(screen.columns, row.values, strict=True)
+            }
+            for row in screen.rows()
+        ],
+    }
+
+
+def _plain_value(value: Any, now: float) -> Any:
+    if isinstance(value, Series):
+        return value.cells(now, Series.BINS)
+    if isinstance(value, Scope):
+        return as_object(value)
+    return value

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: MIT
+"""The screen of the live view: what the user has chosen, and the lines that follow from it. Knows no terminal."""
+
+import textwrap
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from pktdrop.filters import Filters
+from pktdrop.top import detail, panel
+from pktdrop.top.advice import concerning
+from pktdrop.top.grid import GAP, Column, Row, Sort, arrange, widths
+from pktdrop.top.help import help_page
+from pktdrop.top.history import History
+from pktdrop.top.keys import KEYS
+from pktdrop.top.lines import EMPTY, Line, Piece, fitted, window
+from pktdrop.top.reader import Look
+from pktdrop.top.series import BLOCKS
+from pktdrop.top.views import VIEWS, Context
+
+if TYPE_CHECKING:
+    from pktdrop.advice.diagnosis import Loss
+
+_LEAST_WITH_DETAIL: Final = 14
+"""A screen with fewer lines has no room for the detail."""
+_JUDGED_EVERY: Final = 10.0
+"""Seconds."""
+_BAR: Final = tuple((key.shown.split()[0], key.bar) for key in KEYS if key.bar)
+
+
+@dataclass(frozen=True)
+class Spots:
+    """What is where, for the mouse: lines and columns count from 0."""
+
+    titles: int = -1
+    """The line with the titles of the table; its rows follow."""
+    rows: int = 0
+    first: int = 0
+    """Place of the first row shown."""
+    columns: tuple[tuple[int, int, str], ...] = ()
+    """First and last column of each title."""
+    bar: tuple[tuple[int, int, int], ...] = ()
+    """First and last column of each key in the last line, and its place in BAR_ACTIONS."""
+
+
+BAR_ACTIONS: Final = tuple(key.action for key in KEYS if key.bar)
+
+
+class Screen:
+    """Takes Accounts and what the user does; gives lines."""
+
+    def __init__(self, run: panel.Run, filters: Filters, interval: float, marks: str = BLOCKS) -> None:
+        """Start with the view of reasons, empty."""
+        self.run = run
+        self.mode = panel.Mode(interval)
+        self.limits: tuple[str, ...] = ()
+        self.message = ""
+        """Stands at the bottom until the next key."""
+        self.page: str | None = None
+        """ "help" or "limits" in place of the table; None: neither."""
+        self.spots = Spots()
+        self.is_large = False
+        self._filters = filters
+        self._names: dict[int, str] = {}
+        self._context = Context(self._names.get, marks)
+        self._history = History(interval)
+        self._held: History | None = None
+        self._view = VIEWS[0]
+        self._sorts = {view.name: Sort(view.sort) for view in VIEWS}
+        self._chosen: dict[str, Hashable] = {}
+        """The row of each view that the cursor is on; none: the first one, whichever it is."""
+        self._places: dict[str, int] = {}
+        self._top = 0
+        self._below = 0
+        """First line of the detail, or of a page, that is shown."""
+        self._height = 0
+        self._arranged: tuple[Any, list[Row]] | None = None
+        self._losses: tuple[Loss, ...] = ()
+        self._judged: tuple[float, int] | None = None
+        """When the losses were judged, and how many packets they were."""
+
+    # --- what happens
+
+    def take(self, look: Look) -> None:
+        """Add the next interval. New limits are said at the bottom."""
+        account, limits, names, losses = look
+        self._names.update(names)
+        self._history.add(account, self._filters.select(account.interval.drops))
+        if losses is not None:
+            self._losses, self._judged = losses, (self._history.elapsed, self._history.loss.packets)
+        new = [limit for limit in limits if limit not in self.limits]
+        if new:
+            self.message = f"Limit: {new[0]}"
+        self.limits = limits
+        self.mode = replace(self.mode, limits=len(limits), trouble="")
+
+    def fail(self, trouble: str) -> None:
+        """Say that a look failed; what was counted before stays."""
+        self.mode = replace(self.mode, trouble=trouble)
+
+    @property
+    def wants_advice(self) -> bool:
+        """Whether losses are to be judged at the next look: it costs more than the look."""
+        if self._judged is None:
+            return bool(self._history.loss.packets)
+        when, packets = self._judged
+        return packets != self._history.loss.packets and self._history.elapsed - when >= _JUDGED_EVERY
+
+    # --- what the user does
+
+    @property
+    def history(self) -> History:
+        """What is shown: as it is, or as it was when the screen was frozen."""
+        return self._held or self._history
+
+    @property
+    def view(self) -> str:
+        """Name of the table that is shown."""
+        return self._view.name
+
+    def choose_view(self, name: str) -> None:
+        """Show another table."""
+        self._view = next(view for view in VIEWS if view.name == name)
+        self.page, self._top, self._below = None, 0, 0
+
+    def turn(self, by: int) -> None:
+        """Show the next table."""
+        place = [view.name for view in VIEWS].index(self._view.name)
+        self.choose_view(VIEWS[(place + by) % len(VIEWS)].name)
+
+    def search(self, text: str) -> None:
+        """Show only rows that have all these words."""
+        self.mode = replace(self.mode, search=text)
+
+    def toggle_noise(self) -> None:
+        """Hide or show what is no loss."""
+        self.mode = replace(self.mode, noise=not self.mode.noise)
+        self._context = replace(self._context, noise=self.mode.noise)
+
+    def freeze(self) -> None:
+        """Hold still, or go on."""
+        self._held = None if self._held else self._history.copy()
+        self.mode = replace(self.mode, frozen=self._held is not None)
+
+    def set_interval(self, seconds: float) -> None:
+        """Remember how often is looked."""
+        self.mode = replace(self.mode, interval=seconds)
+
+    def reset(self) -> None:
+        """Count from zero."""
+        self._history = self._history.anew(self.mode.interval)
+        self._held = None
+        self.mode = replace(self.mode, frozen=False)
+        self.message = "Counting from zero."
+
+    def sort_by(self, title: str) -> None:
+        """Sort by a column; by the same one again, the other way round."""
+        now = self._sorts[self._view.name]
+        self._sorts[self._view.name] = replace(now, reverse=not now.reverse) if now.title == title else Sort(title)
+        self._top = 0
+
+    def sort_beside(self, by: int) -> None:
+        """Sort by the next column to the left or right."""
+        titles = [column.title for column in self._columns()]
+        now = self._sorts[self._view.name].title
+        place = titles.index(now) if now in titles else 0
+        self._sorts[self._view.name] = Sort(titles[(place + by) % len(titles)])
+        self._top = 0
+
+    def reverse(self) -> None:
+        """Sort the other way round."""
+        self.sort_by(self._sorts[self._view.name].title)
+
+    def move(self, by: int) -> None:
+        """Move the cursor by rows, or a page by lines."""
+        if self.page:
+            self.scroll(by)
+            return
+        rows = self.rows()
+        if rows:
+            self._choose(rows, max(0, min(len(rows) - 1, self._place(rows) + by)))
+
+    def turn_page(self, by: int) -> None:
+        """Move the cursor by a screen."""
+        self.move(by * max(1, self._height - 1))
+
+    def to_first(self) -> None:
+        """Keep the cursor on the first row, whichever it is."""
+        self._chosen.pop(self._view.name, None)
+        self._places[self._view.name] = self._top = self._below = 0
+
+    def to_last(self) -> None:
+        """Move the cursor to the last row."""
+        self.move(1 << 30)
+
+    def point_at(self, place: int) -> None:
+        """Move the cursor to a row, counted among all rows of the table."""
+        rows = self.rows()
+        if 0 <= place < len(rows):
+            self._choose(rows, place)
+
+    def scroll(self, by: int) -> None:
+        """Scroll the detail, or a page."""
+        self._below = max(0, self._below + by)
+
+    def enlarge(self) -> None:
+        """Give the detail most of the screen, or give it back."""
+        self.is_large, self._below = not self.is_large, 0
+
+    def show_page(self, name: str) -> None:
+        """Show a page in place of the table, or leave it."""
+        self.page, self._below = (None if self.page == name else name), 0
+
+    def back(self) -> None:
+        """Leave what was opened last: a page, the large detail, the filter."""
+        if self.page:
+            self.page = None
+        elif self.is_large:
+            self.is_large = False
+        else:
+            self.search("")
+        self._below = 0
+
+    # --- what follows from it
+
+    def rows(self) -> list[Row]:
+        """Return the rows of the table, sorted and searched."""
+        history, sort = self.history, self._sorts[self._view.name]
+        asked = (id(history), history.intervals, self._view.name, sort, self.mode.search, self._context)
+        if self._arranged is None or self._arranged[0] != asked:
+            columns = self._columns()
+            self._arranged = (
+                asked,
+                arrange(columns, list(self._view.rows(history, self._context)), sort, self.mode.search),
+            )
+        return self._arranged[1]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the table."""
+        return self._columns()
+
+    @property
+    def chosen(self) -> Hashable | None:
+        """What the row under the cursor stands for; None without one."""
+        rows = self.rows()
+        return rows[self._place(rows)].key if rows else None
+
+    def detail(self, width: int) -> list[Line]:
+        """Return all that is known about the row under the cursor."""
+        key = self.chosen
+        return (
+            [] if key is None else detail.lines(self.history, key, self._context, concerning(key, self._losses), width)
+        )
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        """Return the whole screen: `height` lines of `width` characters."""
+        shown = [
+            *panel.header(self.history, self.run, self.mode, width),
+            *panel.stations(self.history, self._context.marks, width),
+        ][: max(0, height - 1)]
+        room = max(0, height - len(shown) - 1)
+        if self.page:
+            self.spots = Spots()
+            body = _from(self._page(width), self._below, room)
+        else:
+            body = self._table_and_detail(len(shown), width, room)
+        bar, spots = panel.footer(_BAR, self.message, width)
+        self.spots = replace(self.spots, bar=tuple(spots))
+        body += [EMPTY] * (room - len(body))
+        return [fitted(line, width) for line in (*shown, *body[:room], bar)][:height]
+
+    def _table_and_detail(self, above: int, width: int, room: int) -> list[Line]:
+        below = 0
+        if above + room + 1 >= _LEAST_WITH_DETAIL:
+            unused = room - len(self.rows()) - 1
+            below = max(5, (room - 3) * 2 // 5, unused) if not self.is_large else room - 2
+        if not below:
+            return self._table(above, width, room)
+        lines = self.detail(width)
+        below = min(below, max(5, len(lines) + 1))
+        table = self._table(above, width, room - below)
+        table += [EMPTY] * (room - below - len(table))
+        rule: Line = (("-" * width, "title"),)
+        self._below = max(0, min(self._below, len(lines) - below + 1))
+        return [*table, rule, *window(lines, self._below, below - 1)]
+
+    def _table(self, above: int, width: int, room: int) -> list[Line]:
+        """Return the titles and as many rows as there is room for, the one with the cursor among them."""
+        columns, rows = self._columns(), self.rows()
+        self._height = max(0, room - 1)
+        place = self._place(rows)
+        self._top = max(0, min(max(self._top, place - self._height + 1), place, len(rows) - 1))
+        shown = rows[self._top : self._top + self._height]
+        given = widths(columns, shown, width - 2)
+        titles, spots = self._titles(columns, given)
+        self.spots = Spots(above, len(shown), self._top, tuple(spots))
+        body = [_line(columns, row, given, self._top + index == place) for index, row in enumerate(shown)]
+        if not rows:
+            what = "no row has these words" if self.mode.search else "nothing lost so far"
+            body = [((f"  {what}", "quiet"),)]
+        return [titles, *body][:room]
+
+    def _titles(self, columns: Sequence[Column], given: Sequence[int]) -> tuple[Line, list[tuple[int, int, str]]]:
+        sort = self._sorts[self._view.name]
+        pieces: list[Piece] = [("  ", "title")]
+        spots: list[tuple[int, int, str]] = []
+        at = 2
+        for column, wide in zip(columns, given, strict=True):
+            if not wide:
+                continue
+            is_sorted = column.title == sort.title
+            down = column.right != sort.reverse
+            text = column.title + (("v" if down else "^") if is_sorted else "")
+            text = text.rjust(wide) if column.right else text.ljust(wide)
+            pieces.append((text[:wide], "strong" if is_sorted else "title"))
+            pieces.append((" " * GAP, "title"))
+            spots.append((at, at + wide - 1, column.title))
+            at += wide + GAP
+        return tuple(pieces), spots
+
+    def _page(self, width: int) -> list[Line]:
+        if self.page == "limits":
+            title = "What this run cannot know" if self.limits else "There is nothing that this run cannot know."
+            text = [part for limit in self.limits for part in textwrap.wrap(limit, width - 4, subsequent_indent="  ")]
+            return [((title, "strong"),), EMPTY, *((("  " + part, ""),) for part in text)]
+        return help_page(width)
+
+    def _columns(self) -> tuple[Column, ...]:
+        return self._view.columns(self.history, self._context)
+
+    def _place(self, rows: Sequence[Row]) -> int:
+        """Return where the cursor is; where its row is gone, it stays at the same height."""
+        key = self._chosen.get(self._view.name)
+        place = self._places.get(self._view.name, 0)
+        if key is None:
+            return 0
+        if place < len(rows) and rows[place].key == key:
+            return place
+        found = next((index for index, row in enumerate(rows) if row.key == key), None)
+        place = max(0, min(place, len(rows) - 1)) if found is None else found
+        self._places[self._view.name] = place
+        return place
+
+    def _choose(self, rows: Sequence[Row], place: int) -> None:
+        self._chosen[self._view.name] = rows[place].key
+        self._places[self._view.name] = place
+        self._below = 0
+
+
+def _from(lines: Sequence[Line], start: int, height: int) -> list[Line]:
+    start = max(0, min(start, len(lines) - height))
+    return list(lines[start : start + height])
+
+
+def _line(columns: Sequence[Column], row: Row, given: Sequence[int], is_chosen: bool) -> Line:
+    style = {"!": "loss", "*": "quiet", "?": "odd"}.get(row.mark, "")
+    cells = [column.text(value, wide) for column, value, wide in zip(columns, row.values, given, strict=True) if wide]
+    text = (" " * GAP).join(cells)
+    if is_chosen:
+        return ((">", "cursor"), (row.mark, "cursor"), (text, "cursor"))
+    return ((" ", ""), (row.mark, style), (text, style))

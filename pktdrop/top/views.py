@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: MIT
+"""The tables of the live view: which columns each has, and its rows from a History."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pktdrop.counters.model import Scope
+from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER
+from pktdrop.top.grid import Column, Row, ago, names, numbers, ranges, trend
+from pktdrop.top.history import NO_EVENT, Group, History, Line, Reason, Tally
+from pktdrop.views.scope import Name, where
+from pktdrop.views.text import share
+
+_NOT_NOISE: Final = "*"
+_WORST_FIRST: Final = ("unexplained", "no-event", "bound", "exact", "silent")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What views need besides the history."""
+
+    netns_name: Name
+    marks: str
+    """Characters of a sparkline."""
+    noise: bool = True
+    """Whether what is no loss is shown."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One of the tables."""
+
+    name: str
+    sort: str
+    """The column it is sorted by at first."""
+    columns: Callable[[History, Context], tuple[Column, ...]]
+    rows: Callable[[History, Context], Iterator[Row]]
+
+
+def _seen(history: History) -> Column:
+    return Column(
+        "seen",
+        lambda seen: ago(history.elapsed - seen if seen >= 0 else None),
+        right=True,
+        rank=2,
+    )
+
+
+def _share(history: History) -> Column:
+    whole = history.loss.packets
+    return Column("share", lambda packets: share(packets, whole) if packets else "-", right=True, rank=4)
+
+
+def _mark(tally: Tally, now: float, is_noise: bool = False) -> str:
+    if is_noise:
+        return _NOT_NOISE
+    return "!" if tally.rate(now) else " "
+
+
+# --- reasons
+
+
+def _reason_columns(history: History, context: Context) -> tuple[Column, ...]:
+    return (
+        numbers("/s"),
+        numbers("total"),
+        _share(history),
+        Column("layer", rank=5),
+        Column("reason", least=13),
+        Column("CPU", least=4, rank=6),
+        names("iface", 6, rank=7),
+        names("netns", 6, rank=8),
+        _seen(history),
+        trend(history.elapsed, context.marks),
+    )
+
+
+def _reason_rows(history: History, context: Context) -> Iterator[Row]:
+    for key, group in history.reasons.items():
+        if key.noise is not None and not context.noise:
+            continue
+        yield Row(key, _reason_values(key, group, history.elapsed),
+                  _mark(group.tally, history.elapsed, key.noise is not None), _words(group))  # fmt: skip
+
+
+def _reason_values(key: Reason, group: Group, now: float) -> tuple[Any, ...]:
+    tally = group.tally
+    return (
+        tally.rate(now), tally.packets, 0 if key.noise is not None else tally.packets, key.layer, key.name,
+        cpus(group), _listed(group.interfaces), _listed(group.netns), tally.seen, tally.series,
+    )  # fmt: skip
+
+
+def _listed(names: Iterable[str]) -> list[str]:
+    """Sort names; bare numbers, which say least, come last."""
+    return sorted(names, key=lambda name: (name[:1].isdigit(), name)) or ["-"]
+
+
+def cpus(group: Group) -> str:
+    """Write the CPUs of a group: "0-3", and "0>3" where the backlog of CPU 3 was full."""
+    plain = ranges([cpu for cpu, target in group.cpus if target is None])
+    steered = [f"{cpu}>{target}" for cpu, target in sorted(group.cpus, key=str) if target is not None]
+    return ",".join(part for part in (plain, *steered) if part) or "-"
+
+
+def _words(group: Group, *more: str) -> str:
+    return " ".join(sorted((*group.words, *more))).lower()
+
+
+# --- CPUs
+
+
+def _cpu_columns(history: History, context: Context) -> tuple[Column, ...]:
+    noise = (numbers("noise", rank=11),) if context.noise else ()
+    return (
+        Column("CPU", right=True, order=lambda cpu: -cpu),
+        numbers("/s"),
+        numbers("total"),
+        _share(history),
+        numbers("full"),
+        numbers("backlog", rank=3),
+        numbers("dropped", rank=5),
+        numbers("squeezed", rank=6),
+        numbers("processed/s", rank=7),
+        numbers("rps", rank=9),
+        numbers("flow limit", rank=10),
+        *noise,
+        Column("most", least=12, rank=2),
+        trend(history.elapsed, context.marks),
+    )
+
+
+def _cpu_rows(history: History, context: Context) -> Iterator[Row]:
+    nothing = Group(Tally(1.0))
+    for cpu in sorted({*history.cpus, *history.processors, *history.targets}):
+        group, target = history.cpus.get(cpu, nothing), history.targets.get(cpu)
+        processor = history.processors.get(cpu)
+        total = processor.total if processor else {}
+        yield Row(
+            cpu,
+            (
+                cpu, group.tally.rate(history.elapsed), group.tally.packets, group.tally.packets,
+                target.packets if target else 0,
+                processor.backlog.get("backlog_len", 0) if processor else 0,
+                total.get("dropped", 0), total.get("time_squeeze", 0),
+                processor.rates.get("processed", 0.0) if processor else 0.0,
+                total.get("received_rps", 0), total.get("flow_limit_count", 0),
+                *((group.noise,) if context.noise else ()), most(history, group), group.tally.series,
+            ),
+            "!" if group.tally.rate(history.elapsed) or (target and target.rate(history.elapsed)) else " ",
+            _words(group, f"cpu{cpu}"),
+        )  # fmt: skip
+
+
+def most(history: History, group: Group) -> str:
+    """Name the reason of most losses in a group, "-" without one."""
+    sums: dict[str, int] = {}
+    for key in group.keys:
+        if key.noise is None:
+            sums[key.reason] = sums.get(key.reason, 0) + history.drops.get(key, 0)
+    return max(sums, key=lambda name: (sums[name], name)) if sums else "-"
+
+
+# --- interfaces and queues
+
+
+def _kinds(history: History) -> list[str]:
+    """Return the classes of NIC counters that there is anything of, in the order of the packet's way."""
+    there = {kind for port in history.ports.values() for kind, packets in port.kinds.items() if packets}
+    return [*(kind for kind in CLASS_LAYERS if kind in there), *sorted(there.difference(CLASS_LAYERS))]
+
+
+def _interface_columns(history: History, context: Context) -> tuple[Column, ...]:
+    noise = (numbers("noise", rank=11),) if context.noise else ()
+    return (
+        Column("iface", least=6),
+        Column("queue", right=True, show=lambda queue: "all" if queue < 0 else str(queue), rank=6,
+               order=lambda queue: -queue),
+        Column("netns", least=8, rank=5),
+        Column("driver", least=6, rank=9),
+        numbers("/s"),
+        numbers("total"),
+        *(numbers(kind, rank=3) for kind in _kinds(history)),
+        *noise,
+        numbers("rx/s", rank=7),
+        numbers("tx/s", rank=8),
+        Column("most", least=12, rank=4),
+        trend(history.elapsed, context.marks),
+    )  # fmt: skip
+
+
+def _interface_rows(history: History, context: Context) -> Iterator[Row]:
+    kinds = _kinds(history)
+    nothing = Group(Tally(1.0))
+    queues = dict.fromkeys((*((*nic, None) for nic in history.interfaces), *history.ports))
+    for netns, name, queue in queues:
+        port = history.ports.get((netns, name, queue))
+        group = history.interfaces.get((netns, name), nothing) if queue is None else nothing
+        namespace = _netns_name(netns, history.interfaces.get((netns, name), nothing), context)
+        noise = (group.noise,) if context.noise else ()
+        is_moving = port is not None and port.moved == history.elapsed
+        yield Row(
+            (netns, name, queue),
+            (
+                name, -1 if queue is None else queue, namespace, (port.driver if port else "") or "-",
+                group.tally.rate(history.elapsed), group.tally.packets,
+                *((port.kinds.get(kind, 0) if port else 0) for kind in kinds), *noise,
+                port.received if port and is_moving else 0.0, port.sent if port and is_moving else 0.0,
+                most(history, group), group.tally.series,
+            ),
+            "!" if group.tally.rate(history.elapsed) or (port and port.lost == history.elapsed) else " ",
+            _words(group, name, namespace, port.driver if port else ""),
+        )  # fmt: skip
+
+
+# --- namespaces
+
+
+def _netns_columns(history: History, context: Context) -> tuple[Column, ...]:
+    noise = (numbers("noise", rank=4),) if context.noise else ()
+    return (
+        numbers("/s"),
+        numbers("total"),
+        _share(history),
+        Column("netns", least=10),
+        Column("inode", lambda inode: "-" if inode is None else str(inode), right=True, rank=6),
+        *noise,
+        names("iface", 6, rank=7),
+        Column("most", least=12, rank=3),
+        _seen(history),
+        trend(history.elapsed, context.marks),
+    )
+
+
+def _netns_rows(history: History, context: Context) -> Iterator[Row]:
+    for inode, group in history.netns.items():
+        name = _netns_name(inode, group, context)
+        noise = (group.noise,) if context.noise else ()
+        yield Row(
+            ("netns", inode),
+            (
+                group.tally.rate(history.elapsed), group.tally.packets, group.tally.packets, name, inode, *noise,
+                _listed(group.interfaces), most(history, group), group.tally.seen, group.tally.series,
+            ),
+            _mark(group.tally, history.elapsed),
+            _words(group, name, str(inode)),
+        )  # fmt: skip
+
+
+def _netns_name(inode: int | None, group: Group, context: Context) -> str:
+    """Return the name that a namespace has now, else one it had at a drop, else its inode."""
+    if inode is None:
+        return "-"
+    return context.netns_name(inode) or _listed(group.netns or [str(inode)])[0]
+
+
+# --- ledger
+
+
+def _ledger_columns(_history: History, context: Context) -> tuple[Column, ...]:
+    def place(scope: Scope) -> str:
+        return where(scope, context.netns_name)
+
+    return (
+        Column("rose", lambda rose: "-" if rose is None else f"{rose:,}", right=True),
+        Column("explained", lambda events: "-" if events is None else f"{events:,}", right=True, rank=3),
+        Column("rest", lambda rest: "-" if rest is None else f"{rest:,}", right=True),
+        Column("status", order=_WORST_FIRST.index),
+        Column("layer", rank=4),
+        Column("counter", least=16),
+        Column("of", place, least=9, rank=1, order=place),
+        Column("by", least=12, rank=2),
+    )
+
+
+def _ledger_rows(history: History, context: Context) -> Iterator[Row]:
+    for (counter, scope), line in history.lines.items():
+        if line.is_hint:
+            continue
+        has_counter = counter != NO_COUNTER
+        by = reasons_of(line)
+        yield Row(
+            ("ledger", counter, scope),
+            (
+                line.delta if has_counter else None,
+                line.explained if has_counter and line.status != "no-event" else None,
+                line.unexplained if line.status == "unexplained" else line.delta - line.explained,
+                line.status, line.entry.layer, counter if has_counter else "-", scope, by,
+            ),
+            "?" if line.status == "unexplained" else "!" if line.status == "no-event" else " ",
+            " ".join((counter, line.status, line.entry.layer, where(scope, context.netns_name), by)).lower(),
+        )  # fmt: skip
+
+
+def reasons_of(line: Line) -> str:
+    """Name the events of a line, the most first."""
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(line.by.items(), key=lambda item: -item[1]))
+
+
+VIEWS: Final[Sequence[View]] = (
+    View("reasons", "/s", _reason_columns, _reason_rows),
+    View("CPUs", "/s", _cpu_columns, _cpu_rows),
+    View("interfaces", "/s", _interface_columns, _interface_rows),
+    View("namespaces", "/s", _netns_columns, _netns_rows),
+    View("ledger", "status", _ledger_columns, _ledger_rows),
+)
+
+__all__ = ["NO_EVENT", "VIEWS", "Context", "View", "cpus", "most", "reasons_of"]

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: MIT
+"""`pktdrop diagnose` as a user runs it: real losses in namespaces of our own, named with what to change."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pktdrop.demo.causes import CAUSES
+from pktdrop.demo.causes.cause import Traffic
+from pktdrop.demo.net import Net
+from pktdrop.demo.tools import run, wait_until
+from tests.live.net import Namespace, one_ns
+from tests.live.tracing import DEADLINE, command, launch
+
+N = 23
+READY = "Watching for "
+NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all")
+by_name = {cause.name: cause for cause in CAUSES}
+
+
+class Run:
+    """A running or ended `pktdrop diagnose`."""
+
+    def __init__(self, arguments: Sequence[str], before: Sequence[str]) -> None:
+        """Start it, behind what it is to be run by."""
+        self._stdout, self._stderr = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  until kill()
+        self.process = subprocess.Popen(
+            [*before, *command(), "diagnose", *arguments],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=self._stdout,
+            stderr=self._stderr,
+        )
+
+    @property
+    def stdout(self) -> str:
+        """What it has written so far."""
+        return os.pread(self._stdout.fileno(), os.fstat(self._stdout.fileno()).st_size, 0).decode()
+
+    @property
+    def stderr(self) -> str:
+        """What it has complained of so far."""
+        return os.pread(self._stderr.fileno(), os.fstat(self._stderr.fileno()).st_size, 0).decode()
+
+    def wait_until_ready(self) -> None:
+        """Wait for the first look, which the start line stands for."""
+        wait_until(lambda: READY in self.stderr or self.process.poll() is not None, "the start line", DEADLINE)
+        assert self.process.poll() is None, self.stderr
+
+    def stop(self) -> int:
+        """End it with Ctrl-C; return its exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(DEADLINE)
+
+    def kill(self) -> None:
+        """Make sure that it is gone."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(DEADLINE)
+        self._stdout.close()
+        self._stderr.close()
+
+
+@contextmanager
+def diagnosing(*arguments: str, style: str = "json", before: Sequence[str] = ()) -> Iterator[Run]:
+    """Diagnose around a block, for an hour unless the block ends it."""
+    made = Run(["-d", "3600", "--format", style, *arguments], before)
+    try:
+        made.wait_until_ready()
+        yield made
+    finally:
+        made.kill()
+
+
+def lose(traffic: Traffic, count: int = N) -> None:
+    """Lose packets; return when the witness has seen them all."""
+    before = traffic.lost()
+    for _ in range(count):
+        traffic.lose()
+    wait_until(lambda: traffic.lost() - before == count, f"the witness to see {count} lost packets")
+
+
+def judged(made: Run, status: int = 0) -> dict[str, Any]:
+    """End it as Ctrl-C does; return the object it wrote, whose numbers must add up."""
+    assert made.stop() == status, made.stderr
+    assert "Traceback" not in made.stderr
+    data: dict[str, Any] = json.loads(made.stdout)
+    assert data["packets"] == sum(loss["packets"] for loss in data["losses"])
+    assert data["packets"] == sum(station["packets"] for station in data["stations"])
+    return data
+
+
+def of(data: dict[str, Any], namespace: Namespace) -> list[dict[str, Any]]:
+    """The losses in a namespace."""
+    return [loss for loss in data["losses"] if loss["netns"] == namespace.inode]
+
+
+def commands(loss: dict[str, Any]) -> list[str]:
+    """What to type about a loss."""
+    return [one["command"] for one in loss["advice"] if one["command"]]
+
+
+@contextmanager
+def cause(name: str) -> Iterator[tuple[Net, Traffic, Namespace]]:
+    """Build a cause of the demo; yield it with the namespace that loses."""
+    with by_name[name].net() as net:
+        yield net, by_name[name].build(net), net[by_name[name].role]
+
+
+def test_a_full_receive_buffer_names_socket_and_process() -> None:
+    """The socket by its port, this process by its name, its buffer as ss(8) shows it, and what may be asked for."""
+    with cause("receive_buffer_full") as (_, traffic, here), diagnosing("--fail-on", "capacity") as made:
+        lose(traffic)
+        shown = here.run("ss", "-u", "-a", "-n", "-m", "sport", "=", ":4008")
+        (loss,) = of(judged(made, status=3), here)
+        comm = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
+        assert (loss["packets"], loss["layer"], loss["class"], loss["cause"]) == (
+            N,
+            "socket",
+            "capacity",
+            "receive-buffer",
+        )
+        assert f"in the receive buffer of {comm} (UDP 127.0.0.1:4008)" in loss["where"]
+        buffer = int(shown.partition(",rb")[2].partition(",")[0])
+        rmem_max = int(run("sysctl", "-n", "net.core.rmem_max"))
+        said = " ".join(one["say"] for one in loss["advice"])
+        assert f"Its buffer takes {buffer:,} bytes" in said
+        assert f"net.core.rmem_max ({rmem_max:,})" in said
+        assert f"let {comm} ask" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "found", "expected"),
+    [
+        ("nftables_input", "policy", "firewall", "nft list ruleset"),
+        ("reverse_path", "policy", "rp-filter", "sysctl -w net/ipv4/conf/eth0/rp_filter=2"),
+        ("no_route", "routing", "no-route", "ip route"),
+        ("udp_closed_port", "routing", "no-socket", "ss -l -t -u -n -p"),
+        ("udp_checksum", "malformed", "checksum", None),
+        ("neighbour_queue_full", "capacity", "neighbour-queue", "net/ipv4/neigh/eth0/unres_qlen_bytes=4"),
+        ("tap_full", "capacity", "tap-ring", "ip link set dev tap0 txqueuelen 16"),
+    ],
+)
+def test_each_kind_is_told_apart(name: str, kind: str, found: str, expected: str | None) -> None:
+    """Class, cause, and a command for that very namespace, with its own values."""
+    with cause(name) as (_, traffic, here), diagnosing() as made:
+        lose(traffic)
+        (loss,) = of(judged(made), here)
+        assert (loss["packets"], loss["class"], loss["cause"]) == (N, kind, found)
+        if expected is not None:
+            assert any(expected in line and f"ip netns exec {here.name} " in line for line in commands(loss))
+
+
+def test_a_shaper_is_named_with_its_interface() -> None:
+    """Which qdisc it was is known by its own counter; tc(8) has the same handle."""
+    with cause("shaper_full") as (_, traffic, here), diagnosing() as made:
+        lose(traffic)
+        (loss,) = of(judged(made), here)
+        kind, handle = run("tc", "-n", here.name, "qdisc", "show", "dev", "eth0").split()[1:3]
+        assert (loss["packets"], loss["layer"], loss["qdiscs"]) == (N, "qdisc", [f"{kind} {handle}"])
+        assert f"in the qdisc {kind} {handle} of eth0 of netns {here.name}" == loss["where"]
+
+
+def test_a_full_accept_queue_is_found_without_an_event() -> None:
+    """SYNs at a full queue are consumed: counters alone show them, and the listener is named with its limit."""
+    with one_ns() as net, net["host"].socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("127.0.0.1", 8080))
+        listener.listen(1)
+        here = net["host"]
+        waiting = [net.keep(here.socket(socket.AF_INET, socket.SOCK_STREAM)) for _ in range(5)]
+        with diagnosing() as made:
+            for caller in waiting:
+                caller.setblocking(False)
+                caller.connect_ex(("127.0.0.1", 8080))
+            wait_until(lambda: here.mib("TcpExtListenOverflows") >= 2, "the queue to be full")
+            data = judged(made)
+        overflows = [loss for loss in of(data, here) if loss["cause"] == "listen-queue"]
+        assert sum(loss["packets"] for loss in overflows) >= 2
+        assert {loss["class"] for loss in overflows} == {"capacity"}
+        assert any("TCP 127.0.0.1:8080" in loss["where"] for loss in overflows)
+        assert any("lets 1 connections wait" in one["say"] for loss in overflows for one in loss["advice"])
+
+
+def test_what_gets_through_is_no_loss() -> None:
+    """Packets like the lost ones that are received leave nothing in a diagnosis."""
+    with cause("udp_closed_port") as (_, traffic, here), diagnosing("--all-netns") as made:
+        before = traffic.spared()
+        for _ in range(N):
+            traffic.spare()
+        wait_until(lambda: traffic.spared() - before == N, "the spared packets")
+        data = judged(made)
+        assert of(data, here) == []
+        assert data["watched"]["received"] >= N
+
+
+@pytest.mark.parametrize(
+    ("conditions", "status"),
+    [
+        (["loss"], 3),
+        (["NO_SOCKET"], 3),
+        (["no_*", "capacity"], 3),
+        (["NETFILTER_DROP"], 0),
+        (["unexplained"], 0),
+        ([], 0),
+    ],
+)
+def test_exit_statuses(conditions: list[str], status: int) -> None:
+    """3 where a condition holds, and which is said; 0 where none does."""
+    options = [word for condition in conditions for word in ("--fail-on", condition)]
+    # other tests may lose packets at the same time, for other reasons than these
+    with cause("udp_closed_port") as (_, traffic, _), diagnosing(*options) as made:
+        lose(traffic)
+        data = judged(made, status)
+        assert bool(data["failed"]) == (status == 3)
+        assert ("--fail-on asks" in made.stderr) == (status == 3)
+
+
+def test_a_reason_that_there_is_not_is_a_usage_error() -> None:
+    """Exit status 2 before anything is watched; the option is named, and names that are near."""
+    done = subprocess.run([*command(), "diagnose", "--fail-on", "NO_SOKET"], capture_output=True, text=True, cwd="/")
+    assert done.returncode == 2
+    assert "--fail-on" in done.stderr
+    assert "NO_SOCKET" in done.stderr
+    assert done.stdout == ""
+
+
+def unable(net: Net, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Diagnose to the end in the first namespace of a topology, without root and BPF."""
+    inside = ["ip", "netns", "exec", next(iter(net.namespaces.values())).name, *NOBODY]
+    return subprocess.run(
+        [*inside, *command(), "diagnose", *arguments], capture_output=True, text=True, cwd="/", timeout=DEADLINE
+    )
+
+
+def test_without_root_counters_tell() -> None:
+    """Without any capability: the loss by its counter, what could not be seen, and exit status 3 if asked for."""
+    with cause("udp_closed_port") as (_, traffic, here):
+        inside = ("ip", "netns", "exec", here.name, *NOBODY)
+        with diagnosing("--fail-on", "loss", before=inside) as made:
+            lose(traffic)
+            data = judged(made, status=3)
+        assert data["probes"]["kfree_skb"] == "none"
+        assert data["unexplained"] is None
+        (loss,) = data["losses"]
+        assert (loss["packets"], loss["cause"], loss["counters"]) == (N, "no-socket", ["mib.UdpNoPorts"])
+        assert "Drops were not traced" in data["verdict"]
+        assert data["limits"][0].startswith("Drops could not be traced: ")
+
+
+def test_without_root_a_quiet_namespace_is_not_called_quiet_host() -> None:
+    """What was not seen is not said to be fine."""
+    with one_ns() as net:
+        done = unable(net, "-d", "0.2")
+        assert done.returncode == 0, done.stderr
+        verdict = " ".join(done.stdout.split("\n\n")[0].split())
+        assert verdict.startswith(
+            "No counter of lost packets rose in 1 "
+        )  # "of 7 network namespaces", if it sees others
+        assert verdict.endswith("drops could not be traced.")
+        assert "Nothing was lost" not in done.stdout
+
+
+@pytest.mark.parametrize("condition", ["NO_SOCKET", "unexplained"])
+def test_a_condition_that_cannot_be_seen_is_refused(condition: str) -> None:
+    """Without tracing it would always pass: exit status 1, what is missing and what to do."""
+    with one_ns() as net:
+        done = unable(net, "-d", "0.2", "--fail-on", condition)
+        assert done.returncode == 1
+        assert f"--fail-on {condition} needs drops to be traced" in done.stderr
+        assert "sudo" in done.stderr
+
+
+def test_text_fits_a_terminal() -> None:
+    """80 columns where nothing says otherwise, but for commands to copy; the verdict is the first line."""
+    with cause("receive_buffer_full") as (_, traffic, here), diagnosing(style="table") as made:
+        lose(traffic)
+        assert made.stop() == 0, made.stderr
+        lines = made.stdout.splitlines()
+        assert lines[0].startswith("In ")
+        assert [line for line in lines if len(line) > 80 and here.name not in line] == []
+        assert "!! LOSS" in made.stdout
+
+
+def test_it_ends_by_itself_and_changes_nothing() -> None:
+    """After its duration; all settings of a namespace are as they were."""
+    with one_ns() as net:
+        before = net["host"].run("sysctl", "-a")
+        done = net["host"].run(*command(), "diagnose", "-d", "0.2", "--format", "json")
+        assert json.loads(done)["end"] - json.loads(done)["start"] >= 0.2
+        assert _stable(net["host"].run("sysctl", "-a")) == _stable(before)
+
+
+def _stable(settings: str) -> list[str]:
+    """Settings without those that tell what is going on."""
+    moving = ("random", "fs.", "dentry", "nr_", "count", "kernel.ns_last_pid", "hung_task", "stat_refresh")
+    return [
+        line for line in settings.splitlines() if line.startswith("net.") and not any(word in line for word in moving)
+    ]
+
+
+def test_a_closed_pipe_ends_it() -> None:
+    """Nobody reads any more: it ends quietly, long before its time."""
+    process = launch("diagnose", "-d", "3600", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(DEADLINE) == 0
+    assert process.stderr is not None
+    assert b"Traceback" not in process.stderr.read()
+    process.stderr.close()

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Accounts of a window, made by the real ledger, and a host whose values a test chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pktdrop.advice import remedies
+from pktdrop.advice.causes import Causes
+from pktdrop.advice.diagnosis import Circumstances, Diagnosis, Tables, diagnose
+from pktdrop.advice.remedies import Value
+from pktdrop.advice.shares import Place
+from pktdrop.counters.collect import SOURCES, Counters
+from pktdrop.counters.drivers import Drivers
+from pktdrop.counters.model import Row, Scope
+from pktdrop.layers import Layers
+from pktdrop.ledger.books import Books
+from pktdrop.ledger.reconcile import Bracket
+from pktdrop.model import Count, DropKey, Interval, Lost
+from pktdrop.watch import Account
+from tests.unit.make import NOON
+
+HOST, BLUE = 4026531833, 4026532281
+TRACED = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
+UNTRACED = {"kfree_skb": "none", "enqueue_to_backlog": "none"}
+TABLES = Tables(Causes.load(), remedies.load(), Layers.load(), Drivers.load())
+DNS = Scope(netns=HOST, socket="udp 0.0.0.0:53 ino:812")
+"""A socket of dnsmasq."""
+
+Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
+
+
+def make_counters(**changes: Any) -> Counters:
+    """Counters of two namespaces and two CPUs, as they stand at NOON."""
+    rows: dict[str, Any] = {source: {} for source in SOURCES}
+    rows["links"] = {
+        Scope(netns=netns, interface=name): Row((), ()) for netns in (HOST, BLUE) for name in ("lo", "eth0")
+    }
+    rows["softnet"] = {Scope(cpu=cpu): Row((), ()) for cpu in (0, 1)}
+    values: dict[str, Any] = {
+        "time": NOON,
+        "monotonic": 10.0,
+        "rows": rows,
+        "gauges": {"softnet": {}, "qdisc": {}, "socket": {}},
+        "drivers": {},
+        "inodes": {},
+        "netns": frozenset((HOST, BLUE)),
+        "failed": frozenset(),
+        "limits": (),
+    }
+    return Counters(**(values | changes))
+
+
+def make_account(
+    drops: Mapping[DropKey, int] | None = None,
+    moved: Moved | None = None,
+    drivers: Mapping[str, str] | None = None,
+    rungs: Mapping[str, str] = TRACED,
+    lost: Lost | None = None,
+) -> Account:
+    """Ten seconds that end at NOON; the ledger is made of drops and counters by the real tables."""
+    counts = {key: Count(packets, 60 * packets) for key, packets in (drops or {}).items()}
+    driver_of: dict[tuple[int | None, str], str] = {(HOST, name): driver for name, driver in (drivers or {}).items()}
+    books = Books(rungs)
+    books.learn_drivers(driver_of)
+    ledger = books.of_run(counts, moved or {}, Bracket(counts, counts), {HOST, BLUE})
+    interval = Interval(start=NOON - 10, end=NOON, seconds=10.0, drops=counts, lost=lost or Lost(0, 0))
+    return Account(interval, ledger, moved or {}, make_counters(drivers=driver_of))
+
+
+@dataclass
+class KnownHost:
+    """A host of which just these names and values are known."""
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    processes: Mapping[Scope, str] = field(default_factory=lambda: {DNS: "dnsmasq"})
+
+    def value(self, name: str, place: Place) -> Value | None:
+        """Return a value, and what follows from the place itself."""
+        return (
+            {"interface": place.interface, "in_netns": ""}.get(name) if name not in self.values else self.values[name]
+        )
+
+    def netns(self, netns: int | None) -> str | None:
+        """Return "host" or "blue"."""
+        return {HOST: "host", BLUE: "blue"}.get(netns or 0)
+
+    def process(self, scope: Scope) -> str | None:
+        """Return the process of a socket."""
+        return self.processes.get(scope)
+
+
+def judge(account: Account, rungs: Mapping[str, str] = TRACED, **changes: Any) -> Diagnosis:
+    """Diagnose an account; values of the host, limits and so on can be given."""
+    how = Circumstances(
+        rungs=rungs,
+        limits=changes.get("limits", ()),
+        present=changes.get("present", frozenset((HOST, BLUE))),
+        sees_all=changes.get("sees_all", True),
+        **({"peaks": changes["peaks"]} if "peaks" in changes else {}),
+    )
+    return diagnose(account, how, changes.get("host", KnownHost()), TABLES)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""Values of the host: read where they are, unknown where they are not, compared with what sysctl(8) and ip(8) say."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from pktdrop.advice.host import Host, _mask, _more, _number
+from pktdrop.advice.remedies import HOST_VALUES
+from pktdrop.advice.shares import Place
+from pktdrop.counters.ethtool import Pair
+from pktdrop.counters.model import Row, Scope
+from pktdrop.namespaces import Namespaces
+from tests.unit.accounts import DNS, make_counters
+
+OWN = os.stat("/proc/self/ns/net").st_ino
+LO = Place(netns=OWN, interface="lo")
+
+
+@pytest.fixture
+def host() -> Host:
+    """This host, and a socket of dnsmasq that this process claims not to know."""
+    gauges = {"softnet": {}, "qdisc": {}, "socket": {DNS: Row(("rmem_alloc", "rcvbuf"), (1, 212992))}}
+    return Host(Namespaces(), make_counters(gauges=gauges))
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("somaxconn", "net.core.somaxconn"),
+        ("tcp_max_syn_backlog", "net.ipv4.tcp_max_syn_backlog"),
+        ("ipfrag_time", "net.ipv4.ipfrag_time"),
+        ("min_free_kbytes", "vm.min_free_kbytes"),
+        ("unres_qlen_bytes", "net.ipv4.neigh.lo.unres_qlen_bytes"),
+    ],
+)
+def test_sysctls_are_what_sysctl_shows(host: Host, name: str, setting: str) -> None:
+    """Settings of the namespace, of the host, and of an interface."""
+    if shutil.which("sysctl") is None:
+        pytest.skip("sysctl not installed")
+    shown = subprocess.run(["sysctl", "-n", setting], capture_output=True, text=True, check=False)
+    if shown.returncode != 0:
+        pytest.skip(f"no {setting} here: {shown.stderr.strip()}")
+    assert host.value(name, LO) == int(shown.stdout)
+
+
+def test_the_length_of_a_queue_is_what_ip_shows(host: Host) -> None:
+    """Read by an ioctl, which works in any namespace."""
+    if shutil.which("ip") is None:
+        pytest.skip("ip not installed")
+    shown = json.loads(
+        subprocess.run(["ip", "-j", "link", "show", "dev", "lo"], capture_output=True, check=True).stdout
+    )
+    assert host.value("txqueuelen", LO) == shown[0]["txqlen"]
+
+
+def test_nothing_raises_where_nothing_is_known(host: Host) -> None:
+    """An interface, a namespace and a socket that are gone: all values are asked for, none is an exception."""
+    gone = Place(netns=1, interface="gone0", sockets=(Scope(netns=1, socket="udp *:1 ino:1"),))
+    for name in sorted(HOST_VALUES):
+        for place in (gone, Place(), Place(netns=OWN, interface="../../etc"), LO):
+            assert isinstance(host.value(name, place), (int, str, type(None))), name
+    assert [host.value(name, gone) for name in ("rx_ring", "rps", "txqueuelen", "somaxconn", "rcvbuf")] == [None] * 5
+
+
+def test_an_unknown_name_has_no_value(host: Host) -> None:
+    """The tables are tested for such; at run time it is no reason to end."""
+    assert host.value("nothing", LO) is None
+
+
+def test_values_are_read_once(host: Host) -> None:
+    """What was read stays: advice for many losses must not read a file for each."""
+    assert host.value("somaxconn", LO) is not None
+    before = dict(host._remembered)
+    host.value("somaxconn", LO)
+    assert host._remembered == before
+
+
+def test_the_buffer_of_a_socket_is_that_of_the_last_reading(host: Host) -> None:
+    """Of one socket, not of several."""
+    assert host.value("rcvbuf", Place(sockets=(DNS,))) == 212992
+    assert host.value("rcvbuf", Place(sockets=(DNS, DNS))) is None
+    assert host.process(DNS) is None
+
+
+def test_commands_for_the_own_namespace_have_nothing_before_them(host: Host) -> None:
+    """Only for others something must be entered; for those that nobody can name there is no command."""
+    assert host.value("in_netns", LO) == ""
+    assert host.value("in_netns", Place(netns=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("cpus", "mask"), [(1, "1"), (2, "3"), (32, "ffffffff"), (33, "1,ffffffff"), (64, "ffffffff,ffffffff")]
+)
+def test_masks(cpus: int, mask: str) -> None:
+    """As bitmap_parse() of the kernel reads them."""
+    assert _mask(cpus) == mask
+
+
+def test_more_queues_only_for_cpus_that_there_are() -> None:
+    """No more queues than CPUs, and no advice where there is nothing to gain."""
+    online = os.sysconf("SC_NPROCESSORS_ONLN")
+    assert _more(Pair(online, 64 + online)) is None
+    assert _more(Pair(0, 64 + online)) == online
+    assert _more(Pair()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "number"),
+    [("4096 131072 6291456", 2, 6291456), ("", 0, None), (None, 0, None), ("-1", 0, None), ("7", 1, None)],
+)
+def test_numbers(text: str | None, word: int, number: int | None) -> None:
+    """A word of a setting, or nothing."""
+    assert _number(text, word) == number

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""Lost packets by place and cause: they add up to the ledger, and are given to the right socket, CPU and queue."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pktdrop.advice.shares import Share, shares
+from pktdrop.counters.model import Scope
+from pktdrop.model import DropKey
+from pktdrop.watch import Account
+from tests.unit.accounts import BLUE, DNS, HOST, TABLES, UNTRACED, Moved, make_account
+from tests.unit.make import make_backlog_drop, make_drop, make_noise
+
+ETH0 = Scope(netns=HOST, interface="eth0")
+FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", location="__udp_queue_rcv_skb+0x1")
+OTHER = Scope(netns=HOST, socket="udp 10.0.0.1:514 ino:90")
+
+
+def split(account: Account) -> tuple[Share, ...]:
+    """The shares by the tables that come with pktdrop."""
+    return shares(account, TABLES.causes, TABLES.layers)
+
+
+def test_a_ring_names_its_interface_and_queues() -> None:
+    """igb counts an empty ring for each queue (RQDPC)."""
+    moved = {"driver": {ETH0: {"ethtool.rx_queue_3_drops": 500, "ethtool.rx_queue_1_drops": 20}}}
+    (share,) = split(make_account({}, moved, {"eth0": "igb"}))
+    assert (share.packets, share.layer, share.kind, share.cause.name) == (520, "nic-ring", "capacity", "nic-ring")
+    assert (share.place.interface, share.place.queues) == ("eth0", ((3, 500), (1, 20)))
+    assert not share.is_guess
+
+
+def test_an_unknown_driver_is_a_guess() -> None:
+    """What an unknown driver's statistics mean is not certain, and said so."""
+    (share,) = split(make_account({}, {"driver": {ETH0: {"ethtool.rx_fifo_overflow": 9}}}, {"eth0": "nobody"}))
+    assert (share.packets, share.is_guess) == (9, True)
+
+
+def test_a_backlog_has_its_target_and_the_cpus_that_sent_there() -> None:
+    """Drops of two CPUs for one backlog are one loss; rx_dropped, which moves too, is none of its own."""
+    drops = {make_backlog_drop(cpu=0): 30, make_backlog_drop(cpu=2): 50, make_backlog_drop(cpu=0, target_cpu=1): 7}
+    moved: Moved = {
+        "softnet": {Scope(cpu=3): {"dropped": 80}, Scope(cpu=1): {"dropped": 7}},
+        "links": {ETH0: {"rx_dropped": 87}},
+    }
+    first, second = split(make_account(drops, moved))
+    assert (first.packets, first.place.cpu, first.place.sources) == (80, 3, (2, 0))
+    assert (second.packets, second.place.cpu, second.place.sources) == (7, 1, (0,))
+
+
+def test_without_the_probe_the_counters_tell_the_cpu() -> None:
+    """Where no event knows its target, softnet_stat does, if the sums agree."""
+    drops = {make_backlog_drop(target_cpu=None): 87}
+    moved: Moved = {"softnet": {Scope(cpu=3): {"dropped": 80}, Scope(cpu=1): {"dropped": 7}}}
+    found = split(make_account(drops, moved))
+    assert [(share.packets, share.place.cpu, share.place.sources) for share in found] == [(80, 3, ()), (7, 1, ())]
+
+
+def test_sums_that_differ_tell_no_cpu() -> None:
+    """If softnet_stat counts something else, too, no CPU is accused."""
+    moved: Moved = {"softnet": {Scope(cpu=3): {"dropped": 80}}}
+    found = split(make_account({make_backlog_drop(target_cpu=None): 87}, moved))
+    assert sum(share.packets for share in found) == 87
+    assert {share.place.cpu for share in found} == {None}
+
+
+def test_a_full_buffer_is_that_of_the_socket_which_counted_it() -> None:
+    """The socket's own counter says which it was."""
+    (share,) = split(
+        make_account(
+            {FULL: 12},
+            {"socket": {DNS: {"drops": 12}}, "mib": {Scope(netns=HOST): {"UdpRcvbufErrors": 12, "UdpInErrors": 12}}},
+        )
+    )
+    assert (share.packets, share.place.sockets, share.cause.name) == (12, (DNS,), "receive-buffer")
+
+
+def test_two_full_buffers_are_two_losses() -> None:
+    """One reason, two sockets: each has what it counted; what neither counted has no socket."""
+    found = split(make_account({FULL: 15}, {"socket": {DNS: {"drops": 4}, OTHER: {"drops": 9}}}))
+    assert [(share.packets, share.place.sockets) for share in found] == [(9, (OTHER,)), (4, (DNS,)), (2, ())]
+
+
+def test_two_reasons_and_two_sockets_are_not_told_apart() -> None:
+    """Which socket dropped for which reason is not known: both are named for both."""
+    refused = FULL._replace(reason="SOCKET_FILTER")
+    found = split(make_account({FULL: 6, refused: 7}, {"socket": {DNS: {"drops": 4}, OTHER: {"drops": 9}}}))
+    assert {(share.packets, share.cause.name, share.place.sockets) for share in found} == {
+        (6, "receive-buffer", (OTHER, DNS)),
+        (7, "socket-filter", (OTHER, DNS)),
+    }
+
+
+def test_sockets_of_another_namespace_have_nothing_to_do_with_it() -> None:
+    """A socket is in one namespace, and so are its drops."""
+    (share,) = split(make_account({FULL: 6}, {"socket": {DNS._replace(netns=BLUE): {"drops": 6}}}))
+    assert share.place.sockets == ()
+
+
+def test_a_listener_is_named_though_there_is_no_event() -> None:
+    """SYNs at a full accept queue are consumed: only counters show them, and the socket's own names it."""
+    listener = Scope(netns=HOST, socket="tcp 0.0.0.0:80 ino:7")
+    counted = {"TcpExtListenOverflows": 5, "TcpExtListenDrops": 5}
+    (share,) = split(make_account({}, {"mib": {Scope(netns=HOST): counted}, "socket": {listener: {"drops": 5}}}))
+    assert (share.packets, share.cause.name, share.place.sockets) == (5, "listen-queue", (listener,))
+
+
+def test_a_qdisc_is_named_by_its_counter() -> None:
+    """Events know the interface, the counter which qdisc."""
+    drop = make_drop(reason="QDISC_DROP", layer="qdisc", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
+    moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
+    (share,) = split(make_account({drop: 9}, moved))
+    assert (share.packets, share.layer, share.place.interface, share.place.qdiscs) == (
+        9,
+        "qdisc",
+        "eth0",
+        ("tbf 8001:",),
+    )
+
+
+def test_noise_is_no_loss() -> None:
+    """Frees that lose nothing are in no share."""
+    assert split(make_account({make_noise(): 100})) == ()
+
+
+def test_counters_alone_are_enough() -> None:
+    """Without traced drops each loss counter that rose is a loss, and what is in two counters is one."""
+    counted = {"UdpRcvbufErrors": 6, "UdpInErrors": 6, "UdpNoPorts": 2}
+    account = make_account({}, {"mib": {Scope(netns=HOST): counted}, "socket": {DNS: {"drops": 6}}}, rungs=UNTRACED)
+    assert {(share.packets, share.cause.name, share.place.sockets) for share in split(account)} == {
+        (6, "receive-buffer", (DNS,)),
+        (2, "no-socket", ()),
+    }
+
+
+def test_what_nothing_explains_is_marked() -> None:
+    """A counter that rose although its packets raise events, and there were none."""
+    account = make_account({}, {"mib": {Scope(netns=HOST): {"UdpNoPorts": 4}}})
+    (share,) = split(account)
+    assert (share.packets, bool(share.note), account.ledger.unexplained) == (4, True, 4)
+
+
+# -------------------------------------------------------------------------------------------------------- all at once
+
+_DROPS = st.dictionaries(
+    st.sampled_from(
+        [
+            FULL,
+            make_drop(),
+            make_drop(netns=None, interface=None),
+            make_backlog_drop(),
+            make_backlog_drop(target_cpu=None),
+            make_noise(),
+            make_drop(reason="QDISC_DROP", layer="qdisc", interface="eth0", netns=HOST),
+            make_drop(reason="NETFILTER_DROP", layer="stack"),
+            make_drop(reason="NOT_SPECIFIED", layer="driver", interface="eth0", netns=HOST, location="ixgbe_poll+1"),
+            make_drop(reason="NOT_SPECIFIED", layer="tx", interface="eth0", netns=HOST, location="veth_xmit+1"),
+            make_drop(reason="137", layer="stack"),
+        ]
+    ),
+    st.integers(1, 1000),
+)
+_COUNTED = st.integers(1, 1000)
+_MOVED = st.fixed_dictionaries(
+    {
+        "softnet": st.dictionaries(
+            st.sampled_from([Scope(cpu=1), Scope(cpu=3)]), st.fixed_dictionaries({"dropped": _COUNTED})
+        ),
+        "links": st.dictionaries(
+            st.just(ETH0),
+            st.dictionaries(
+                st.sampled_from(["rx_dropped", "tx_dropped", "rx_errors", "tx_errors", "rx_missed_errors"]), _COUNTED
+            ),
+        ),
+        "driver": st.dictionaries(
+            st.just(ETH0),
+            st.dictionaries(
+                st.sampled_from(
+                    ["ethtool.rx_missed_errors", "ethtool.rx_no_dma_resources", "ethtool.alloc_rx_buff_failed",
+                     "ethtool.tx_timeout_count", "ethtool.rx_csum_offload_errors"]
+                ),
+                _COUNTED,
+            ),
+        ),
+        "mib": st.dictionaries(
+            st.sampled_from([Scope(netns=HOST), Scope(netns=BLUE)]),
+            st.dictionaries(
+                st.sampled_from(
+                    ["UdpRcvbufErrors", "UdpInErrors", "UdpNoPorts", "TcpExtListenDrops", "TcpExtListenOverflows",
+                     "IpInDiscards", "IpInHdrErrors"]
+                ),
+                _COUNTED,
+            ),
+        ),
+        "socket": st.dictionaries(st.sampled_from([DNS, OTHER]), st.fixed_dictionaries({"drops": _COUNTED})),
+        "qdisc": st.dictionaries(
+            st.sampled_from([Scope(netns=HOST, interface="eth0", qdisc=name) for name in ("tbf 1:", "pfifo 2:")]),
+            st.fixed_dictionaries({"drops": _COUNTED}),
+        ),
+    }
+)  # fmt: skip
+
+
+@settings(deadline=None)  # it reads the tables each time
+@given(_DROPS, _MOVED, st.sampled_from(["ixgbe", "igb", "veth", "nobody"]), st.booleans())
+def test_they_add_up_to_the_ledger(drops: dict[DropKey, int], moved: Moved, driver: str, traced: bool) -> None:
+    """Whatever was dropped and counted: the shares of a layer are what the ledger has as lost there."""
+    account = (
+        make_account(drops, moved, {"eth0": driver})
+        if traced
+        else make_account({}, moved, {"eth0": driver}, rungs=UNTRACED)
+    )
+    found = split(account)
+    by_layer: Tally[str] = Tally()
+    for share in found:
+        assert share.packets > 0
+        by_layer[share.layer] += share.packets
+    assert dict(by_layer) == account.ledger.lost
+
+
+@pytest.mark.parametrize("netns", [None, 1])
+def test_places_that_are_not_known(netns: int | None) -> None:
+    """A drop of which neither interface nor namespace is known is a loss like others."""
+    (share,) = split(make_account({make_drop(netns=netns, interface=None, netns_name=None): 3}))
+    assert (share.packets, share.place.netns) == (3, netns)

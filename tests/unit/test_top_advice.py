@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""Advice in the live view: the remedies of `pktdrop diagnose`, each beside the rows it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import pytest
+
+from pktdrop.advice.diagnosis import Circumstances, Loss, diagnose
+from pktdrop.counters.model import Scope
+from pktdrop.model import Count
+from pktdrop.top.advice import concerning
+from pktdrop.top.history import Reason
+from pktdrop.top.save import text_of
+from tests.unit.accounts import BLUE, TABLES, TRACED, KnownHost, make_account
+from tests.unit.make import make_backlog_drop, make_drop
+from tests.unit.top_steps import make_look, make_screen
+
+NO_SOCKET, FULL = Reason("socket", "NO_SOCKET", None), Reason("backlog", "CPU_BACKLOG", None)
+
+
+def losses() -> tuple[Loss, ...]:
+    """Five packets to a closed port in "blue", and nine for the full backlog of CPU 3."""
+    account = make_account({make_drop(): 5, make_backlog_drop(): 9}, {"softnet": {Scope(cpu=3): {"dropped": 9}}})
+    return diagnose(account, Circumstances(TRACED), KnownHost({"netdev_max_backlog": 1000}), TABLES).losses
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [(NO_SOCKET, "listen"), (FULL, "backlog"), (3, "backlog"), (0, "backlog"), (("netns", BLUE), "listen")],
+    ids=str,
+)
+def test_advice_is_that_of_the_row(key: Hashable, word: str) -> None:
+    """A row has the advice on its losses, and no other."""
+    said = concerning(key, losses())
+    assert said
+    assert all(word in sentence for sentence in said)
+
+
+@pytest.mark.parametrize("key", [Reason("stack", "IP_CSUM", None), 7, ("netns", 1), (BLUE, "eth9", None)], ids=str)
+def test_other_rows_have_none(key: Hashable) -> None:
+    """Where nothing of it was lost there is nothing to advise."""
+    assert concerning(key, losses()) == []
+
+
+def test_advice_is_in_the_detail() -> None:
+    """It is asked for once something was lost, and stands in the detail as soon as it is there."""
+    screen = make_screen()
+    assert not screen.wants_advice
+    screen.take(make_look({make_drop(): Count(5, 5)}))
+    assert screen.wants_advice
+    screen.take(make_look()._replace(losses=losses()))
+    assert not screen.wants_advice
+    assert "\nadvice  " in text_of(screen.lines(80, 24))
+
+
+def test_advice_is_not_worked_out_at_each_look() -> None:
+    """Later losses are judged too, but not more often than every ten seconds."""
+    screen = make_screen(make_look({make_drop(): Count(5, 5)}))
+    screen.take(make_look()._replace(losses=losses()))
+    for _ in range(5):
+        assert not screen.wants_advice
+        screen.take(make_look({make_drop(): Count(5, 5)}))
+    assert screen.wants_advice

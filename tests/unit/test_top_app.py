@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: MIT
+"""The live view in textual's own harness: every key, the mouse, what is typed, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import cast
+
+import pytest
+from textual.pilot import Pilot
+
+from pktdrop.errors import PktdropError
+from pktdrop.model import Count
+from pktdrop.top.app import TopApp
+from pktdrop.top.canvas import Canvas
+from pktdrop.top.keys import KEYS
+from pktdrop.top.reader import Look, Reader
+from pktdrop.top.save import text_of
+from pktdrop.top.screen import Screen
+from tests.unit.make import make_drop
+from tests.unit.top_steps import busy_look, make_look, make_screen
+
+SIZE = (80, 24)
+MANY = {make_drop(reason=f"REASON_{number:02}"): Count(number + 1, 1) for number in range(40)}
+
+
+class Looks:
+    """A reader that gives looks at once, and then fails as it is told to."""
+
+    def __init__(self, *answers: Look | Exception) -> None:
+        self.answers = list(answers)
+        self.advised = 0
+
+    def look(self, is_advice_wanted: bool = False) -> Future[Look]:
+        """Give the next answer; the last one again and again."""
+        self.advised += is_advice_wanted
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        future: Future[Look] = Future()
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+        return future
+
+
+def shown(app: TopApp) -> str:
+    """What the canvas really shows, as text."""
+    canvas = app.query_one(Canvas)
+    lines = [canvas.render_line(y).text.rstrip() for y in range(canvas.size.height)]
+    return "\n".join(lines) + "\n"
+
+
+def drive(
+    screen: Screen, steps: Callable[[Pilot[None], TopApp], Awaitable[None]], looks: Looks | None = None,
+    size: tuple[int, int] = SIZE,
+) -> TopApp:  # fmt: skip
+    """Run the app without a terminal, and do something with it."""
+    app = TopApp(screen, cast("Reader | None", looks))
+
+    async def run() -> None:
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause()
+            await steps(pilot, app)
+
+    asyncio.run(run())
+    return app
+
+
+def wanted(screen: Screen, width: int = 80, height: int = 24) -> str:
+    """What the state of the screen says is to be shown."""
+    return text_of(screen.lines(width, height))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (40, 10), (132, 43), (300, 60)], ids=str)
+def test_the_terminal_shows_the_screen(size: tuple[int, int]) -> None:
+    """What arrives at the terminal is the screen, at every size."""
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        assert shown(app) == wanted(app.state, *size)
+        assert "NO_SOCKET" in shown(app)
+
+    drive(make_screen(busy_look()), steps, size=size)
+
+
+def test_resize() -> None:
+    """The screen fits the terminal again after every change of its size."""
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        for size in ((120, 40), (50, 12), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            assert shown(app) == wanted(app.state, *size)
+
+    drive(make_screen(busy_look()), steps)
+
+
+BEFORE: dict[str, tuple[str, ...]] = {
+    "view('reasons')": ("2",),
+    "move(-1)": ("down", "down"),
+    "page(-1)": ("end",),
+    "first": ("end",),
+    "scroll(-1)": ("right_curly_bracket",) * 3,
+    "go_back": ("question_mark",),
+}
+"""Keys to press first, where an action would change nothing at once."""
+NOTHING_TO_SEE = ("repaint", "suspend_process", "leave")
+
+
+@pytest.mark.parametrize(
+    ("key", "action"), [(key, each.action) for each in KEYS for key in each.keys if each.action not in NOTHING_TO_SEE]
+)
+def test_every_key_changes_the_screen(key: str, action: str) -> None:
+    """Each key that is on the help page does something that can be seen."""
+    sites = {make_drop(reason="REASON_39", location=f"function_number_{site}+0x1"): Count(9, 1) for site in range(40)}
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        for first in BEFORE.get(action, ()):
+            await pilot.press(first)
+        await pilot.pause()
+        before = shown(app)
+        await pilot.press(key)
+        await pilot.pause()
+        assert shown(app) != before
+
+    drive(make_screen(busy_look(), make_look(MANY | sites)), steps)
+
+
+@pytest.mark.parametrize("key", [key for each in KEYS if each.action == "leave" for key in each.keys])
+def test_keys_that_end(key: str) -> None:
+    """q, F10 and Ctrl-C end with status 0."""
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        await pilot.press(key)
+
+    app = drive(make_screen(busy_look()), steps)
+    assert not app.is_running
+    assert (app.return_code or 0) == 0
+
+
+def test_ctrl_c_ends_while_something_is_typed() -> None:
+    """Ctrl-C ends from the line at the bottom as well."""
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        await pilot.press("slash", "ctrl+c")
+
+    assert not drive(make_screen(busy_look()), steps).is_running
+
+
+def test_views_by_number() -> None:
+    """1 to 5 are the tables, Tab goes through them."""
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        for key, view in zip("12345", ("reasons", "CPUs", "interfaces", "namespaces", "ledger"), strict=True):
+            await pilot.press(key)
+            assert app.state.view == view
+        await pilot.press("tab")
+        assert app.state.view == "reasons"
+        await pilot.press("shift+tab")
+        assert app.state.view == "ledger"
+
+    drive(make_screen(busy_look()), steps)
+
+
+def test_filter_works_while_it_is_typed() -> None:
+    """Each letter filters; q is a letter there; Enter keeps the filter, Esc drops it."""
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        await pilot.press("slash", "n", "o", "_", "s")
+        await pilot.pause()
+        assert "NO_SOCKET" in shown(app)
+        assert "CPU_BACKLOG" not in shown(app)
+        await pilot.press("q", "backspace", "enter")
+        await pilot.pause()
+        assert app.state.mode.search == "no_s"
+        await pilot.press("slash", "escape")
+        await pilot.pause()
+        assert app.state.mode.search == ""
+        assert "CPU_BACKLOG" in shown(app)
+
+    drive(make_screen(busy_look()), steps)
+
+
+@pytest.mark.parametrize("typed", ["0", "nan", "inf", "-3", "soon"])
+def test_impossible_interval_is_refused(typed: str) -> None:
+    """What is no interval is said to be none, and the old one stays."""
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        await pilot.press("d", "ctrl+u", *("minus" if char == "-" else char for char in typed), "enter")
+        await pilot.pause()
+        assert app.state.mode.interval == 2.0
+        assert "is no interval" in shown(app)
+
+    drive(make_screen(busy_look()), steps)
+
+
+def test_changed_interval_is_used_at_once() -> None:
+    """A run that looked each hour looks at the new pace without waiting for that hour to pass."""
+    looks = Looks(make_look({make_drop(): Count(5, 5)}))
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        await pilot.press("d", "ctrl+u", "0", "full_stop", "1", "enter")
+        for _ in range(100):
+            await pilot.pause(0.05)
+            if app.state.history.intervals >= 2:
+                break
+        assert app.state.history.intervals >= 2
+        assert "every 0.1 s" in shown(app)
+
+    drive(make_screen(interval=3600.0), steps, looks)
+
+
+def test_save_asks_for_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """w and Enter save what is on the screen under a name with the time, as text and as JSON."""
+    monkeypatch.chdir(tmp_path)
+    screens = []
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        screens.append(shown(app))
+        await pilot.press("w", "enter")
+        await pilot.pause()
+        assert "Saved pktdrop-top-" in shown(app)
+
+    drive(make_screen(busy_look()), steps)
+    (text,) = tmp_path.glob("pktdrop-top-*.txt")
+    (data,) = tmp_path.glob("pktdrop-top-*.json")
+    assert text.read_text() == screens[0]
+    assert json.loads(data.read_text())["packets"] == 2519
+
+
+def test_save_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be written the reason stands at the bottom, and the view goes on."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.txt").write_text("mine")
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        await pilot.press("w", "ctrl+u", "x", "full_stop", "t", "x", "t", "enter")
+        await pilot.pause()
+        assert "x.txt cannot be written: File exists." in shown(app)
+        assert app.is_running
+
+    drive(make_screen(busy_look()), steps)
+
+
+def test_mouse() -> None:
+    """A click on a row chooses it, one on a title sorts, one on a key presses it, the wheel moves."""
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        lines = shown(app).splitlines()
+        row = next(y for y, line in enumerate(lines) if "CPU_BACKLOG" in line)
+        await pilot.click(Canvas, offset=(20, row))
+        assert shown(app).splitlines()[row].startswith(">")
+        await pilot.click(Canvas, offset=(lines[5].index("total"), 5))
+        assert " totalv " in shown(app)
+        await pilot.click(Canvas, offset=(lines[5].index("total"), 5))
+        assert " total^ " in shown(app)
+        await pilot.click(Canvas, offset=(lines[-1].index("ledger"), 23))
+        assert app.state.view == "ledger"
+        await pilot.click(Canvas, offset=(79, 23))
+        assert app.state.view == "ledger"
+
+    drive(make_screen(busy_look()), steps)
+
+
+def test_looks_are_taken_at_the_interval() -> None:
+    """Each look is shown; advice is asked for once something was lost."""
+    looks = Looks(make_look(), make_look({make_drop(): Count(5, 5)}))
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        for _ in range(200):
+            await pilot.pause(0.02)
+            if app.state.history.loss.packets >= 15 and looks.advised:
+                break
+        assert app.state.history.loss.packets >= 15
+        assert app.state.history.loss.packets % 5 == 0
+        assert "NO_SOCKET" in shown(app)
+
+    drive(make_screen(interval=0.05), steps, looks)
+    assert looks.advised > 0
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), PktdropError("The map is gone.", "Start anew.")])
+def test_failing_look_is_said_and_tried_again(error: Exception) -> None:
+    """A look that fails does not end the view; the next one that works clears the message."""
+    looks = Looks(busy_look(), error, error, error, make_look())
+    seen = []
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        for _ in range(300):
+            await pilot.pause(0.02)
+            seen.append(shown(app))
+            if app.state.history.intervals >= 2:
+                break
+        assert "CANNOT READ" not in shown(app)
+        assert "NO_SOCKET" in shown(app)
+
+    drive(make_screen(interval=0.1), steps, looks)
+    assert [text for text in seen if "CANNOT READ" in text and "NO_SOCKET" in text]
+
+
+def test_a_bug_ends_with_status_1_and_what_python_says(capsys: pytest.CaptureFixture[str]) -> None:
+    """What nobody expected ends the view with the error, not with pages of variables."""
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        for _ in range(200):
+            await pilot.pause(0.02)
+            if not app.is_running:
+                break
+
+    with pytest.raises(Exception, match="nobody expected"):
+        drive(make_screen(interval=0.1), steps, Looks(RuntimeError("nobody expected this")))
+    assert "locals" not in capsys.readouterr().err
+
+
+def test_little_is_sent_when_little_changes() -> None:
+    """A refresh marks only what differs: one figure, not lines or the whole screen."""
+    canvas = Canvas()
+    regions = []
+    canvas.refresh = lambda *dirty, **_: regions.extend(dirty) or canvas  # type: ignore[method-assign,func-returns-value,assignment]
+    canvas.show([(("same line", ""),), (("packets 123 and more", ""),)])
+    canvas.show([(("same line", ""),), (("packets 124 and more", ""),)])
+    assert [(dirty.x, dirty.y, dirty.width, dirty.height) for dirty in regions] == [(10, 1, 1, 1)]

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""What tests of the live view give it: whole Looks, and a screen that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pktdrop.counters.collect import Counters
+from pktdrop.counters.drivers import Loss
+from pktdrop.counters.model import Row, Scope
+from pktdrop.filters import Filters
+from pktdrop.ledger.books import Ledger
+from pktdrop.ledger.entry import Entry
+from pktdrop.model import Count, DropKey
+from pktdrop.top.panel import Run
+from pktdrop.top.reader import Look
+from pktdrop.top.screen import Screen
+from pktdrop.watch import Account
+from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_ledger, make_noise
+
+HOST, BLUE = 4026531833, 4026532281
+NAMES = {HOST: "host", BLUE: "blue"}
+ETH0 = Scope(netns=HOST, interface="eth0")
+CPU3 = Scope(cpu=3)
+NFT = make_drop(
+    reason="NETFILTER_DROP", cpu=1, ifindex=12, interface="veth-a", netns=4026532999, netns_name="green", layer="stack",
+    location="nft_do_chain+0x4bc [nf_tables]",
+)  # fmt: skip
+DROPS = {
+    make_drop(): Count(1000, 28000),
+    make_drop(cpu=1): Count(200, 5600),
+    make_backlog_drop(): Count(812, 81200),
+    NFT: Count(3, 252),
+    make_noise(): Count(50, 3000),
+}
+"""2,015 packets lost, 50 of noise."""
+NO_PORTS = Entry("socket", "mib.UdpNoPorts", Scope(netns=BLUE), 1200, 1200, 0, "exact", (("NO_SOCKET", 1200),))
+FULL = Entry("backlog", "softnet.dropped", CPU3, 812, 812, 0, "exact", (("CPU_BACKLOG", 812),))
+RING = Entry("nic-ring", "ethtool.rx_no_dma_resources", ETH0._replace(queue=3), 500, 0, 500, "no-event")
+RIDDLE = Entry("stack", "mib.IpInAddrErrors", Scope(netns=BLUE), 7, 3, 4, "unexplained", (("IP_INADDRERRORS", 3),))
+LEDGER = make_ledger(
+    NO_PORTS, FULL, RING, RIDDLE,
+    lost={"nic-ring": 500, "backlog": 812, "stack": 7, "socket": 1200},
+    nics={(HOST, "eth0"): (Loss("ring", 500, {0: 0, 3: 500}, ("ethtool.rx_no_dma_resources",), "driver"),)},
+    without_event=((RIDDLE, 4),),
+)  # fmt: skip
+"""2,519 packets: those of DROPS, 500 that the ring lost and 4 that nothing explains."""
+SOFTNET = ("processed", "dropped", "time_squeeze", "received_rps", "flow_limit_count")
+BACKLOG = ("backlog_len", "input_qlen", "process_qlen")
+MOVED = {
+    "softnet": {CPU3: {"processed": 4000, "dropped": 812, "time_squeeze": 6}},
+    "links": {ETH0: {"rx_packets": 9000, "tx_packets": 20}},
+}
+
+
+def make_counters() -> Counters:
+    """Two CPUs, of which CPU 3 has 300 packets waiting, and two interfaces."""
+    return Counters(
+        time=NOON,
+        monotonic=10.0,
+        rows={
+            "softnet": {scope: Row(SOFTNET, (1, 2, 3, 4, 5)) for scope in (Scope(cpu=0), CPU3)},
+            "links": {scope: Row((), ()) for scope in (ETH0, Scope(netns=BLUE, interface="lo"))},
+        },
+        gauges={"softnet": {Scope(cpu=0): Row(BACKLOG, (0, 0, 0)), CPU3: Row(BACKLOG, (300, 299, 1))}},
+        inodes={},
+        drivers={(HOST, "eth0"): "igb"},
+        netns=frozenset((HOST, BLUE)),
+        failed=frozenset(),
+        limits=(),
+    )
+
+
+def make_look(
+    drops: Mapping[DropKey, Count] | None = None,
+    ledger: Ledger | None = None,
+    moved: Mapping[str, Mapping[Scope, Mapping[str, int]]] | None = None,
+    limits: tuple[str, ...] = (),
+    **changes: Any,
+) -> Look:
+    """Two seconds; what was lost is by layer what the drops are, unless a ledger says otherwise."""
+    drops = drops or {}
+    if ledger is None:
+        lost: dict[str, int] = {}
+        for key, count in drops.items():
+            if key.noise is None:
+                lost[key.layer] = lost.get(key.layer, 0) + count.packets
+        ledger = make_ledger(lost=lost)
+    return Look(Account(make_interval(drops, **changes), ledger, moved or {}, make_counters()), limits, NAMES)
+
+
+def busy_look() -> Look:
+    """Something of everything."""
+    return make_look(DROPS, LEDGER, MOVED)
+
+
+def make_screen(*looks: Look, interval: float = 2.0, filters: Filters | None = None) -> Screen:
+    """A screen on the host "box" that has taken some looks."""
+    screen = Screen(Run("box", "6.18.44", "tp_btf fentry"), filters or Filters([]), interval)
+    for look in looks:
+        screen.take(look)
+    return screen
