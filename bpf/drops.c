@@ -18,7 +18,7 @@
 
 BPF_TABLE("hash", struct drop_key, struct drop_value, drops, 65536);
 BPF_ARRAY(hot_drops, struct hot_drop, HOT_DROPS); /* made with as many for each CPU */
-BPF_PERCPU_ARRAY(map_full, u64, 1);
+BPF_ARRAY(map_full, u64, 1);			  /* made with one for each CPU */
 BPF_PERCPU_ARRAY(cpu_states, struct cpu_state, 1);
 
 #if NESTS
@@ -49,8 +49,8 @@ static __always_inline void set_target_cpu(void *skb, u32 cpu)
 
 static __always_inline void count_lost(void)
 {
-	int zero = 0;
-	u64 *lost = map_full.lookup(&zero);
+	int cpu = bpf_get_smp_processor_id();
+	u64 *lost = map_full.lookup(&cpu);
 
 	if (lost)
 		ADD(*lost, 1);
@@ -66,34 +66,49 @@ static __always_inline struct drop_value *new_entry(struct drop_key *key, struct
 	return drops.lookup(key);
 }
 
+static __always_inline bool is_same(const struct drop_key *one, const struct drop_key *other)
+{
+	return one->place == other->place && one->netns == other->netns && one->ifindex == other->ifindex &&
+	       one->reason == other->reason && one->target_cpu == other->target_cpu && one->protocol == other->protocol;
+}
+
+static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, struct sk_buff *skb,
+				  struct cpu_state *state)
+{
+	set_interface(&hot->value, skb, &state->netns);
+	hot->key.netns = key->netns;
+	hot->key.ifindex = key->ifindex;
+	hot->key.reason = key->reason;
+	hot->key.target_cpu = key->target_cpu;
+	hot->key.protocol = key->protocol;
+	asm volatile("" ::: "memory"); /* a reader takes an entry with a place for a whole one */
+	hot->key.place = key->place;
+}
+
 /*
- * The entry of a key in the table in front of the map, or NULL where another key of this CPU came first. Finding it
- * takes no call into the kernel, which looking into a hash map takes four of. An entry is never given up, so a key is
- * in one place only; the CPU is part of the key, so no other CPU writes it.
+ * The entry of a key in the table in front of the map, or NULL where other keys of this CPU came first. Finding it
+ * takes no call into the kernel, which looking into a hash map takes four of; and user space reads the table without
+ * one: see Tracer in pktdrop/kernel/tracer.py. An entry is never given up, so a key is in one place only; the CPU is
+ * part of the key, so no other CPU writes it.
  */
 static __always_inline struct drop_value *hot_value(struct drop_key *key, struct sk_buff *skb, struct cpu_state *state)
 {
 	u64 mixed = key->place ^ ((u64)key->ifindex << 32 | key->netns) ^ ((u64)key->protocol << 32 | key->reason);
-	int index = PLACE_CPU(key->place) << HOT_BITS | mixed * 0x9e3779b97f4a7c15 >> (64 - HOT_BITS);
-	struct hot_drop *hot = hot_drops.lookup(&index);
+	u32 first = mixed * 0x9e3779b97f4a7c15 >> (64 - HOT_BITS);
 
-	if (!hot)
-		return NULL;
-	if (!hot->key.place) {
-		set_interface(&hot->value, skb, &state->netns);
-		hot->key.netns = key->netns;
-		hot->key.ifindex = key->ifindex;
-		hot->key.reason = key->reason;
-		hot->key.target_cpu = key->target_cpu;
-		hot->key.protocol = key->protocol;
-		asm volatile("" ::: "memory"); /* a reader takes an entry with a place for a whole one */
-		hot->key.place = key->place;
+#pragma unroll
+	for (int probe = 0; probe < HOT_PROBES; probe++) {
+		int index = PLACE_CPU(key->place) << HOT_BITS | ((first + probe) & (HOT_DROPS - 1));
+		struct hot_drop *hot = hot_drops.lookup(&index);
+
+		if (!hot)
+			return NULL;
+		if (!hot->key.place)
+			claim(hot, key, skb, state);
+		if (is_same(&hot->key, key))
+			return &hot->value;
 	}
-	if (hot->key.place != key->place || hot->key.netns != key->netns || hot->key.ifindex != key->ifindex ||
-	    hot->key.reason != key->reason || hot->key.target_cpu != key->target_cpu ||
-	    hot->key.protocol != key->protocol)
-		return NULL;
-	return &hot->value;
+	return NULL;
 }
 
 static __always_inline void count(struct drop_key *key, struct sk_buff *skb, struct cpu_state *state)

@@ -39,8 +39,9 @@ struct hot_drop {
 	struct drop_value value;
 };
 
-#define HOT_BITS 6
+#define HOT_BITS 9
 #define HOT_DROPS (1 << HOT_BITS) /* of each CPU */
+#define HOT_PROBES 4		  /* places that are looked into for a key */
 
 /* What a CPU remembers from one probe to the next. Stays in the kernel. */
 struct cpu_state {

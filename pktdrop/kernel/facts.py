@@ -18,8 +18,11 @@ _RECURSION_GUARD = "bpf_prog_inc_misses_counter"
 _FORMATS = tuple(
     Path(root) / f"events/skb/{_TRACEPOINT}/format" for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 )
-_BACKLOG_REASONS = ("CPU_BACKLOG", "DEV_READY")
-"""Reasons that enqueue_to_backlog() frees with, net/core/dev.c; kernels that lack the first give none there."""
+_BACKLOG_REASONS = ("CPU_BACKLOG", "DEV_READY", "NOT_SPECIFIED")
+"""Reasons that enqueue_to_backlog() frees with, net/core/dev.c; kernels that lack the first give none there.
+
+Where the device is down that is the second (v6.12, v7.3) or the last (v6.1).
+"""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,9 @@ def _attach_both(
     rung: str, backlog: Collection[str], refused: dict[str, str], map_entries: int, prepared: Prepared
 ) -> tuple[KernelFacts, Probes]:
     """Attach kfree_skb by one rung, and the backlog by the best of some. Raises RungError where kfree_skb cannot be."""
-    programs = Programs(prepared.compiled, {"drops": map_entries, "hot_drops": HOT_DROPS * sysbpf.cpu_numbers()})
+    cpus = sysbpf.cpu_numbers()
+    entries = {"drops": map_entries, "hot_drops": HOT_DROPS * cpus, "map_full": cpus}
+    programs = Programs(prepared.compiled, entries)
     with ExitStack() as undo:
         undo.callback(programs.close)
         kfree_skb = climb(programs, prepared, rung)

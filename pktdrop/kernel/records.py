@@ -7,7 +7,7 @@ from typing import NamedTuple
 DROP_KEY = struct.Struct("=QIIIHH")
 DROP_VALUE = struct.Struct("=QQ16s")
 HOT_DROP = struct.Struct(f"={DROP_KEY.size}s{DROP_VALUE.size}s")
-HOT_DROPS = 64
+HOT_DROPS = 512
 """Entries of each CPU in the table in front of the map."""
 NO_CPU = 0xFFFF
 _TEXT = 0xFFFF << 48

@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: MIT
 """The running probes, read as Snapshots."""
 
+import mmap
 import struct
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from itertools import starmap
 from typing import TYPE_CHECKING
 
 from pktdrop.kernel import host, probes, sysbpf
 from pktdrop.kernel.cache import Cache, default_directory
-from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, HOT_DROP, RawKey, RawValue
+from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, HOT_DROP, HOT_DROPS, RawKey, RawValue
 from pktdrop.model import Count, DropKey, Lost, Snapshot
 from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
     from pktdrop.kernel.naming import Naming
 
-_UNUSED = bytes(8)
-"""The member place of a hot_drop without a key."""
+_ONE_BY_ONE = 512
+"""With more keys in the map than that it is read in batches, which is faster, and has a price: see `limits`."""
 MAP_ENTRIES = 65536
 """How many different drop keys are counted; each takes some 150 bytes of kernel memory, taken at the start."""
 
@@ -41,6 +42,15 @@ class Tracer:
         self.start = Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, lost=Lost(0, 0))
         """Before all drops: the maps were made for this run, so nothing needs to be read."""
         self._keys: dict[bytes, DropKey] = {}
+        self._in_map = 0
+        """Keys in the map at the last reading."""
+        # read without a system call: in one on maps, the kernel runs no tracing program on that CPU (sysbpf.map_items)
+        self._table = self._memory("hot_drops", HOT_DROPS * sysbpf.cpu_numbers())
+        self._full = self._memory("map_full", sysbpf.cpu_numbers())
+
+    def _memory(self, name: str, entries: int) -> mmap.mmap:
+        descriptor, definition = self._probes.programs.map(name)
+        return sysbpf.map_memory(descriptor, definition.value_size, entries)
 
     def __enter__(self) -> "Tracer":
         """Return itself."""
@@ -48,6 +58,8 @@ class Tracer:
 
     def __exit__(self, *_: object) -> None:
         """Detach the probes."""
+        self._table.close()
+        self._full.close()
         self._probes.programs.close()
 
     @cached_property
@@ -75,6 +87,14 @@ class Tracer:
             found.append("this kernel gives no drop reasons: all are NOT_SPECIFIED, the call site tells.")
         if not self._facts.reasons.tcp_input_has_events:
             found.append("this kernel frees the input that TCP drops without an event: counters only.")
+        elif self._facts.arguments < 4:
+            # tcp_v4_rcv() clears skb->dev before the socket looks at the packet (net/ipv4/tcp_ipv4.c, v6.1)
+            found.append("drops of TCP input carry no namespace: this kernel does not say for which socket (rx_sk).")
+        if self._in_map > _ONE_BY_ONE:
+            found.append(
+                "there are thousands of kinds of drops: each time they are read, the CPU that reads traces none for "
+                "a few milliseconds, and those are not counted as missed (the ledger tells)."
+            )
         if self._keys and self._naming.symbols.hidden:
             found.append(f"call sites are addresses: {self._naming.symbols.hidden}.")
         return tuple(found)
@@ -96,20 +116,26 @@ class Tracer:
 
     def _read(self) -> dict[bytes, RawValue]:
         """Read the map and the table in front of it. A key is in one of them only."""
-        rows: dict[bytes, RawValue] = {}
-        for keys, values in self._items("drops"):
-            raw_keys = (raw for (raw,) in struct.iter_unpack(f"={DROP_KEY.size}s", keys))
-            rows.update(zip(raw_keys, starmap(RawValue, DROP_VALUE.iter_unpack(values)), strict=True))
-        for _, entries in self._items("hot_drops"):
-            for raw, value in HOT_DROP.iter_unpack(entries):
-                if raw[:8] != _UNUSED:
-                    rows[raw] = RawValue._make(DROP_VALUE.unpack(value))
+        rows = self._read_map()
+        table = self._table[:]
+        places = memoryview(table).cast("Q")[:: HOT_DROP.size // 8].tolist()
+        for number, place in enumerate(places):
+            if place:  # it is 0 where no key has the entry
+                raw, value = HOT_DROP.unpack_from(table, number * HOT_DROP.size)
+                rows[raw] = RawValue._make(DROP_VALUE.unpack(value))
         self._learn_interfaces(rows)
         return rows
 
-    def _items(self, name: str) -> Iterator[tuple[bytes, bytes]]:
-        descriptor, definition = self._probes.programs.map(name)
-        return sysbpf.map_items(descriptor, definition.key_size, definition.value_size)
+    def _read_map(self) -> dict[bytes, RawValue]:
+        """Read the keys that the table has no room for: none on most hosts."""
+        descriptor, definition = self._probes.programs.map("drops")
+        rows: dict[bytes, RawValue] = {}
+        at_once = self._in_map > _ONE_BY_ONE
+        for keys, values in sysbpf.map_items(descriptor, definition.key_size, definition.value_size, at_once):
+            raw_keys = (raw for (raw,) in struct.iter_unpack(f"={DROP_KEY.size}s", keys))
+            rows.update(zip(raw_keys, starmap(RawValue, DROP_VALUE.iter_unpack(values)), strict=True))
+        self._in_map = len(rows)
+        return rows
 
     def _learn_interfaces(self, rows: Mapping[bytes, RawValue]) -> None:
         for raw, value in rows.items():
@@ -119,7 +145,5 @@ class Tracer:
                 self._namespaces.learn_interface(key.netns, key.ifindex, name)
 
     def _lost(self) -> Lost:
-        descriptor, definition = self._probes.programs.map("map_full")
-        per_cpu = sysbpf.map_lookup(descriptor, bytes(4), definition.value_size * sysbpf.possible_cpus())
         missed = sum(sysbpf.program_statistics(program).recursion_misses for program in self._probes.descriptors[:1])
-        return Lost(map_full=sum(count for (count,) in struct.iter_unpack("=Q", per_cpu)), missed=missed)
+        return Lost(map_full=sum(memoryview(self._full[:]).cast("Q").tolist()), missed=missed)

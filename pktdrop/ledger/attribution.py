@@ -45,30 +45,31 @@ def _share_out(claim: Claim, packets: int, lines: Mapping[Where, Line]) -> None:
 
 
 def _fill(claims: list[Claim], packets: Packets, lines: Mapping[Where, Line]) -> set[int]:
-    """Let events that may belong anywhere explain what counters lack, those of their own place first.
+    """Let events that may belong anywhere explain what counters lack: in their own place, their namespace, elsewhere.
 
-    Returns the groups of events of which some, or others of their reason, explain a counter, or whose place has one.
+    Returns the groups of events of which some, or others of their namespace and reason, explain a counter, and those in
+    whose place one moved.
     """
     shown: set[int] = set()
-    used: set[tuple[str, str]] = set()
-    left: list[tuple[Claim, int]] = []
+    left = {claim: packets[claim.group] for claim in claims}
     for claim in claims:
-        rest = packets[claim.group]
         for line in _in_place(claim, lines):
             shown.add(claim.group)
-            rest -= line.fill(claim, rest)
-        left.append((claim, rest))
-    open_lines = _Open(lines)
-    for claim, rest in left:
-        candidates = open_lines.of(claim.row.counters)
-        while rest and candidates:
-            given = candidates[-1].fill(claim, rest)
-            if given:
-                used.add((candidates[-1].fact.name, claim.reason))
-                rest -= given
-            else:
-                candidates.pop()
-    shown.update(claim.group for claim in claims if any((name, claim.reason) in used for name in claim.row.counters))
+            left[claim] -= line.fill(claim, left[claim])
+    used: set[tuple[str, str, int | None]] = set()
+    for open_lines in (_Open(lines, by_netns=True), _Open(lines, by_netns=False)):
+        for claim in claims:
+            candidates = open_lines.of(claim) if left[claim] else []
+            while left[claim] and candidates:
+                given = candidates[-1].fill(claim, left[claim])
+                if given:
+                    used.add((candidates[-1].fact.name, claim.reason, claim.netns))
+                    left[claim] -= given
+                else:
+                    candidates.pop()
+    for claim in claims:
+        if any((name, claim.reason, claim.netns) in used for name in claim.row.counters):
+            shown.add(claim.group)
     return shown
 
 
@@ -77,17 +78,22 @@ def _in_place(claim: Claim, lines: Mapping[Where, Line]) -> list[Line]:
 
 
 class _Open:
-    """Lines that take events of any place, by counters; the next one last."""
+    """Lines that take events of other places, of the same network namespace or of any; the next one last."""
 
-    def __init__(self, lines: Mapping[Where, Line]) -> None:
-        self._by_name: dict[str, list[Line]] = {}
-        self._of: dict[tuple[str, ...], list[Line]] = {}
+    def __init__(self, lines: Mapping[Where, Line], by_netns: bool) -> None:
+        self._by_netns = by_netns
+        self._by_name: dict[tuple[str, int | None], list[Line]] = {}
+        self._of: dict[tuple[tuple[str, ...], int | None], list[Line]] = {}
         for line in lines.values():
             if line.takes_from_anywhere:
-                self._by_name.setdefault(line.fact.name, []).append(line)
+                netns = line.place.netns if by_netns else None
+                self._by_name.setdefault((line.fact.name, netns), []).append(line)
 
-    def of(self, counters: tuple[str, ...]) -> list[Line]:
-        """Return the lines of some counters, the first counter's first."""
-        if counters not in self._of:
-            self._of[counters] = [line for name in counters for line in self._by_name.get(name, ())][::-1]
-        return self._of[counters]
+    def of(self, claim: Claim) -> list[Line]:
+        """Return the lines that a claim may fill, those of its first counter first; claims share them."""
+        counters, netns = claim.row.counters, claim.netns if self._by_netns else None
+        found = self._of.get((counters, netns))
+        if found is None:
+            found = [line for name in counters for line in self._by_name.get((name, netns), ())][::-1]
+            self._of[counters, netns] = found
+        return found

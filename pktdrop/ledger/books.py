@@ -8,15 +8,15 @@ from pktdrop.counters.collect import kernel_width
 from pktdrop.counters.drivers import Drivers, Loss
 from pktdrop.counters.increments import Moved
 from pktdrop.counters.model import Row, Scope
-from pktdrop.ledger.entry import Entry
+from pktdrop.ledger.entry import FOLDED, FOLDING_DRIVERS, PEER, PEER_DRIVERS, Entry
 from pktdrop.ledger.identities import NO_COUNTER, Identities
-from pktdrop.ledger.reconcile import PEER, PEER_DRIVERS, Bracket, reconcile
+from pktdrop.ledger.reconcile import Bracket, Reconciler
 from pktdrop.ledger.steady import Steady
 from pktdrop.ledger.totals import rests, totals
 from pktdrop.model import Count, DropKey
 
 _NOT_READ = "the counters of its namespace could not be read"
-_PEER_FIELDS = ("links.rx_dropped", "links.tx_dropped")
+_PEER_FIELDS = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
 
 Nic = tuple[int | None, str]
 """Inode of the network namespace, and name of the interface."""
@@ -57,6 +57,7 @@ class Books:
         self._rungs = rungs
         self._identities = Identities.load()
         self._drivers = Drivers.load()
+        self._reconciler = Reconciler(self._identities, self._classify)
         self._steady = Steady()
         self._driver_of: dict[Nic, str] = {}
 
@@ -96,7 +97,7 @@ class Books:
     def _entries(
         self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Bracket, read: Collection[int]
     ) -> Iterator[Entry]:
-        for entry in reconcile(drops, moved, self._rungs, self._identities, self._classify, bracket):
+        for entry in self._reconciler.entries(drops, moved, self._rungs, bracket):
             if entry.status == "silent" and entry.scope.netns is not None and entry.scope.netns not in read:
                 yield replace(entry, counter=NO_COUNTER, note=_NOT_READ)
             else:
@@ -105,6 +106,8 @@ class Books:
     def _classify(self, counter: str, scope: Scope) -> str | None:
         driver = self._driver(scope)
         if counter.startswith("links."):
+            if driver in FOLDING_DRIVERS:
+                return FOLDED
             if driver in PEER_DRIVERS and counter in _PEER_FIELDS:
                 return PEER
             rule = self._drivers.link(driver, counter)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final, NamedTuple
 
 from pktdrop.counters.model import Scope
@@ -53,7 +52,7 @@ class _Alike(NamedTuple):
     """Rows of identities.tsv that hold for them."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Claim:
     """What one row of identities.tsv says of the events of a group."""
 
@@ -61,21 +60,19 @@ class Claim:
     reason: str
     layer: str
     row: Identity
+    netns: int | None
     wheres: tuple[Where, ...]
     """The counters in the place of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
+    order: tuple[int | str, ...]
+    """What claims are sorted by, so that the order of the events does not matter."""
 
     @property
     def floats(self) -> bool:
         """Tell whether the events may be counted in another place than theirs."""
         return self.row.relation == "other" or not self.wheres
 
-    @cached_property
-    def order(self) -> tuple[int, str, str, str]:
-        """What claims are sorted by, so that the order of the events does not matter."""
-        return self.row.line, self.reason, self.layer, f"{self.wheres}"
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Group:
     """Events that move the same counters in the same places."""
 
@@ -145,11 +142,7 @@ class Events:
 
     def _group(self, number: int, alike: _Alike, rows: Sequence[Identity]) -> Group:
         facts = self._identities.counters
-        claims = tuple(
-            Claim(number, alike.reason, alike.layer, row, tuple(_wheres(row, facts[row.counters[0]], alike)))
-            for row in rows
-            if row.counters
-        )
+        claims = tuple(_claim(number, alike, row, facts[row.counters[0]]) for row in rows if row.counters)
         expected = next((claim for claim in claims if claim.row.relation == "="), None)
         scope = Scope(netns=alike.netns, interface=alike.interface)
         if expected is not None and expected.wheres:
@@ -184,6 +177,12 @@ class Events:
             else:
                 for where in claim.wheres:
                     self.at.setdefault(where, []).append(claim)
+
+
+def _claim(group: int, of: _Alike, row: Identity, fact: Counter) -> Claim:
+    cpu = -1 if of.target_cpu is None else of.target_cpu
+    order = row.line, of.reason, of.layer, of.netns or 0, of.interface or "", cpu
+    return Claim(group, of.reason, of.layer, row, of.netns, tuple(_wheres(row, fact, of)), order)
 
 
 def _wheres(row: Identity, fact: Counter, of: _Alike) -> Iterator[Where]:

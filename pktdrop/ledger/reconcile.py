@@ -8,7 +8,7 @@ no events, or it is unexplained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from pktdrop.counters.model import Scope
@@ -24,7 +24,7 @@ __all__ = ["PEER", "PEER_DRIVERS", "Bracket", "Classify", "Drops", "Moved", "Rec
 #: Sources of what drivers count; names of "driver" are whole: "ethtool.rx_missed".
 _DRIVER_SOURCES: Final = ("driver", "ethtool", "qstats", "links")
 #: Keys that are remembered beyond twice those of the last interval.
-_SPARE_KEYS: Final = 16_384
+_SPARE_KEYS: Final = 8_192
 
 
 def _no_driver(_counter: str, _scope: Scope) -> str | None:
@@ -59,10 +59,12 @@ class Reconciler:
         summed = events.summed(packets)
         lines = lines_of(moved, self._facts, self._classify, summed)
         shown = give(events, packets, lines)
+        lost = (group for group, count in zip(events.groups, packets, strict=True) if count and group.is_loss)
+        quiet = [group for group in lost if group.number not in shown]
         windows = Windows(events, bracket) if rungs.get("kfree_skb", "none") != "none" else None
         entries = [self._judge.entry(line, windows, line.fact.name in summed) for line in lines.values()]
         entries += self._hardware(moved)
-        entries += _silent(events.groups, packets, shown, summed)
+        entries += _silent(quiet, packets, windows, summed)
         return tuple(sorted(entries, key=place_in_order))
 
     def _hardware(self, moved: Moved) -> Iterator[Entry]:
@@ -100,16 +102,18 @@ def _class_note(kind: str) -> str:
     return f"counted by the driver ({kind}){never}"
 
 
-def _silent(groups: list[Group], packets: Packets, shown: set[int], summed: frozenset[str]) -> Iterator[Entry]:
+def _silent(
+    groups: Iterable[Group], packets: Packets, windows: Windows | None, summed: frozenset[str]
+) -> Iterator[Entry]:
     """Lost packets that no counter shows: none exists, or none of theirs moved."""
     quiet: dict[tuple[str, str, Scope, str], int] = {}
     notes: dict[tuple[str, str, Scope, str], tuple[int, str]] = {}
-    for group, count in zip(groups, packets, strict=False):  # groups that only a window has come last
-        if not count or not group.is_loss or group.number in shown:
+    for group in groups:
+        if group.expected != NO_COUNTER and windows is not None and windows.may_come_later(group):
             continue
         scope = Scope() if group.expected in summed else group.scope
         question = group.layer, group.reason, scope, group.expected
-        quiet[question] = quiet.get(question, 0) + count
+        quiet[question] = quiet.get(question, 0) + packets[group.number]
         notes[question] = min(notes.get(question, (group.line, group.note)), (group.line, group.note))
     for question, count in quiet.items():
         layer, reason, scope, expected = question

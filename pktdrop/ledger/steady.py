@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import NO_COUNTER, Entry, place_in_order
 
+#: An event or an increment is missing.
+_OUT_OF_BALANCE: Final = ("unexplained", "silent")
 _JITTER: Final = "counter and events are read one after the other; reported if it stays"
 _STAYED: Final = "unexplained for more than one interval"
+
+_Key = tuple[str, Scope]
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Steady:
     KEPT: Final = 60
 
     def __init__(self) -> None:
-        self._balances: dict[tuple[str, Scope], _Balance] = {}
+        self._balances: dict[_Key, _Balance] = {}
 
     def settle(self, entries: Iterable[Entry]) -> tuple[Entry, ...]:
         """Take the entries of the next interval; return them with "unexplained" only where it is certain.
@@ -46,31 +50,35 @@ class Steady:
         one before. An entry with delta 0 is added for a rest of a counter that has not moved since.
         """
         settled: list[Entry] = []
-        seen: set[tuple[str, Scope]] = set()
+        weighed: dict[_Key, list[Entry]] = {}
         for entry in entries:
-            # events know no qdisc and no socket
-            key = entry.counter, entry.scope._replace(qdisc=None, socket=None)
-            if entry.counter == NO_COUNTER or (
-                entry.status not in ("unexplained", "silent") and key not in self._balances
-            ):
+            is_even = entry.status not in _OUT_OF_BALANCE
+            if entry.counter == NO_COUNTER or (is_even and not self._balances):
                 settled.append(entry)
                 continue
-            seen.add(key)
-            settled.append(self._weigh(key, entry))
-        settled.extend(self._carried(seen))
-        return tuple(sorted(settled, key=place_in_order))
+            key = entry.counter, entry.scope._replace(qdisc=None, socket=None)  # events know neither
+            if is_even and key not in self._balances:
+                settled.append(entry)
+            else:
+                weighed.setdefault(key, []).append(entry)
+        for key, of_one in weighed.items():
+            settled.extend(self._weigh(key, of_one))
+        return tuple(sorted((*settled, *self._carried(weighed.keys())), key=place_in_order))
 
-    def _weigh(self, key: tuple[str, Scope], entry: Entry) -> Entry:
+    def _weigh(self, key: _Key, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """Judge the entries of one counter: several, if it stands still and its events have different reasons."""
         balance = self._balances.setdefault(key, _Balance())
-        balance.last = entry
-        out_of_balance = entry.status in ("unexplained", "silent")
-        certain = self._advance(balance, entry.unexplained - entry.surplus if out_of_balance else 0)
-        if certain:
-            note = entry.note if out_of_balance and entry.note else _STAYED
-            return replace(entry, status="unexplained", unexplained=max(0, certain), note=note)
-        return replace(entry, status="bound", note=_JITTER) if out_of_balance else entry
+        balance.last = entries[-1]
+        certain = self._advance(balance, sum(_change(entry, balance.now) for entry in entries))
+        for entry in entries:
+            is_out = entry.status in _OUT_OF_BALANCE
+            if certain:
+                note = entry.note if is_out and entry.note else _STAYED
+                yield replace(entry, status="unexplained", unexplained=max(0, certain), note=note)
+            else:
+                yield replace(entry, status="bound", note=_JITTER) if is_out else entry
 
-    def _carried(self, seen: set[tuple[str, Scope]]) -> Iterator[Entry]:
+    def _carried(self, seen: Collection[_Key]) -> Iterator[Entry]:
         for key, balance in list(self._balances.items()):
             if key in seen:
                 continue
@@ -103,3 +111,11 @@ class Steady:
         certain = stayed - balance.told if balance.told * stayed > 0 else stayed
         balance.told = stayed
         return certain
+
+
+def _change(entry: Entry, balance: int) -> int:
+    """Return by how much an entry changes a balance: what is within its bounds can only make good."""
+    change = entry.unexplained - entry.surplus
+    if entry.status in _OUT_OF_BALANCE:
+        return change
+    return max(min(change, -balance), 0) if balance < 0 else min(max(change, -balance), 0)

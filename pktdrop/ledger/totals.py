@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""How many packets were lost in each layer."""
+"""How many packets were lost in each layer: each packet once, however many counters and events show it."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from pktdrop.layers import LAYERS
-from pktdrop.ledger.entry import CLASS_LAYERS, Entry
-from pktdrop.ledger.identities import Counter, Identities
+from pktdrop.ledger.entry import CLASS_LAYERS, FOLDED, PEER, Entry
+from pktdrop.ledger.identities import ANY_LAYER, Counter, Identities
 from pktdrop.model import Count, DropKey
 
 #: Layers whose packets never had an event: what their counters say comes on top of all events.
 _BEFORE_EVENTS: Final = ("nic-fifo", "nic-ring")
 #: rtnl_link_stats64 fields that the driver and the rest of the kernel both count in.
-_SHARED_FIELDS: Final = ("links.rx_dropped", "links.tx_dropped")
+_RECEIVED, _SENT = _SHARED_FIELDS = ("links.rx_dropped", "links.tx_dropped")
 _NUMBER: Final = re.compile(r"[0-9]+")
+
+_Nic = dict[tuple[int | None, str, str], int]
+"""Packets by network namespace, interface and layer."""
 
 
 def totals(
@@ -29,31 +33,26 @@ def totals(
     """Return packets lost by layer, each packet in one layer, in the order of LAYERS; layers without loss left out.
 
     Events count in their layer. To these come the rests of counters: what is lost without events, and what is
-    unexplained. A rest that another counter contains too (part_of) is taken out of that. What the NIC lost comes from
-    ``hardware``, which has packets by class for each (netns, interface) (Drivers.nic_loss); without it, from the
-    largest counter of each layer and interface, as several may count the same packets. In the layers driver and tx it
-    is not known whether such packets had events: there only what exceeds the events of the interface is added.
+    unexplained. What the NIC lost comes from ``hardware``, which has packets by class for each (netns, interface)
+    (Drivers.nic_loss); without it, from the largest counter of each layer and interface, as several may count the same
+    packets. In the layers driver and tx it is not known whether such packets had events: there only what exceeds the
+    events of the interface is added.
     """
     entries = tuple(entries)
     lost: Tally[str] = Tally()
-    at_interface: Tally[tuple[int | None, str | None, str]] = Tally()
-    for key, count in drops.items():
+    for key, (packets, _) in drops.items():
         if key.noise is None:
-            lost[key.layer] += count.packets
-            at_interface[key.netns, key.interface, key.layer] += count.packets
+            lost[key.layer] += packets
     nic = _largest(entries, identities) if hardware is None else _by_layer(hardware)
-    for (netns, interface, layer), packets in nic.items():
-        with_events = 0 if layer in _BEFORE_EVENTS else at_interface[netns, interface, layer]
-        lost[layer] += max(0, packets - with_events)
+    seen = _seen_at(nic, drops)
+    for place, packets in nic.items():
+        lost[place[2]] += max(0, packets - seen[place])
     for entry, packets in rests(entries, identities):
         counted = 0
         if entry.scope.interface is not None:
             counted = nic.get((entry.scope.netns, entry.scope.interface, entry.layer), 0)
         lost[entry.layer] += max(0, packets - counted)
     return {layer: lost[layer] for layer in LAYERS if lost[layer]}
-
-
-_Nic = dict[tuple[int | None, str, str], int]
 
 
 def _by_layer(hardware: Mapping[tuple[int | None, str], Mapping[str, int]]) -> _Nic:
@@ -83,23 +82,79 @@ def _largest(entries: Iterable[Entry], identities: Identities) -> _Nic:
     return nic
 
 
+def _seen_at(nic: _Nic, drops: Mapping[DropKey, Count]) -> Tally[tuple[int | None, str, str]]:
+    """Count the events that may be what a driver counts, too."""
+    seen: Tally[tuple[int | None, str, str]] = Tally()
+    if all(layer in _BEFORE_EVENTS for _, _, layer in nic):
+        return seen
+    for key, (packets, _) in drops.items():
+        if key.noise is None and key.interface is not None and key.layer not in _BEFORE_EVENTS:
+            seen[key.netns, key.interface, key.layer] += packets
+    return seen
+
+
+# ---------------------------------------------------------------------------------- what counters say beyond events
+
+_PART: Final = "part"
+_Pool = tuple[str, str, int | None]
+"""Counter, in what way it has the packets of others too, and network namespace, None: of any."""
+
+
 def rests(entries: Iterable[Entry], identities: Identities) -> Iterator[tuple[Entry, int]]:
-    """Give what counters counted beyond the events, each packet with one of them."""
-    known = [(identities.counters[entry.counter], entry) for entry in entries if entry.counter in identities.counters]
-    known.sort(key=lambda pair: -_depth(pair[0], identities))  # parts before what contains them
-    inside: Tally[tuple[str, int | None]] = Tally()
+    """Give what counters counted beyond the events, each packet with one of them, in the layer that lost it.
+
+    A rest that another counter contains too is taken out of that: by part_of in loss_counters.tsv; what one end of a
+    veth pair had no room for out of what the other end could not send; what interfaces counted out of a bond.
+    """
+    facts = identities.counters
+    known = [(facts[entry.counter], entry) for entry in entries if entry.counter in facts]
+    known.sort(key=lambda pair: _turn(pair[0], pair[1], identities))
+    inside: Tally[_Pool] = Tally()
     for fact, entry in known:
-        rest = _rest(fact, entry)
-        if fact.part_of is not None:
-            netns = entry.scope.netns if identities.counters[fact.part_of].scope != "global" else None
-            inside[fact.part_of, netns] += rest
-        left = rest
-        for pool in dict.fromkeys(((fact.name, entry.scope.netns), (fact.name, None))):
+        left = _rest(fact, entry)
+        _put(inside, fact, entry, left, identities)
+        for pool in _pools(fact, entry):
             taken = min(left, inside[pool])
             inside[pool] -= taken
             left -= taken
         if left:
-            yield entry, left
+            yield _in_its_layer(fact, entry), left
+
+
+def _turn(fact: Counter, entry: Entry, identities: Identities) -> tuple[int, bool, bool]:
+    """Return what counters are sorted by, so that parts come before what contains them."""
+    return -_depth(fact, identities), entry.kind == FOLDED, fact.name == _SENT
+
+
+def _put(inside: Tally[_Pool], fact: Counter, entry: Entry, rest: int, identities: Identities) -> None:
+    """Say which counters have the packets of this one, too."""
+    netns = entry.scope.netns
+    if fact.part_of is not None:
+        of_host = identities.counters[fact.part_of].scope == "global"
+        inside[fact.part_of, _PART, None if of_host else netns] += rest
+    if entry.kind == PEER:
+        if fact.name == _RECEIVED:  # drivers/net/veth.c veth_xmit, v6.12: the sending end may be in any namespace
+            inside[_SENT, PEER, None] += rest
+    elif fact.scope == "interface" and entry.kind != FOLDED:
+        inside[fact.name, FOLDED, netns] += entry.delta
+
+
+def _pools(fact: Counter, entry: Entry) -> Iterator[_Pool]:
+    """Give what may be in a counter of the packets of others."""
+    yield fact.name, _PART, entry.scope.netns
+    if entry.scope.netns is not None:
+        yield fact.name, _PART, None
+    if entry.kind == PEER and fact.name == _SENT:
+        yield _SENT, PEER, None
+        yield _RECEIVED, _PART, None  # the backlog was full, and the receiving end is in a namespace that was not read
+    if entry.kind == FOLDED:
+        yield fact.name, FOLDED, entry.scope.netns
+
+
+def _in_its_layer(fact: Counter, entry: Entry) -> Entry:
+    """Return an entry with the layer of its rest: that of the driver, if it counts in a field of several layers."""
+    layer = CLASS_LAYERS.get(entry.kind or "", entry.layer) if fact.layer == ANY_LAYER else entry.layer
+    return entry if layer == entry.layer else replace(entry, layer=layer)
 
 
 def _rest(fact: Counter, entry: Entry) -> int:

@@ -7,14 +7,15 @@ from functools import cache, cached_property
 from typing import Final, NamedTuple
 
 from pktdrop.layers import LAYERS
-from pktdrop.ledger.entry import CLASS_LAYERS, PEER, Entry
-from pktdrop.ledger.events import Drops, Events, Packets
+from pktdrop.ledger.entry import CLASS_LAYERS, FOLDED, PEER, Entry
+from pktdrop.ledger.events import Drops, Events, Group, Packets
 from pktdrop.ledger.identities import ANY_LAYER, Identities
 from pktdrop.ledger.lines import Line
 
 _NOT_TRACED: Final = "drops are not traced here: the counter stands alone"
 _SUM_OVER_CPUS: Final = "sum over all CPUs: it is not known for which CPU the dropped packets were"
 _DRIVER_TOO: Final = "the driver counts its own drops here too"
+_FOLDED: Final = "what the interfaces below it count is counted here once more"
 
 
 class Bracket(NamedTuple):
@@ -31,7 +32,7 @@ class Windows:
         """Take the events, which learn the keys of the windows."""
         self._events = events
         self._bracket = bracket
-        self._elsewhere = cache(self._count_elsewhere)
+        self._floating: dict[str, int] = {}
 
     @cached_property
     def _packets(self) -> tuple[Packets, Packets]:
@@ -52,9 +53,16 @@ class Windows:
                 low += inner[claim.group]
         return low <= line.delta and (open_ended or line.delta <= high + self._elsewhere(line.fact.name))
 
-    def _count_elsewhere(self, counter: str) -> int:
+    def may_come_later(self, group: Group) -> bool:
+        """Tell whether the counters may have been read before any of these events."""
+        return self._bracket is not None and not self._packets[0][group.number]
+
+    def _elsewhere(self, counter: str) -> int:
         """Return the events of the outer window that may have moved a counter in any place."""
-        return sum(self._packets[1][claim.group] for claim in self._events.floating.get(counter, ()))
+        if counter not in self._floating:
+            _, outer = self._packets
+            self._floating[counter] = sum(outer[claim.group] for claim in self._events.floating.get(counter, ()))
+        return self._floating[counter]
 
 
 class Judge:
@@ -103,7 +111,7 @@ class Judge:
         if windows.hold(line, open_ended):
             return "exact", _read_apart(delta - line.total)
         if line.kind is not None and line.sure <= delta:
-            return ("bound" if line.total else "no-event"), _DRIVER_TOO
+            return ("bound" if line.total else "no-event"), _FOLDED if line.kind == FOLDED else _DRIVER_TOO
         return "unexplained", f"{line.total - delta} more events than it counted" if line.total > delta else slack
 
 

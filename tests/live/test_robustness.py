@@ -120,7 +120,7 @@ def test_full_backlog_is_counted_where_it_was_full(kernel_reasons: frozenset[str
         slow = "\n".join(f"udp sport {port} drop" for port in range(10000, 11000))
         chain = f"type filter hook input priority 0; policy accept;\n{slow}\ncounter name lost drop"
         server.nft(f"table ip pktdrop {{\ncounter lost {{ }}\nchain input {{\n{chain}\n}}\n}}")
-        with tracing() as trace:
+        with tracing("--all-netns") as trace:
             accepted = send(net["client"], 20_000, frame, buffer=1 << 26)
             wait_until(lambda: server.nft_counter("lost") == accepted, "the rule to see what the backlog took")
             summary = finish(trace)
@@ -136,6 +136,29 @@ def test_full_backlog_is_counted_where_it_was_full(kernel_reasons: frozenset[str
                 for drop in full
             }
             assert {None if backlog == "none" else 1} == {drop["target_cpu"] for drop in full}
+            assert_one_loss_in_three_counters(summary, net, total(full))
+
+
+def assert_one_loss_in_three_counters(summary: dict[str, Any], net: Net, lost: int) -> None:
+    """A full backlog moves softnet, the receiver's rx_dropped and the sender's tx_dropped: one loss, all explained."""
+    for role, counter, status in (("server", "links.rx_dropped", "exact"), ("client", "links.tx_dropped", "bound")):
+        (entry,) = [
+            entry
+            for entry in summary["ledger"]
+            if (entry["counter"], entry["scope"].get("netns")) == (counter, net[role].inode)
+        ]
+        assert net[role].link("eth0", counter.removeprefix("links.").replace("_", ".")) == lost
+        assert (lost, lost, 0, status) == tuple(
+            entry[key] for key in ("delta", "explained", "unexplained", "status")
+        ), entry
+    # these count for the whole host: others may lose packets in their backlogs, too
+    everywhere = [drop for drop in summary["drops"] if drop["layer"] == "backlog"]
+    softnet = [entry for entry in summary["ledger"] if entry["counter"] == "softnet.dropped"]
+    assert sum(entry["delta"] for entry in softnet) == sum(entry["explained"] for entry in softnet)
+    assert total([drop for drop in everywhere if function_of(drop["location"]) == "enqueue_to_backlog"]) == sum(
+        entry["delta"] for entry in softnet
+    )
+    assert summary["layers"]["backlog"] == total([drop for drop in everywhere if not drop["noise"]])
 
 
 def test_two_tracers_count_the_same() -> None:

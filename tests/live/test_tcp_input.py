@@ -3,11 +3,12 @@
 
 import os
 import socket
+import subprocess
 
 from tests.live import frames
 from tests.live.net import ipv4, mac, on_cpu, two_ns, wait_until
 from tests.live.rungs import doctor
-from tests.live.tracing import inside, total, tracing
+from tests.live.tracing import DEADLINE, inside, total, tracing
 
 N = 23
 SYN_PORT, SERVICE = 4000, 4007
@@ -35,11 +36,23 @@ def test_input_of_an_open_connection(kernel_reasons: frozenset[str]) -> None:
             with on_cpu(max(os.sched_getaffinity(0))):
                 for _ in range(N):
                     raw.send(frames.ethernet(mac(0, 2), mac(0, 1), frames.ETH_P_IP, packet))
-            wait_until(lambda: server.mib("TcpExtTCPSYNChallenge") == N, f"{N} challenges")
+            wait_until(lambda: server.mib("TcpExtTCPSYNChallenge") == N, f"{N} challenges", DEADLINE)
             assert trace.stop() == 0, trace.stderr
-            drops = inside(trace.summary["drops"], [server])
-            has_events = "TCP_INVALID_SYN" in kernel_reasons
+            drops = [drop for drop in trace.summary["drops"] if drop["reason"] == "TCP_INVALID_SYN"]
+            has_events, has_socket = "TCP_INVALID_SYN" in kernel_reasons, "struct sock *" in tracepoint()
             assert total(drops) == (N if has_events else 0)
-            assert {drop["reason"] for drop in drops} == ({"TCP_INVALID_SYN"} if has_events else set())
+            assert {drop["netns"] for drop in drops} == (
+                {server.inode if has_socket else None} if has_events else set()
+            )
+            # without reasons it would be in the namespace, if it were anywhere
+            assert has_events or inside(trace.summary["drops"], [server]) == []
             assert ("TCP drops without an event" in trace.stderr) == (not has_events)
+            assert ("TCP input carry no namespace" in trace.stderr) == (has_events and not has_socket)
     assert ("TCP input" in doctor()) == (not has_events)
+
+
+def tracepoint() -> str:
+    """Return the type of the tracepoint, by bpftool's reading of BTF."""
+    dump = ["bpftool", "btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "c"]
+    types = subprocess.run(dump, capture_output=True, text=True, check=True, timeout=4 * DEADLINE).stdout
+    return next(line for line in types.splitlines() if "(*btf_trace_kfree_skb)" in line)

@@ -18,6 +18,8 @@ from pktdrop.demo.tools import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 READY = "Tracing "
+NO_PACKET = "no network packet"
+"""How the reason ends why something is noise that is nothing sent over a network: pktdrop/data/layers.tsv."""
 DEADLINE = 30.0 * float(os.environ.get("PKTDROP_PATIENCE", "1"))
 """Seconds for what takes one: a machine may be busy, or an emulated one that needs more patience."""
 _RUN_CHECKOUT = (
@@ -118,9 +120,12 @@ def tracing(*arguments: str, style: str = "json") -> Iterator[Trace]:
 
 
 def inside(drops: Iterable[Mapping[str, Any]], namespaces: Iterable[Namespace]) -> list[dict[str, Any]]:
-    """Return the drops that happened in some namespaces."""
+    """Return the drops that happened in some namespaces.
+
+    Without what is no packet: a tool may fail to connect to a daemon over AF_UNIX, which older kernels call a drop.
+    """
     inodes = {namespace.inode for namespace in namespaces}
-    return [dict(drop) for drop in drops if drop["netns"] in inodes]
+    return [dict(drop) for drop in drops if drop["netns"] in inodes and not drop["noise"].endswith(NO_PACKET)]
 
 
 def total(drops: Sequence[Mapping[str, Any]]) -> int:

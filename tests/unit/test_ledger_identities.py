@@ -58,9 +58,18 @@ def questions(row: Identity) -> Iterator[tuple[str, str, int]]:
                     yield reason, site, protocol
 
 
+def ends_a_search(identities: Identities, row: Identity) -> bool:
+    """Whether a row without a counter keeps the rows below it from holding for some event."""
+    if row.counters:
+        return False
+    others = Identities((each for each in identities.rows if each is not row), identities.counters.values())
+    return any(ask(identities, *question) != ask(others, *question) for question in questions(row))
+
+
 def test_each_row_holds_for_some_event(identities: Identities) -> None:
     """No row is hidden by those above it, and each names a reason and a function that exist."""
     dead = [row for row in identities.rows if not any(row in ask(identities, *question) for question in questions(row))]
+    dead = [row for row in dead if not ends_a_search(identities, row)]
     assert not dead, "\n".join(f"line {row.line}: {row.reason} {row.site} {row.protocol}" for row in dead)
 
 

@@ -42,6 +42,7 @@ def nftables_forward(net: Net, v6: bool) -> Traffic:
     short="rpfilter",
     at=SERVER,
     counters=("mib.TcpExtIPReversePathFilter",),
+    bounds=("rt_cache.in_martian_src",),
 )
 def reverse_path(net: Net, v6: bool) -> Traffic:
     """A source address that is not reached through the interface it came in by."""

@@ -68,7 +68,9 @@ def foreign_mac(net: Net, v6: bool) -> Traffic:
     line, sink = to_server(net, v6)
     right = line.udp(OPEN)
     line.macs = (mac(0, 99), line.macs[1])
-    return Traffic(line.udp(OPEN), lambda: net["server"].link("eth0", "rx.otherhost"), right, sink.received)
+    received = mib(net, "server", "IpInReceives", "Ip6InReceives", v6)
+    # IP does not count it as received; rx.otherhost, which does, came with Linux 5.19
+    return Traffic(line.udp(OPEN), lambda: net["server"].link("eth0", "rx.packets") - received(), right, sink.received)
 
 
 @cause(

@@ -72,6 +72,7 @@ def neighbour_queue_full(net: Net, v6: bool) -> Traffic:
     "QDISC_DROP",
     "__dev_xmit_skb",
     "__dev_queue_xmit",
+    "kfree_skb_list",
     "kfree_skb_list_reason",
     short="shaper",
     at=CLIENT,

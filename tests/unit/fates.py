@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""Ways to lose packets: the events, the counters they move, the layer. Written by hand from the kernel's rules."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pktdrop.counters.model import Scope
+from pktdrop.layers import LAYERS, Layers
+from pktdrop.ledger.entry import PEER
+from pktdrop.ledger.identities import Identities
+from pktdrop.model import Count, DropKey
+from tests.unit.make import make_drop
+
+NETNS, OTHER_NETNS = 4026531833, 4026532281
+IPV4, IPV6 = 0x0800, 0x86DD
+TRACED = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
+IDENTITIES = Identities.load()
+LAYER_RULES = Layers.load()
+
+ETH0 = Scope(netns=NETNS, interface="eth0")
+HERE = Scope(netns=NETNS)
+
+Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
+
+
+def drop(reason: str, site: str, **changes: Any) -> DropKey:
+    """An event on eth0 of the host, in the layer that the rules of pktdrop.layers give it."""
+    key = make_drop(
+        **{"reason": reason, "location": site, "interface": "eth0", "ifindex": 2, "netns": NETNS, "netns_name": "host"}
+        | changes
+    )
+    verdict = LAYER_RULES.verdict(key.subsystem, key.reason, key.location, key.protocol)
+    return key._replace(layer=verdict.layer, noise=verdict.noise)
+
+
+def backlog(cpu: int | None, current: int = 0, **changes: Any) -> DropKey:
+    """A packet for which the backlog of a CPU had no room, or a CPU that is not known."""
+    return drop("CPU_BACKLOG", "enqueue_to_backlog+0x1d1", cpu=current, target_cpu=cpu, **changes)
+
+
+def counts(drops: Mapping[DropKey, int]) -> dict[DropKey, Count]:
+    """Give events a length of 100 each."""
+    return {key: Count(packets, 100 * packets) for key, packets in drops.items()}
+
+
+def mib(**moved: int) -> Moved:
+    """Counters of the host's namespace that moved."""
+    return {"mib": {HERE: moved}}
+
+
+def nic(counter: str, scope: Scope) -> str | None:
+    """A NIC that counts its ring by queue and in total, its FIFO, and the ring in rx_dropped too."""
+    if counter in ("ethtool.rx_ring", "links.rx_dropped") or counter.startswith("ethtool.rx_queue_"):
+        return "ring"
+    return {"links.rx_missed_errors": "fifo", "ethtool.fifo": "fifo", "ethtool.alloc": "alloc"}.get(counter)
+
+
+class Fate:
+    """One way to lose a packet: its event, the counters it moves, and the layer that lost it."""
+
+    def __init__(self, layer: str, event: DropKey | None, *moved: tuple[str, Scope, str]) -> None:
+        self.layer, self.event, self.moved = layer, event, moved
+
+
+LINK, MIB, TAP = ("links", ETH0), ("mib", HERE), ETH0._replace(interface="tap0")
+SENDER, RECEIVER = Scope(netns=NETNS, interface="v0"), Scope(netns=OTHER_NETNS, interface="v1")
+"""The ends of a veth pair."""
+DNS = ("socket", HERE._replace(socket="udp 0.0.0.0:53 ino:812"), "drops")
+LISTENER = ("socket", HERE._replace(socket="tcp 0.0.0.0:80 ino:813"), "drops")
+LEAF = ("qdisc", ETH0._replace(qdisc="pfifo 1:"), "drops")
+FATES = [
+    Fate("nic-ring", None, ("driver", ETH0, "ethtool.rx_queue_0_drops"), ("driver", ETH0, "ethtool.rx_ring")),
+    Fate("nic-ring", None, ("driver", ETH0, "ethtool.rx_queue_1_drops"), ("driver", ETH0, "ethtool.rx_ring")),
+    Fate("nic-fifo", None, (*LINK, "rx_missed_errors")),
+    Fate("driver", None, ("driver", ETH0, "ethtool.alloc")),
+    Fate("backlog", backlog(0), ("softnet", Scope(cpu=0), "dropped"), (*LINK, "rx_dropped")),
+    Fate("backlog", backlog(1), ("softnet", Scope(cpu=1), "dropped"), (*LINK, "rx_dropped")),
+    Fate("backlog", drop("DEV_READY", "enqueue_to_backlog", target_cpu=0), (*LINK, "rx_dropped")),
+    Fate("stack", drop("IP_RPFILTER", "ip_rcv_finish_core"), (*MIB, "TcpExtIPReversePathFilter")),
+    Fate("stack", drop("IP_CSUM", "ip_rcv_core"), (*MIB, "IpExtInCsumErrors"), (*MIB, "IpInHdrErrors")),
+    Fate("stack", drop("NETFILTER_DROP", "nft_do_chain")),
+    Fate("socket", drop("NO_SOCKET", "__udp4_lib_rcv"), (*MIB, "UdpNoPorts")),
+    Fate("socket", drop("SOCKET_RCVBUFF", "udp_queue_rcv_one_skb"), (*MIB, "UdpRcvbufErrors"), (*MIB, "UdpInErrors"),
+         DNS),
+    Fate("socket", drop("PROTO_MEM", "udp_queue_rcv_one_skb")),
+    Fate("socket", None, (*MIB, "TcpExtListenOverflows"), (*MIB, "TcpExtListenDrops"), LISTENER),
+    Fate("socket", None, (*MIB, "TcpExtTCPReqQFullDrop"), (*MIB, "TcpExtListenDrops"), LISTENER),
+    Fate(
+        "socket",
+        drop("TCP_LISTEN_OVERFLOW", "tcp_v4_rcv"),
+        (*MIB, "TcpExtListenOverflows"),
+        (*MIB, "TcpExtListenDrops"),
+        LISTENER,
+    ),
+    Fate("qdisc", drop("QDISC_DROP", "__dev_queue_xmit"), LEAF),
+    Fate("qdisc", drop("QDISC_DROP", "__dev_queue_xmit"), LEAF, (*MIB, "IpOutDiscards"), (*MIB, "UdpSndbufErrors")),
+    Fate("tx", drop("FULL_RING", "tun_net_xmit", interface="tap0"), ("links", TAP, "tx_dropped")),
+    # drivers/net/veth.c veth_xmit: the other end has no room, or is down
+    Fate("backlog", backlog(1, netns=OTHER_NETNS, interface="v1"), ("softnet", Scope(cpu=1), "dropped"),
+         ("links", RECEIVER, "rx_dropped"), ("links", SENDER, "tx_dropped")),
+    Fate("tx", drop("NOT_SPECIFIED", "veth_xmit", netns=OTHER_NETNS, interface="v1"),
+         ("links", RECEIVER, "rx_dropped"), ("links", SENDER, "tx_dropped")),
+    # no loss
+    Fate("", drop("OTHERHOST", "ip_rcv_core"), (*LINK, "rx_otherhost_dropped")),
+    Fate("", drop("TCP_OFOMERGE", "tcp_data_queue_ofo"), (*MIB, "TcpExtTCPOFOMerge")),
+]  # fmt: skip
+
+
+def drivers(counter: str, scope: Scope) -> str | None:
+    """The veth pair, and the NIC above, which leaves rx_dropped alone."""
+    if scope.interface in ("v0", "v1"):
+        return PEER
+    return None if counter == "links.rx_dropped" else nic(counter, scope)
+
+
+def happen(fates: Sequence[tuple[Fate, int, int]]) -> tuple[dict[DropKey, Count], Moved, dict[str, int]]:
+    """Let packets be lost, some unseen by the tracer; return what is seen, what is counted, what is lost by layer."""
+    drops: Tally[DropKey] = Tally()
+    moved: dict[str, dict[Scope, Tally[str]]] = {}
+    lost: Tally[str] = Tally()
+    for fate, packets, missed in fates:
+        lost[fate.layer] += packets
+        if fate.event is not None:
+            drops[fate.event] += packets - min(missed, packets)
+        for source, scope, name in fate.moved:
+            moved.setdefault(source, {}).setdefault(scope, Tally())[name] += packets
+    return counts(drops), moved, {layer: lost[layer] for layer in LAYERS if lost[layer]}

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Each identity is proven by a live test, or said not to be, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pktdrop import tables
+from pktdrop.ledger.identities import NO_COUNTER, Identities, Identity
+from tests.live.test_ledger import ALL
+from tests.live.test_ledger_special import PROVEN
+
+UNPROVEN = Path(__file__).parents[1] / "data" / "identities_unproven.tsv"
+PROTOCOLS = {"IPv4": 0x0800, "IPv6": 0x86DD, "none": 0}
+OTHER = 0x88B5
+Key = tuple[str, str, str, str]
+
+
+def key(row: Identity) -> Key:
+    """What a row is known by."""
+    return row.reason, row.site, row.protocol, "|".join(row.counters) or NO_COUNTER
+
+
+def events() -> Iterator[tuple[str, str, int, frozenset[str]]]:
+    """Events that live tests cause, and the counters that these see move."""
+    for cause in ALL:
+        for function in cause.functions:
+            moved = frozenset((*cause.counters, *cause.bounds))
+            yield cause.reason, function, PROTOCOLS.get(cause.protocol, OTHER), moved
+    for reason, function, protocol, counters in PROVEN:
+        yield reason, function, PROTOCOLS[protocol], frozenset(counters)
+
+
+@pytest.fixture(scope="module")
+def proven() -> set[Key]:
+    """Rows that hold for an event of a live test, one of whose counters moves there, or that have none."""
+    identities = Identities.load()
+    return {
+        key(row)
+        for reason, function, protocol, moved in events()
+        for row in identities.of("core", reason, function, protocol)
+        if moved.intersection(row.counters) or not (row.counters or moved)
+    }
+
+
+def _unproven(cells: list[str], number: int) -> tuple[Key, str]:
+    reason, site, protocol, counter, why = cells
+    if len(why) < 10:
+        raise ValueError(f"line {number}: no reason is given")
+    return (reason, site, protocol, counter), why
+
+
+@pytest.fixture(scope="module")
+def unproven() -> list[Key]:
+    """Rows of which no live test is known."""
+    columns = ("reason", "site", "protocol", "counter", "why")
+    with UNPROVEN.open(encoding="utf-8") as lines:
+        return [row for row, _ in tables.rows(lines, columns, _unproven)]
+
+
+def test_each_identity_is_proven_or_said_not_to_be(proven: set[Key], unproven: list[Key]) -> None:
+    """No row of identities.tsv is without a live test and without an excuse."""
+    rows = {key(row) for row in Identities.load().rows}
+    left = rows - proven - set(unproven)
+    assert not left, "\n".join("\t".join(row) for row in sorted(left))
+
+
+def test_no_excuse_is_out_of_date(proven: set[Key], unproven: list[Key]) -> None:
+    """What is listed as not proven is an identity, once, and no live test proves it."""
+    rows = {key(row) for row in Identities.load().rows}
+    assert len(unproven) == len(set(unproven))
+    assert [row for row in unproven if row not in rows] == []
+    assert sorted(proven & set(unproven)) == []
