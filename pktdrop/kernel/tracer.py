@@ -134,6 +134,9 @@ class Tracer:
         for keys, values in sysbpf.map_items(descriptor, definition.key_size, definition.value_size, at_once):
             raw_keys = (raw for (raw,) in struct.iter_unpack(f"={DROP_KEY.size}s", keys))
             rows.update(zip(raw_keys, starmap(RawValue, DROP_VALUE.iter_unpack(values)), strict=True))
+            if not at_once and len(rows) > _ONE_BY_ONE:
+                self._in_map = len(rows)
+                return self._read_map()
         self._in_map = len(rows)
         return rows
 
