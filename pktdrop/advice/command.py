@@ -61,7 +61,7 @@ def run(settings: Settings, output: Output) -> int:
         except PktdropError as error:
             tracer, refused = None, error
             _require_no_tracing(settings.fail_on, error)
-        watch = Watch(namespaces, tracer, settings.all_netns)
+        watch = Watch(namespaces, tracer, settings.all_netns, at_start=None)
         probes = ", ".join(f"{probe}: {rung}" for probe, rung in watch.rungs.items())
         say(f"Watching for {settings.duration:g} s ({probes}). Ctrl-C ends it now.")
         account, peaks = _watch(watch, clock, settings, output)

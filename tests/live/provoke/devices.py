@@ -76,7 +76,7 @@ def tap_address_filter(net: Net, v6: bool) -> Traffic:
     return taps.traffic()
 
 
-@cause("SOCKET_FILTER", "tun_net_xmit", short="tapbpf", at=TAP, layer="socket", protocol=UNKNOWN,
+@cause("SOCKET_FILTER", "tun_net_xmit", short="tapbpf", at=TAP, layer="tx", protocol=UNKNOWN,
        counters=("links.tx_dropped",))  # fmt: skip
 def tap_packet_filter(net: Net, v6: bool) -> Traffic:
     """A frame to a tap device whose user refuses all by a classic BPF filter."""
