@@ -80,6 +80,7 @@ class TopApp(App[None]):
     def on_mount(self) -> None:
         """Begin."""
         self._canvas.focus()
+        self.app_resume_signal.subscribe(self, lambda _: self.action_repaint())
         if self._reader is not None:
             self.run_worker(self._keep_looking(self._reader))
 
@@ -200,6 +201,7 @@ class TopApp(App[None]):
     def action_repaint(self) -> None:
         """Send the whole screen again."""
         self._do(lambda: None)
+        self._canvas.refresh()
         self.refresh(repaint=True, layout=True)
 
     def action_search(self) -> None:

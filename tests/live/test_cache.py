@@ -319,7 +319,7 @@ def _map_with_small_values(data: dict[str, Any]) -> None:
 
 @_forgery
 def _map_size_is_text(data: dict[str, Any]) -> None:
-    data["compiled"]["maps"]["map_full"]["max_entries"] = "1"
+    data["compiled"]["maps"]["cpu_states"]["max_entries"] = "1"
 
 
 @_forgery
