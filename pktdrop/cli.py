@@ -22,7 +22,6 @@ from pktdrop.trace import JsonReport, Report, TableReport, run, say
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
 from pktdrop.views.text import safe
-from pktdrop.watch import Watch
 
 LEAST_WIDTH = 75
 """Narrower than this, the columns that cannot shrink do not fit."""
@@ -146,6 +145,8 @@ def trace(
         Tracer(namespaces, rungs, map_entries, cache) as tracer,
     ):
         _warn_of_mistrust(cache)
+        from pktdrop.watch import Watch  # reads counters, which is nothing that attaching has to wait for
+
         run(Watch(namespaces, tracer, all_netns), clock, chosen, report)
 
 

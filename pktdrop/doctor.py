@@ -96,8 +96,9 @@ def _lockdown() -> Check:
             "lockdown",
             "degraded",
             level,
-            "Only tp_btf can work: raw, fentry and kprobe are forbidden.",
-            "Nothing, unless the target CPU of backlog drops matters: boot with lockdown=integrity.",
+            "Only tp_btf and fentry can work: raw and kprobe are forbidden.",
+            "Nothing, unless the target CPU of backlog drops matters and fentry is refused: boot with "
+            "lockdown=integrity.",
         )
     return Check("lockdown", "ok", level or "none")
 

@@ -4,7 +4,7 @@
 import os
 import sys
 import textwrap
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pktdrop import __version__
 from pktdrop.clock import Clock
@@ -13,7 +13,9 @@ from pktdrop.model import Amounts
 from pktdrop.output import Output
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
-from pktdrop.watch import Account, Watch
+
+if TYPE_CHECKING:
+    from pktdrop.watch import Account, Watch
 
 _WIDTH = 80
 
@@ -21,13 +23,13 @@ _WIDTH = 80
 class Report(Protocol):
     """What becomes of the results."""
 
-    def start(self, watch: Watch) -> None:
+    def start(self, watch: "Watch") -> None:
         """Tell that the probes are attached."""
 
-    def interval(self, step: Account, selection: Selection) -> None:
+    def interval(self, step: "Account", selection: Selection) -> None:
         """Show one interval."""
 
-    def summary(self, whole: Account, selection: Selection) -> None:
+    def summary(self, whole: "Account", selection: Selection) -> None:
         """Show the whole run."""
 
 
@@ -39,16 +41,16 @@ class JsonReport:
         self._view = view
         self._output = output
 
-    def start(self, watch: Watch) -> None:
+    def start(self, watch: "Watch") -> None:
         """Write the line "start"."""
         kernel = os.uname().release
         self._output.write(self._view.start(watch.start, __version__, kernel, watch.rungs, watch.limits))
 
-    def interval(self, step: Account, selection: Selection) -> None:
+    def interval(self, step: "Account", selection: Selection) -> None:
         """Write the line of an interval, quiet or not."""
         self._output.write(self._view.interval(step.interval, selection, step.ledger))
 
-    def summary(self, whole: Account, selection: Selection) -> None:
+    def summary(self, whole: "Account", selection: Selection) -> None:
         """Write the line "summary"."""
         self._output.write(self._view.interval(whole.interval, selection, whole.ledger, kind="summary"))
 
@@ -64,10 +66,10 @@ class TableReport:
         self._quiet = 0.0
         self._so_far = Amounts(0, 0)
 
-    def start(self, watch: Watch) -> None:
+    def start(self, watch: "Watch") -> None:
         """Show nothing: the start line on stderr says it."""
 
-    def interval(self, step: Account, selection: Selection) -> None:
+    def interval(self, step: "Account", selection: Selection) -> None:
         """Show the drops of an interval and what was lost without, or for how long there was nothing."""
         self._elapsed += step.interval.seconds
         text = self._view.interval(step.interval, selection, step.ledger, self._output.width)
@@ -79,12 +81,12 @@ class TableReport:
             self._quiet += step.interval.seconds
             self._output.status(self._view.status(self._elapsed, self._so_far, self._quiet, self._output.width))
 
-    def summary(self, whole: Account, selection: Selection) -> None:
+    def summary(self, whole: "Account", selection: Selection) -> None:
         """Show the totals."""
         self._output.write(self._view.summary(whole.interval, selection, whole.ledger, self._output.width))
 
 
-def run(watch: Watch, clock: Clock, filters: Filters, report: Report) -> None:
+def run(watch: "Watch", clock: Clock, filters: Filters, report: Report) -> None:
     """Trace until the clock ends. Raises OutputClosed when nobody reads the results."""
     said = watch.limits
     report.start(watch)

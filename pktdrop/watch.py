@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pktdrop.counters.collect import Collector, Counters
 from pktdrop.counters.increments import Increments, Moved
-from pktdrop.model import Interval, Lost, Snapshot, interval
+from pktdrop.model import Count, DropKey, Interval, Lost, Snapshot, interval
 from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
     from pktdrop.kernel.tracer import Tracer
     from pktdrop.ledger.books import Books, Ledger
-    from pktdrop.ledger.reconcile import Bracket
 
 AT_START = 64
 """So that a start is quick: a reading takes about a millisecond for each namespace."""
@@ -119,14 +118,14 @@ class Watch:
         self._read |= read
         moved = self._increments.add(counters, self._books.width)
         step = interval(then.after, self._last.after)
-        ledger = self._books.of_interval(step.drops, moved, _bracket(then, self._last), read)
+        ledger = self._books.of_interval(step.drops, moved, _Between(then, self._last), read)
         return Account(step, ledger, moved, counters)
 
     def whole(self) -> Account:
         """Return the account from the beginning to the last look."""
         run = interval(self._first.after, self._last.after)
         moved = self._increments.total
-        ledger = self._books.of_run(run.drops, moved, _bracket(self._first, self._last), self._read)
+        ledger = self._books.of_run(run.drops, moved, _Between(self._first, self._last), self._read)
         return Account(run, ledger, moved, self._last.counters)
 
     def _events(self) -> Snapshot:
@@ -146,7 +145,17 @@ class Watch:
         return self._due
 
 
-def _bracket(first: Look, last: Look) -> "Bracket":
-    from pktdrop.ledger.reconcile import Bracket
+class _Between:
+    """Events between two readings of the counters, at least and at most; worked out when asked for."""
 
-    return Bracket(interval(first.after, last.before).drops, interval(first.before, last.after).drops)
+    def __init__(self, first: Look, last: Look) -> None:
+        self._first = first
+        self._last = last
+
+    @cached_property
+    def inner(self) -> Mapping[DropKey, Count]:
+        return interval(self._first.after, self._last.before).drops
+
+    @cached_property
+    def outer(self) -> Mapping[DropKey, Count]:
+        return interval(self._first.before, self._last.after).drops

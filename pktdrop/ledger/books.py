@@ -10,7 +10,7 @@ from pktdrop.counters.increments import Moved
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.entry import FOLDED, FOLDING_DRIVERS, PEER, PEER_DRIVERS, Entry
 from pktdrop.ledger.identities import NO_COUNTER, Identities
-from pktdrop.ledger.reconcile import Bracket, Reconciler
+from pktdrop.ledger.reconcile import Between, Reconciler
 from pktdrop.ledger.steady import Steady
 from pktdrop.ledger.totals import rests, totals
 from pktdrop.model import Count, DropKey
@@ -71,7 +71,7 @@ class Books:
         return kernel_width(source, scope, name) if meaning is None else meaning.bits
 
     def of_interval(
-        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Bracket, read: Collection[int]
+        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[int]
     ) -> Ledger:
         """Return the ledger of the next interval; what is out of balance counts as unexplained once it has stayed.
 
@@ -80,7 +80,7 @@ class Books:
         entries = self._steady.settle(self._entries(drops, moved, bracket, read))
         return self._ledger(entries, drops, moved)
 
-    def of_run(self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Bracket, read: Collection[int]) -> Ledger:
+    def of_run(self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[int]) -> Ledger:
         """Return the ledger of several intervals."""
         return self._ledger(tuple(self._entries(drops, moved, bracket, read)), drops, moved)
 
@@ -95,7 +95,7 @@ class Books:
         return Ledger(entries, lost, nics, tuple(rests(entries, self._identities)), hints)
 
     def _entries(
-        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Bracket, read: Collection[int]
+        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[int]
     ) -> Iterator[Entry]:
         for entry in self._reconciler.entries(drops, moved, self._rungs, bracket):
             if entry.status == "silent" and entry.scope.netns is not None and entry.scope.netns not in read:

@@ -17,9 +17,9 @@ from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER, PEER, PEER_DRIVERS, E
 from pktdrop.ledger.events import Drops, Events, Group, Packets
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.lines import Classify, Moved, by_source, lines_of
-from pktdrop.ledger.verdict import Bracket, Judge, Windows
+from pktdrop.ledger.verdict import Between, Bracket, Judge, Windows
 
-__all__ = ["PEER", "PEER_DRIVERS", "Bracket", "Classify", "Drops", "Moved", "Reconciler", "reconcile"]
+__all__ = ["PEER", "PEER_DRIVERS", "Between", "Bracket", "Classify", "Drops", "Moved", "Reconciler", "reconcile"]
 
 #: Sources of what drivers count; names of "driver" are whole: "ethtool.rx_missed".
 _DRIVER_SOURCES: Final = ("driver", "ethtool", "qstats", "links")
@@ -43,7 +43,7 @@ class Reconciler:
         self._events = Events(identities)
 
     def entries(
-        self, drops: Drops, moved: Moved, rungs: Mapping[str, str], bracket: Bracket | None = None
+        self, drops: Drops, moved: Moved, rungs: Mapping[str, str], bracket: Between | None = None
     ) -> tuple[Entry, ...]:
         """Explain each loss counter that moved, and name the events that no counter shows.
 
@@ -91,7 +91,7 @@ def reconcile(
     rungs: Mapping[str, str],
     identities: Identities,
     classify: Classify = _no_driver,
-    bracket: Bracket | None = None,
+    bracket: Between | None = None,
 ) -> tuple[Entry, ...]:
     """Explain the counters of one window, as Reconciler.entries()."""
     return Reconciler(identities, classify).entries(drops, moved, rungs, bracket)

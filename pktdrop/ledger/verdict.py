@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from functools import cache, cached_property
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from pktdrop.layers import LAYERS
 from pktdrop.ledger.entry import CLASS_LAYERS, FOLDED, PEER, Entry
@@ -18,8 +18,20 @@ _DRIVER_TOO: Final = "the driver counts its own drops here too"
 _FOLDED: Final = "what the interfaces below it count is counted here once more"
 
 
-class Bracket(NamedTuple):
+class Between(Protocol):
     """Events of two windows, one inside and one around the time between the readings of the counters."""
+
+    @property
+    def inner(self) -> Drops:
+        """Return what surely happened between the readings."""
+
+    @property
+    def outer(self) -> Drops:
+        """Return what may have happened between them."""
+
+
+class Bracket(NamedTuple):
+    """Both windows, worked out."""
 
     inner: Drops
     outer: Drops
@@ -28,7 +40,7 @@ class Bracket(NamedTuple):
 class Windows:
     """What a counter can have been at the moments it was read; worked out when the first one is asked for."""
 
-    def __init__(self, events: Events, bracket: Bracket | None) -> None:
+    def __init__(self, events: Events, bracket: Between | None) -> None:
         """Take the events, which learn the keys of the windows."""
         self._events = events
         self._bracket = bracket

@@ -159,7 +159,7 @@ def test_what_is_lost_is_counted_and_nothing_else(
         record_property(f"counted by {rungs}", total(losses))
         (drop,) = losses
         assert provoked.net is not None
-        assert total(answers) in {0, N}
+        assert total(answers) <= N  # there is a limit on their rate
         assert expected(cause, kernel_reasons, provoked.net, N, LAST_CPU) == without(
             drop, "bytes", "location", "layer", "noise"
         ), rungs

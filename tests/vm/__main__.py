@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Run the tests, or a command, on distribution kernels in virtual machines.
+
+Called as "./bootstrap test --vm [KERNEL...] [-- COMMAND...]". A KERNEL is a Debian suite. Without any, all are run.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.vm import matrix, support
+from tests.vm.kernels import SUITES, FetchError, Suite, cache_directory, fetch
+from tests.vm.machine import Machine, MachineError, hardware_works
+
+_COMMAND_SECONDS = 3600.0
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the command line says; return the exit status."""
+    own, command = _split(arguments)
+    parser = _parser()
+    options = parser.parse_args(own)
+    for unknown in set(options.kernels) - set(_names()):
+        parser.error(f"no kernel {unknown}; there are {', '.join(_names())}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # guests end with the blocks around them
+    wanted = [suite for suite in SUITES if suite.name in options.kernels or not options.kernels]
+    if command:
+        return _run_command(wanted, command, options.cache)
+    failed = not _test_runner(wanted[0], options.cache)
+    for suite in wanted:
+        failed |= not _run_tests(suite, options.cache, options.record)
+    return int(failed)
+
+
+def _names() -> list[str]:
+    return [suite.name for suite in SUITES]
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return our own arguments, and the command behind "--", if any."""
+    if "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="./bootstrap test --vm", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=", ".join(_names()))
+    parser.add_argument("--record", action="store_true", help="keep what went well for the README's table")
+    parser.add_argument("--cache", type=Path, default=cache_directory(), help="where kernels are kept (%(default)s)")
+    return parser
+
+
+def _say(text: str) -> None:
+    print(f"vm: {text}", file=sys.stderr, flush=True)
+
+
+def _run_command(suites: list[Suite], command: list[str], cache: Path) -> int:
+    status = 0
+    for suite in suites:
+        kernel = fetch(suite.name, cache)
+        result = Machine(kernel, cache, hardware_works(kernel, cache)).run(command, _COMMAND_SECONDS, echo=True)
+        sys.stderr.write(result.stderr)
+        _say(f"{suite.name} {kernel.release}: exit status {result.status}, booted in {result.boot_seconds:.1f} s")
+        status = status or result.status
+    return status
+
+
+def _test_runner(suite: Suite, cache: Path) -> bool:
+    """Test what the other tests rely on; return whether all went well."""
+    tests = [
+        sys.executable,
+        "-I",
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--timeout=900",
+        "tests/vm/test_machine.py",
+    ]
+    environment = {**os.environ, "PKTDROP_VM_KERNEL": suite.name, "PKTDROP_VM_CACHE": str(cache)}
+    return subprocess.run(tests, cwd=matrix.ROOT, env=environment).returncode == 0
+
+
+def _run_tests(suite: Suite, cache: Path, record: bool) -> bool:
+    """Run all that is to be run on a kernel; return whether all went well."""
+    kernel = fetch(suite.name, cache)
+    hardware = hardware_works(kernel, cache)
+    outcomes = []
+    for boot in matrix.boots(suite):
+        _say(f"{suite.name} {kernel.release} ({'KVM' if hardware else 'emulated'}): {boot.name}")
+        outcome = matrix.run(kernel, boot, cache, hardware)
+        outcomes.append(outcome)
+        _say(
+            f"{suite.name}: {boot.name}: {outcome.passed} passed, {len(outcome.failed)} failed; "
+            f"boot {outcome.boot_seconds:.1f} s, tests {outcome.seconds:.0f} s"
+        )
+        for failure in outcome.failed:
+            _say(f"  failed: {failure}")
+    well = not any(outcome.failed for outcome in outcomes)
+    if record and well:
+        support.record(suite.name, matrix.summary(suite, kernel, outcomes))
+    return well
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (FetchError, MachineError) as error:
+        _say(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""Full backlogs of another CPU, of one flow, of a tunnel, and of a device that goes down, counted on every rung."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import IPPROTO_GRE
+from typing import Any
+
+import pytest
+
+from tests.live import frames, storm
+from tests.live.net import Namespace, Net, ipv4, mac, two_ns, wait_until
+from tests.live.rungs import Rungs, ended, tracing_by_all
+from tests.live.tracing import DEADLINE, function_of, inside, total
+
+SENDS, RECEIVES = 0, 1
+"""CPUs: every packet is sent on the first and steered to the second."""
+FRAMES = 5_000
+RULES = 200
+"""That a packet has to pass, so that the receiving CPU is slower than the sending one."""
+UDP = frames.ip4(ipv4(0, 1), ipv4(0, 2), frames.UDP, frames.udp(ipv4(0, 1), ipv4(0, 2), 9))
+FRAME = frames.ethernet(mac(0, 2), mac(0, 1), frames.ETH_P_IP, UDP)
+Record = Callable[[str, object], None]
+Reasons = frozenset[str]
+
+
+def softnet(column: int) -> dict[int, int]:
+    """Read one column of /proc/net/softnet_stat by CPU (net/core/net-procfs.c): 1 dropped, 10 flow_limit_count."""
+    rows = [line.split() for line in Path("/proc/net/softnet_stat").read_text().splitlines()]
+    return {int(row[12], 16): int(row[column], 16) for row in rows}
+
+
+def rise(before: dict[int, int], after: dict[int, int]) -> dict[int, int]:
+    """Return by how much each CPU's count rose, where it did."""
+    return {cpu: count - before[cpu] for cpu, count in after.items() if count != before[cpu]}
+
+
+@contextmanager
+def settings(**values: object) -> Iterator[None]:
+    """Write settings below /proc/sys/net/core around a block, and write back what was there."""
+    paths = {name: Path("/proc/sys/net/core", name) for name in values}
+    before = {name: path.read_text() for name, path in paths.items()}
+    try:
+        for name, path in paths.items():
+            path.write_text(str(values[name]))
+        yield
+    finally:
+        for name, path in paths.items():
+            path.write_text(before[name])
+
+
+@pytest.fixture
+def net() -> Iterator[Net]:
+    """A client and a slow server whose packets all go to another CPU, and whose backlogs are short."""
+    with two_ns() as made, settings(netdev_max_backlog=30):
+        made["server"].run("sh", "-c", f"echo {1 << RECEIVES:x} > /sys/class/net/eth0/queues/rx-0/rps_cpus")
+        slow = "\n".join(f"udp sport {port} drop" for port in range(10000, 10000 + RULES))
+        chain = f"type filter hook input priority 0; policy accept;\n{slow}\nmeta l4proto udp counter name took drop"
+        made["server"].nft(f"table ip pktdrop {{\ncounter took {{ }}\nchain input {{\n{chain}\n}}\n}}")
+        yield made
+
+
+def sender(net: Net, count: int = FRAMES, frame: bytes = FRAME) -> "subprocess.Popen[bytes]":
+    """Start sending frames as fast as can be; it prints how many the kernel took."""
+    arguments = map(str, (SENDS, "eth0", count, frame.hex(), 1, 1 << 26))
+    command = ["ip", "netns", "exec", net["client"].name, sys.executable, "-I", storm.__file__, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def send(net: Net, frame: bytes = FRAME) -> int:
+    """Send FRAMES frames; return how many the backlog took, once each of them is dropped by the rule or the tunnel."""
+    server = net["server"]
+    with sender(net, frame=frame) as process:
+        taken = int(process.communicate(timeout=600)[0])
+    wait_until(lambda: server.nft_counter("took") + tunnel_drops(server) == taken, "the last packet", 2 * DEADLINE)
+    return taken
+
+
+def tunnel_drops(server: Namespace) -> int:
+    """Return how many packets the tunnel had no room for, if there is one."""
+    return server.link("tunnel", "rx.dropped") if '"tunnel"' in server.ip("-j", "link") else 0
+
+
+def at_backlog(drops: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return those that enqueue_to_backlog() freed."""
+    return [drop for drop in drops if function_of(drop["location"]) == "enqueue_to_backlog"]
+
+
+def target(rungs: Rungs) -> int | None:
+    """Return which target CPU a tracer on these rungs must name."""
+    return None if rungs.enqueue_to_backlog == "none" else RECEIVES
+
+
+def test_full_backlog_of_another_cpu(net: Net, kernel_reasons: Reasons, record_property: Record) -> None:
+    """Each packet that found the other CPU's backlog full is one drop, of this CPU's on the other's account."""
+    server, before = net["server"], softnet(1)
+    with tracing_by_all() as traces:
+        taken = send(net)
+        summaries = ended(traces)
+    lost = server.link("eth0", "rx.dropped")
+    assert rise(before, softnet(1)) == {RECEIVES: lost}
+    assert lost > 0
+    record_property("caused", lost)
+    for rungs, summary in summaries.items():
+        drops = inside(summary["drops"], [server])
+        full = at_backlog(drops)
+        record_property(f"counted by {rungs}", total(full))
+        record_property(f"target CPU by {rungs}", ",".join(sorted({str(drop["target_cpu"]) for drop in full})))
+        assert total(full) == lost, rungs
+        assert total(drops) == lost + taken, rungs
+        assert {(drop["cpu"], drop["target_cpu"]) for drop in full} == {(SENDS, target(rungs))}, rungs
+        assert {(drop["layer"], drop["interface"]) for drop in full} == {("backlog", "eth0")}
+        assert {drop["reason"] for drop in full} <= {
+            "CPU_BACKLOG" if "CPU_BACKLOG" in kernel_reasons else "NOT_SPECIFIED"
+        }
+        assert summary["lost"] == {"map_full": 0, "missed": 0}
+    if "thread_backlog_napi" in Path("/proc/cmdline").read_text():
+        threads = subprocess.run(["pgrep", "-f", "backlog_napi/"], capture_output=True, timeout=30)
+        assert threads.returncode == 0, "this kernel knows no threaded backlog"
+
+
+def test_flow_limit(net: Net) -> None:
+    """What one flow loses to the flow limit is a drop of the backlog like others; softnet counts it in both columns."""
+    # skb_flow_limit() asks, and counts for, the CPU that sends; "dropped" is of the one that receives (net/core/dev.c)
+    with settings(netdev_max_backlog=300, flow_limit_cpu_bitmap=f"{1 << SENDS:x}"):
+        dropped, limited = softnet(1), softnet(10)
+        with tracing_by_all() as traces:
+            send(net)
+            summaries = ended(traces)
+        limit, lost = rise(limited, softnet(10)), rise(dropped, softnet(1))
+    assert set(lost) == {RECEIVES}
+    assert set(limit) == {SENDS}
+    assert 0 < limit[SENDS] <= lost[RECEIVES]
+    for rungs, summary in summaries.items():
+        full = at_backlog(inside(summary["drops"], [net["server"]]))
+        assert total(full) == lost[RECEIVES], rungs
+        assert {(drop["layer"], drop["target_cpu"]) for drop in full} == {("backlog", target(rungs))}, rungs
+
+
+def test_device_down(net: Net) -> None:
+    """A packet on its way into a backlog when its device goes down is told from one that found it full, by its reason.
+
+    Only in the moment between its device's stop and its flags' (net/core/dev.c, __dev_close_many) does one get there.
+    """
+    server = net["server"]
+    with settings(netdev_max_backlog=100_000):
+        before = softnet(1)
+        with tracing_by_all() as traces:
+            with sender(net, 100 * FRAMES) as process:
+                while process.poll() is None:
+                    server.ip("link", "set", "dev", "eth0", "down")
+                    server.ip("link", "set", "dev", "eth0", "up")
+            summaries = ended(traces)
+    counts = []
+    for rungs, summary in summaries.items():
+        drops = at_backlog(inside(summary["drops"], [server]))
+        ((reason, count),) = Counter({drop["reason"]: drop["count"] for drop in drops}).items()
+        counts.append((reason, count))
+        assert reason in {"DEV_READY", "NOT_SPECIFIED"}, rungs
+        assert {(drop["layer"], drop["target_cpu"]) for drop in drops} == {("backlog", target(rungs))}, rungs
+        # where it has a reason of its own, it is no longer in the CPU's counter
+        assert rise(before, softnet(1)) == ({} if reason == "DEV_READY" else {RECEIVES: count}), rungs
+    assert [counts[0]] * len(counts) == counts
+
+
+def test_full_cell_of_a_tunnel(net: Net, record_property: Record) -> None:
+    """What a tunnel has no room for is dropped in the backlog layer, one for each in the tunnel's rx_dropped."""
+    server = net["server"]
+    server.ip(*("link", "add", "tunnel", "type", "gre", "local", ipv4(0, 2), "remote", ipv4(0, 1)))
+    server.ip("link", "set", "dev", "tunnel", "up")
+    carried = frames.ip4(ipv4(0, 1), ipv4(0, 2), IPPROTO_GRE, b"\x00\x00\x08\x00" + UDP)
+    with settings(netdev_max_backlog=20, dev_weight=64), tracing_by_all() as traces:
+        send(net, frames.ethernet(mac(0, 2), mac(0, 1), frames.ETH_P_IP, carried))
+        summaries = ended(traces)
+    lost = server.link("tunnel", "rx.dropped")
+    assert lost > 0
+    record_property("caused", lost)
+    for rungs, summary in summaries.items():
+        drops = [
+            drop for drop in inside(summary["drops"], [server]) if function_of(drop["location"]) == "gro_cells_receive"
+        ]
+        record_property(f"counted by {rungs}", total(drops))
+        assert total(drops) == lost, rungs
+        assert {(drop["layer"], drop["interface"], drop["cpu"]) for drop in drops} == {("backlog", "tunnel", RECEIVES)}
