@@ -17,6 +17,7 @@ _COLUMNS = (
     Column("of", least=13),
     Column("by", least=15),
 )
+_APART = "exact: to the packet; counters were read a moment away from the last drops."
 _WORST_FIRST: Sequence[str] = ("unexplained", "no-event", "bound", "exact", "silent")
 
 
@@ -34,7 +35,11 @@ def entries_table(entries: Sequence[Entry], limit: int, width: int, name: Name) 
     ranked = sorted(entries, key=lambda entry: (_WORST_FIRST.index(entry.status), -entry.delta, -_events(entry)))
     text = table(_COLUMNS, [_cells(entry, name) for entry in ranked[:limit]], width)
     more = len(ranked) - limit
-    return text + (f"\nand {number(more)} more row{'s' * (more > 1)}" if more > 0 else "")
+    if more > 0:
+        text += f"\nand {number(more)} more row{'s' * (more > 1)}"
+    if any(entry.status == "exact" and entry.note for entry in ranked[:limit]):
+        text += f"\n{_APART}"
+    return text
 
 
 def without_event_lines(ledger: Ledger, width: int, name: Name) -> list[str]:

@@ -151,6 +151,15 @@ def test_the_ledger_in_a_summary() -> None:
     )
 
 
+def test_a_counter_read_at_another_moment_is_explained() -> None:
+    """Where the numbers differ though the status is exact, a line says why."""
+    by = (("NO_SOCKET", 555),)
+    entry = Entry("socket", "mib.UdpNoPorts", Scope(netns=4026532281), 541, 541, 0, "exact", by, "14 less")
+    text = VIEW.summary(make_interval(), make_selection(), make_ledger(entry), 80)
+    assert " 541        541  exact   mib.UdpNoPorts  netns blue  555 NO_SOCKET\nexact: to the packet; " in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_a_loss_without_an_event_has_a_line() -> None:
     """An interval without drop events is shown if a NIC or a counter tells of loss; what is explained has no line."""
     blue = Scope(netns=4026532281)
