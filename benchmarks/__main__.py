@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import counters, idle, kernel_time, ledger, memory, reading, startup, storm, top
+from benchmarks import counters, idle, kernel_time, ledger, memory, reading, rungs, startup, storm, top
 from benchmarks.processes import pktdrop
 from benchmarks.report import Row, text
 
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "storm": storm.measure,
     "idle": idle.measure,
     "top": top.measure,
+    "rungs": rungs.measure,
 }
 
 

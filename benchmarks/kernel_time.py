@@ -32,7 +32,7 @@ _Reader = Callable[[], Run]
 
 
 @contextmanager
-def _statistics() -> Iterator[None]:
+def statistics() -> Iterator[None]:
     """Switch BPF statistics on while a descriptor is open, so that no setting of the host is touched."""
     libc = ctypes.CDLL(None, use_errno=True)
     attributes = ctypes.create_string_buffer(8)
@@ -82,7 +82,7 @@ def _bpftrace() -> Iterator[_Reader]:
 def _rounds(what: str, tools: Mapping[str, Callable[[], AbstractContextManager[_Reader]]]) -> dict[str, float]:
     """Attach each in turn, alone, under the same traffic; return the median ns per drop of each."""
     found: dict[str, list[float]] = {name: [] for name in tools}
-    with sender(0) as source, _statistics():
+    with sender(0) as source, statistics():
         for _ in range(_ROUNDS):
             for name, tool in tools.items():
                 with tool() as read:

@@ -31,7 +31,12 @@ def ratio_row(what: str, unit: str, measured: float, name: str, against: float, 
     """Return a row for a figure and what it is compared with, both in `unit`."""
     ratio = measured / against
     text, within = ("", None) if budget is None else (f"<= {budget:g} x", ratio <= budget)
-    return Row(what, f"{measured:.3g} {unit}", f"{name}: {against:.3g} {unit}", ratio, text, within)
+    return Row(what, f"{_figure(measured)} {unit}", f"{name}: {_figure(against)} {unit}", ratio, text, within)
+
+
+def _figure(value: float) -> str:
+    """Return three digits, and all of those before the point."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def limit_row(what: str, unit: str, measured: float, budget: float) -> Row:

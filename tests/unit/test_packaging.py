@@ -110,6 +110,7 @@ def test_bootstrap_usage(option: str) -> None:
     assert "./bootstrap COMMAND [ARGS...]" in done.stdout
     assert "./bootstrap test [PYTEST ARGS...]" in done.stdout
     assert "./bootstrap test --vm [KERNEL...]" in done.stdout
+    assert "./bootstrap test --vagrant [NAME]" in done.stdout
 
 
 def test_bootstrap_without_a_word() -> None:

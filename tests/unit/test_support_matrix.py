@@ -35,7 +35,7 @@ def test_a_new_result_takes_the_place_of_the_old(monkeypatch: pytest.MonkeyPatch
     rungs = {"tp_btf+none": {"counted": 1200, "target_cpu": False}}
     result = {
         "distribution": "Debian 12", "release": "6.1.0-50-amd64", "reasons": 62, "caused": 1200, "rungs": rungs,
-        "boots": {"all tests": {"passed": 7, "failed": 0}},
+        "boots": {"all tests": {"passed": 7, "failed": 0, "boot_seconds": 8, "test_seconds": 400}},
     }  # fmt: skip
     older = {**result, "release": "5.10.0-32-amd64", "reasons": 0}
     for name, each in (("new", {**result, "caused": 5}), ("old", older), ("new", result)):
@@ -49,8 +49,8 @@ def test_a_new_result_takes_the_place_of_the_old(monkeypatch: pytest.MonkeyPatch
         "| 5.10.0-32-amd64 (Debian 12) | `tp_btf`, `none` | 1,200 of 1,200 | none | yes | no |\n"
         "| 6.1.0-50-amd64 (Debian 12) | `tp_btf`, `none` | 1,200 of 1,200 | 62 names | yes | no |\n"
         "\n"
-        "- Debian 12, 5.10.0-32-amd64: tests passed: all tests (7).\n"
-        "- Debian 12, 6.1.0-50-amd64: tests passed: all tests (7).\n"
+        "- 5.10.0-32-amd64: tests passed: all tests 7; 7 minutes.\n"
+        "- 6.1.0-50-amd64: tests passed: all tests 7; 7 minutes.\n"
         "<!-- support matrix: end -->\n"
         "after\n"
     )

@@ -61,6 +61,19 @@ def test_fedora_gets_what_bootstrap_asks_for() -> None:
     assert set(installed[1].replace("\\", " ").split()) == fedora_packages_of_bootstrap()
 
 
+def test_bootstrap_installs_what_the_scripts_need() -> None:
+    """The packages that the scripts say they need are those that `bootstrap test --vagrant` asks for."""
+    tools = re.search(r"^vagrant_tools\(\) \{\n    cat <<'END'\n(.*?)^END$", BOOTSTRAP, re.MULTILINE | re.DOTALL)
+    assert tools
+    needed = set()
+    for name in COMMANDS:
+        (packages,) = re.findall(
+            r"^(?:Needs:|.*Needs .* need, and) ([^.]*)\.", run(VAGRANT / name, "--help").stdout, re.MULTILINE
+        )
+        needed |= set(packages.split())
+    assert needed <= {line.split()[1] for line in tools[1].splitlines()}
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help(name: str) -> None:
     """Help goes to stdout, without root and without the tools; its lines fit the README's width."""

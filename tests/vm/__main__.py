@@ -11,9 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.vm import matrix, support
-from tests.vm.kernels import SUITES, FetchError, Suite, cache_directory, fetch
+from tests.vm import jobs, matrix, support
+from tests.vm.kernels import SUITES, Suite, cache_directory, fetch
 from tests.vm.machine import Machine, MachineError, hardware_works
+from tests.vm.packages import FetchError
 
 _COMMAND_SECONDS = 3600.0
 
@@ -26,13 +27,18 @@ def main(arguments: list[str]) -> int:
     for unknown in set(options.kernels) - set(_names()):
         parser.error(f"no kernel {unknown}; there are {', '.join(_names())}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # guests end with the blocks around them
-    wanted = [suite for suite in SUITES if suite.name in options.kernels or not options.kernels]
+    wanted = [suite for name in options.kernels or _names() for suite in SUITES if suite.name == name]
     if command:
         return _run_command(wanted, command, options.cache)
-    failed = not _test_runner(wanted[0], options.cache)
-    for suite in wanted:
-        failed |= not _run_tests(suite, options.cache, options.record)
-    return int(failed)
+    if options.only_tests:
+        return int(not _run_tests(wanted[0], options.cache, options.record))
+    well = _test_runner(wanted[0], options.cache)
+    each = [sys.executable, "-I", "-m", "tests.vm", "--only-tests", "--cache", str(options.cache)]
+    each += ["--record"] if options.record else []
+    ended = jobs.run({suite.name: [*each, suite.name] for suite in wanted}, options.jobs, options.minutes)
+    for name in (name for name, went_well in ended.items() if went_well is None):
+        _say(f"{name}: left out, {options.minutes:g} minutes are too short")
+    return int(not well or False in ended.values())
 
 
 def _names() -> list[str]:
@@ -51,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./bootstrap test --vm", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=", ".join(_names()))
     parser.add_argument("--record", action="store_true", help="keep what went well for the README's table")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="kernels at the same time (%(default)s)")
+    parser.add_argument("--minutes", type=float, help="begin no kernel that would likely end later than that")
+    parser.add_argument("--only-tests", action="store_true", help=argparse.SUPPRESS)  # of one of them
     parser.add_argument("--cache", type=Path, default=cache_directory(), help="where kernels are kept (%(default)s)")
     return parser
 

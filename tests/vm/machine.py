@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.vm import initramfs, warm
+from tests.vm import initramfs, nic, warm
 from tests.vm.kernels import Kernel
 
 _EMULATED = ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "Nehalem,-cx16")
@@ -67,8 +67,11 @@ class Machine:
     cpus: int = 2
     megabytes: int = 2048
     root: Path = Path("/")
+    """What lies below all else. The checkout is there in any case."""
     shares: Mapping[str, Path] = field(default_factory=dict)
     """Directories of this machine that the guest may write, by their place in the guest."""
+    nics: Sequence[str] = ()
+    """Models of QEMU's NICs, see nic.py."""
 
     def run(self, command: Sequence[str], seconds: float, echo: bool = False) -> Result:
         """Boot, run a command, switch off. Raises MachineError where it did not come to an end in time.
@@ -81,7 +84,7 @@ class Machine:
                 (files / name).touch()
             arguments = self._arguments(files, shlex.join(command))
             started = time.monotonic()
-            with _process(arguments, files / "qemu") as process:
+            with nic.cables(files, len(self.nics)), _process(arguments, files / "qemu") as process:
                 begun = _wait(process, files, started + seconds, echo)
             return _result(files, started, begun, seconds, process.returncode)
 
@@ -103,14 +106,14 @@ class Machine:
         arguments += ["-smp", str(self.cpus), "-m", str(self.megabytes), "-device", "virtio-rng-pci"]
         arguments += ["-kernel", str(initramfs.uncompressed(self.kernel, self.cache)), "-initrd", str(initrd)]
         arguments += ["-append", f"{_KERNEL_OPTIONS} {self.options}"]
-        if self.root == Path("/"):
-            warm.archive(files / "warm.tar")
-            disk = f"file={files}/warm.tar,if=none,id=warm,format=raw,readonly=on"
-            arguments += ["-drive", disk, "-device", "virtio-blk-pci,drive=warm"]
+        warm.archive(files / "warm.tar", self.root)
+        disk = f"file={files}/warm.tar,if=none,id=warm,format=raw,readonly=on"
+        arguments += ["-drive", disk, "-device", "virtio-blk-pci,drive=warm"]
         arguments += ["-serial", f"file:{files}/console", "-device", "virtio-serial-pci"]
         for number, name in enumerate(("stdout", "stderr", "control"), 1):
             arguments += ["-chardev", f"file,id={name},path={files}/{name}"]
             arguments += ["-device", f"virtserialport,chardev={name},nr={number}"]
+        arguments += nic.arguments(files, self.nics)
         for tag, tree in trees.items():
             arguments += _shared(tag, tree, ",readonly=on")
         for tag, place in shares.items():

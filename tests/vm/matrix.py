@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.vm import userland
 from tests.vm.kernels import Kernel, Suite
 from tests.vm.machine import Machine, MachineError
 
@@ -28,12 +29,17 @@ class Boot:
     minutes: float
     options: str = ""
     headers: bool = False
+    userland: str = ""
+    """The Debian suite whose Python and bcc are used, if not this machine's."""
 
 
 _RIGHTS = "tests/vm/guest/test_rights.py"
 _BACKLOG = "tests/vm/guest/test_backlog.py"
 
+_KERNEL = "tests/vm/guest/test_kernel.py"
 _CAUSES = ("tests/live/test_causes.py", "tests/live/test_tcp_input.py")
+_EACH_PROBE = (_KERNEL, _RIGHTS, f"{_BACKLOG}::test_full_backlog_of_another_cpu", "tests/live/test_tcp_input.py")
+"""What loads, attaches and counts by every program there is."""
 
 PLAIN = Boot("causes, backlog, rights", (*_CAUSES, "tests/vm/guest"), minutes=45)
 HEADERS = Boot("headers without BTF", (f"{_RIGHTS}::test_without_btf",), minutes=10, headers=True)
@@ -51,7 +57,13 @@ def boots(suite: Suite) -> tuple[Boot, ...]:
         *LOCKDOWN,
         *((HEADERS,) if suite.headers_compile else ()),
         *((THREADED,) if suite.threaded_backlog else ()),
+        *((_with_userland(suite),) if suite.userland and not userland.is_of_this_machine(suite.userland) else ()),
     )
+
+
+def _with_userland(suite: Suite) -> Boot:
+    """Return the start with Python and bcc of the kernel's own distribution."""
+    return Boot(f"bcc of {suite.distribution}", _EACH_PROBE, minutes=30, headers=True, userland=suite.userland)
 
 
 @dataclass(frozen=True)
@@ -69,23 +81,15 @@ class Outcome:
 
 
 def run(kernel: Kernel, boot: Boot, cache: Path, hardware: bool) -> Outcome:
-    """Start a guest and run the tests in it, their output on ours."""
+    """Start a guest and run the tests in it, their output on ours. Raises FetchError."""
+    root, python = Path("/"), sys.executable
+    if boot.userland:
+        root, python = userland.fetch(boot.userland, cache), userland.PYTHON
     with tempfile.TemporaryDirectory(prefix="pktdrop-vm-") as directory:
-        machine = Machine(
-            kernel, cache, hardware, boot.headers, boot.options, shares={_RESULTS: Path(directory)}
-        )  # fmt: skip
+        shares = {_RESULTS: Path(directory)}
+        machine = Machine(kernel, cache, hardware, boot.headers, boot.options, root=root, shares=shares)
         pytest = [
-            *(
-                sys.executable,
-                "-I",
-                "-m",
-                "pytest",
-                "-p",
-                "no:cacheprovider",
-                "--tb=short",
-                "-o",
-                "junit_family=xunit1",
-            ),
+            *(python, "-I", "-m", "pytest", "-p", "no:cacheprovider", "--tb=short", "-o", "junit_family=xunit1"),
             *(f"--timeout={_ONE_TEST_SECONDS}", f"--junitxml={_RESULTS}/junit.xml", *boot.tests),
         ]
         try:
@@ -136,7 +140,14 @@ def summary(suite: Suite, kernel: Kernel, outcomes: list[Outcome]) -> dict[str, 
             }
             for name in rungs
         },
-        "boots": {
-            outcome.boot: {"passed": outcome.passed, "failed": len(outcome.failed)} for outcome in outcomes
-        },
-    }  # fmt: skip
+        "boots": {outcome.boot: _of_boot(outcome) for outcome in outcomes},
+    }
+
+
+def _of_boot(outcome: Outcome) -> dict[str, int]:
+    return {
+        "passed": outcome.passed,
+        "failed": len(outcome.failed),
+        "boot_seconds": round(outcome.boot_seconds),
+        "test_seconds": round(outcome.seconds),
+    }

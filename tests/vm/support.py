@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The support matrix in the README, made of the results that runs on kernels have left."""
 
+import fcntl
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,9 +16,11 @@ _TITLES = ("kernel", "probes", "counted of caused", "reason", "call site", "targ
 
 def record(suite: str, result: Mapping[str, Any]) -> None:
     """Keep the result of a kernel's run, and bring the README's table up to it."""
-    results = {**stored(), suite: result}
-    RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    write_readme(results)
+    with open(README, "rb") as lock:  # kernels that run side by side end when they like
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        results = {**stored(), suite: result}
+        RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_readme(results)
 
 
 def write_readme(results: Mapping[str, Any]) -> None:
@@ -48,8 +51,9 @@ def table(results: Mapping[str, Any]) -> str:
     lines += [_row(result, rungs) for result in by_age for rungs in result["rungs"]]
     lines.append("\n")
     for result in by_age:
-        boots = ", ".join(f"{name} ({counts['passed']})" for name, counts in result["boots"].items())
-        lines.append(f"- {result['distribution']}, {result['release']}: tests passed: {boots}.\n")
+        boots = ", ".join(f"{name} {counts['passed']}" for name, counts in result["boots"].items())
+        seconds = sum(counts["boot_seconds"] + counts["test_seconds"] for counts in result["boots"].values())
+        lines.append(f"- {result['release']}: tests passed: {boots}; {seconds / 60:.0f} minutes.\n")
     return "".join(lines)
 
 

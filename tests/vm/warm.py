@@ -22,16 +22,20 @@ _NOT_FOR_TESTS = ("ast_serialize", "clang_format", "mypy", "mypyc", "pip", "ruff
 _EXCLUDED = ("config-3*", "ensurepip", "idlelib", "lib2to3", "test", "*__mypyc*")
 
 
-def archive(target: Path) -> None:
-    """Write a tar archive of them, by their places below the root."""
-    names = "".join(f"{path.relative_to('/')}\0" for path in sorted(set(_paths())))
+def archive(target: Path, root: Path) -> None:
+    """Write a tar archive of them, by their places below the root: of another root than ours, the checkout only."""
+    paths = {*_checkout(), *(_system() if root == Path("/") else ())}
+    names = "".join(f"{path.relative_to('/')}\0" for path in sorted(paths))
     excluded = (f"--exclude={pattern}" for pattern in _EXCLUDED)
     command = ["tar", "-C", "/", *excluded, "--null", "-T", "-", "-cf", str(target)]
     subprocess.run(command, input=names.encode(), check=True, timeout=120)
 
 
-def _paths() -> Iterator[Path]:
+def _checkout() -> Iterator[Path]:
     yield from (path for path in ROOT.iterdir() if path.name in ("bpf", "pktdrop", "tests", "setup.cfg"))
+
+
+def _system() -> Iterator[Path]:
     packages = Path(sysconfig.get_path("purelib"))
     yield from (path for path in packages.iterdir() if not path.name.startswith(_NOT_FOR_TESTS))
     yield Path(sysconfig.get_path("stdlib"))

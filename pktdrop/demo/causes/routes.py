@@ -98,6 +98,7 @@ def unknown_ethertype(net: Net, v6: bool) -> Traffic:
     "ip_local_deliver_finish",
     "ip6_protocol_deliver_rcu",
     "ip6_input_finish",
+    "ip6_input",  # which compilers may merge it with
     short="proto",
     at=SERVER,
     versions=BOTH,
