@@ -38,7 +38,10 @@ ROLES: Final = ("single", "total", "queue", "part", "sum")
 #: loss: packets that are gone; hint: a sign, not a number of lost packets; none: neither, in spite of its name.
 COUNTS: Final = ("loss", "hint", "none")
 #: Fields of rtnl_link_stats64 that driver_links.tsv may explain.
-FIELDS: Final = ("rx_dropped", "rx_missed_errors", "rx_fifo_errors", "rx_over_errors", "tx_dropped", "tx_fifo_errors")
+FIELDS: Final = (
+    *("rx_errors", "rx_dropped", "rx_missed_errors", "rx_fifo_errors", "rx_over_errors"),
+    *("tx_dropped", "tx_fifo_errors"),
+)
 #: exact: the field is these events and nothing else; bound: at most this many, others are counted there too.
 RELATIONS: Final = ("exact", "bound")
 

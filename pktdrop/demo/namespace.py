@@ -46,6 +46,11 @@ class Namespace:
         need(command[0])
         return run("ip", "netns", "exec", self.name, *command)
 
+    def read(self, *command: str) -> str:
+        """Run a command that asks the kernel of the namespace and needs no /sys of it: run() takes twice as long."""
+        with self.entered():
+            return run(*command)
+
     def ip(self, *arguments: str) -> str:
         """Run ip-link(8), ip-address(8) and the like on the namespace."""
         return run("ip", "-n", self.name, *arguments)
@@ -67,7 +72,7 @@ class Namespace:
 
     def mib(self, name: str) -> int:
         """Read one SNMP counter, as nstat(8) names it; 0 where the kernel does not show it yet."""
-        return int(json.loads(self.run("nstat", "-asz", "--json", name))["kernel"].get(name, 0))
+        return int(json.loads(self.read("nstat", "-asz", "--json", name))["kernel"].get(name, 0))
 
     def link(self, interface: str, counter: str) -> int:
         """Read one counter of an interface with ip(8): ("eth0", "rx.dropped")."""
@@ -86,5 +91,5 @@ class Namespace:
 
     def nft_counter(self, name: str) -> int:
         """Read the packets of a named nftables counter."""
-        listed = json.loads(self.run("nft", "-j", "list", "counters"))["nftables"]
+        listed = json.loads(self.read("nft", "-j", "list", "counters"))["nftables"]
         return sum(entry["counter"]["packets"] for entry in listed if entry.get("counter", {}).get("name") == name)

@@ -10,7 +10,7 @@ from pktdrop.errors import PktdropError
 
 _PACKAGES = {"ip": "iproute2", "nstat": "iproute2", "tc": "iproute2 (Fedora: iproute-tc)", "nft": "nftables"}
 _DEADLINE = 30.0
-"""Seconds for a command that takes milliseconds."""
+"""Seconds for what takes milliseconds."""
 
 
 def need(*tools: str) -> None:
@@ -42,7 +42,7 @@ def run(*command: str, stdin: str = "") -> str:
     return done.stdout
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = _DEADLINE) -> None:
     """Poll until the condition holds. Raises TimeoutError that names `what` was awaited."""
     deadline = time.monotonic() + seconds
     while not condition():

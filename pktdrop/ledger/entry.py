@@ -76,6 +76,8 @@ class Entry:
     note: str = ""
     kind: str | None = None
     """What a driver counts here: a class of CLASS_LAYERS or another one, PEER, FOLDED; None: no driver does."""
+    revealed: int = 0
+    """Of the events, those that are called no loss and are one, as this counter has them."""
 
     @property
     def is_hardware(self) -> bool:

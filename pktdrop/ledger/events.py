@@ -61,6 +61,7 @@ class Claim:
     layer: str
     row: Identity
     netns: int | None
+    is_noise: bool
     wheres: tuple[Where, ...]
     """The counters in the place of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
     order: tuple[int | str, ...]
@@ -69,7 +70,12 @@ class Claim:
     @property
     def floats(self) -> bool:
         """Tell whether the events may be counted in another place than theirs."""
-        return self.row.relation == "other" or not self.wheres
+        return self.row.relation in ("other", "lost") or not self.wheres
+
+    @property
+    def reveals(self) -> bool:
+        """Tell whether the counter of these events, which are called no loss, tells the losses among them."""
+        return self.is_noise and self.row.relation == "lost"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -182,7 +188,8 @@ class Events:
 def _claim(group: int, of: _Alike, row: Identity, fact: Counter) -> Claim:
     cpu = -1 if of.target_cpu is None else of.target_cpu
     order = row.line, of.reason, of.layer, of.netns or 0, of.interface or "", cpu
-    return Claim(group, of.reason, of.layer, row, of.netns, tuple(_wheres(row, fact, of)), order)
+    wheres = tuple(_wheres(row, fact, of))
+    return Claim(group, of.reason, of.layer, row, of.netns, of.noise is not None, wheres, order)
 
 
 def _wheres(row: Identity, fact: Counter, of: _Alike) -> Iterator[Where]:

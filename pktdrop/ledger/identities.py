@@ -20,8 +20,9 @@ from pktdrop.layers import LAYERS, function_of
 
 #: = : the events are the increments of the counter. <= : they are at most these, some increments have no event.
 #: >= : they are at least these, some events are not counted. ~ : both, neither bounds the other. other: some events are
-#: counted, if need be at another interface or in another namespace than theirs.
-RELATIONS: Final = ("=", "<=", ">=", "~", "other")
+#: counted, if need be at another interface or in another namespace than theirs. lost: as other; and of events that
+#: layers.tsv calls no loss, those that are counted are losses all the same.
+RELATIONS: Final = ("=", "<=", ">=", "~", "other", "lost")
 #: By what an event is found to belong to a counter: the CPU whose backlog it was, the interface in its network
 #: namespace, the network namespace, or nothing (the counter is the host's). A qdisc is compared by its interface, a
 #: socket by its namespace: events know no more.

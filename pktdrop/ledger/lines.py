@@ -40,6 +40,8 @@ class Line:
     """Events that are increments, one to one."""
     sure: int = 0
     """Events that the counter must have counted."""
+    revealed: int = 0
+    """Events that are called no loss and are one, as this counter has them."""
     reasons: dict[str, int] = field(default_factory=dict)
     layers: dict[str, int] = field(default_factory=dict)
     """Where the packets were lost."""
@@ -81,6 +83,7 @@ class Line:
 
     def _count(self, claim: Claim, packets: int) -> None:
         self.total += packets
+        self.revealed += packets * claim.reveals
         self.reasons[claim.reason] = self.reasons.get(claim.reason, 0) + packets
         self.layers[claim.layer] = self.layers.get(claim.layer, 0) + packets
 

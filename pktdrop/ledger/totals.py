@@ -18,6 +18,7 @@ from pktdrop.model import Count, DropKey
 _BEFORE_EVENTS: Final = ("nic-fifo", "nic-ring")
 #: rtnl_link_stats64 fields that the driver and the rest of the kernel both count in.
 _RECEIVED, _SENT = _SHARED_FIELDS = ("links.rx_dropped", "links.tx_dropped")
+_ERRORS: Final = "links.rx_errors"
 _NUMBER: Final = re.compile(r"[0-9]+")
 
 _Nic = dict[tuple[int | None, str, str], int]
@@ -101,17 +102,21 @@ _Pool = tuple[str, str, int | None]
 
 
 def rests(entries: Iterable[Entry], identities: Identities) -> Iterator[tuple[Entry, int]]:
-    """Give what counters counted beyond the events, each packet with one of them, in the layer that lost it.
+    """Give what counters counted beyond the events that are losses, each packet with one, in the layer that lost it.
 
     A rest that another counter contains too is taken out of that: by part_of in loss_counters.tsv; what one end of a
-    veth pair had no room for out of what the other end could not send; what interfaces counted out of a bond.
+    veth pair had no room for out of what the other end could not send; what interfaces counted out of a bond; what a
+    NIC had no room for out of rx_errors, if its driver counts that there once more (driver_links.tsv).
     """
-    facts = identities.counters
+    entries = tuple(entries)
+    facts, missed = identities.counters, _missed(entries)
     known = [(facts[entry.counter], entry) for entry in entries if entry.counter in facts]
     known.sort(key=lambda pair: _turn(pair[0], pair[1], identities))
     inside: Tally[_Pool] = Tally()
     for fact, entry in known:
-        left = _rest(fact, entry)
+        left = _rest(fact, entry) + (entry.revealed if fact.loss != "no" else 0)
+        if fact.name == _ERRORS:
+            left = max(0, left - missed[entry.scope.netns, entry.scope.interface, entry.kind])
         _put(inside, fact, entry, left, identities)
         for pool in _pools(fact, entry):
             taken = min(left, inside[pool])
@@ -119,6 +124,16 @@ def rests(entries: Iterable[Entry], identities: Identities) -> Iterator[tuple[En
             left -= taken
         if left:
             yield _in_its_layer(fact, entry), left
+
+
+def _missed(entries: Iterable[Entry]) -> Mapping[tuple[int | None, str | None, str | None], int]:
+    """Return the largest counter of each interface and class of loss that only the driver counts."""
+    largest: Tally[tuple[int | None, str | None, str | None]] = Tally()
+    for entry in entries:
+        if entry.is_hardware and entry.counter != _ERRORS:
+            place = entry.scope.netns, entry.scope.interface, entry.kind
+            largest[place] = max(entry.delta, largest[place])
+    return largest
 
 
 def _turn(fact: Counter, entry: Entry, identities: Identities) -> tuple[int, bool, bool]:

@@ -25,10 +25,17 @@ def _able() -> None:
 
 
 @pytest.fixture(scope="session")
-def kernel_reasons() -> frozenset[str]:
-    """The drop reasons that this kernel has, by bpftool's reading of its BTF; none where it gives no reasons."""
+def kernel_names() -> frozenset[str]:
+    """The names of this kernel's types, their members and constants, by bpftool's reading of its BTF."""
     if not Path("/sys/kernel/btf/vmlinux").exists():
-        pytest.skip("this kernel has no BTF to tell which drop reasons it has")
+        pytest.skip("this kernel has no BTF to tell what it has")
     dump = ["bpftool", "btf", "dump", "file", "/sys/kernel/btf/vmlinux"]
-    listed = subprocess.run(dump, capture_output=True, text=True, check=True, timeout=60).stdout
-    return frozenset(re.findall(r"'SKB_DROP_REASON_(\w+)'", listed))
+    listed = subprocess.run(dump, capture_output=True, text=True, check=True, timeout=120).stdout
+    return frozenset(re.findall(r"'(\w+)'", listed))
+
+
+@pytest.fixture(scope="session")
+def kernel_reasons(kernel_names: frozenset[str]) -> frozenset[str]:
+    """The drop reasons that this kernel has; none where it gives no reasons."""
+    prefix = "SKB_DROP_REASON_"
+    return frozenset(name.removeprefix(prefix) for name in kernel_names if name.startswith(prefix))

@@ -48,13 +48,16 @@ def offered() -> list[Rungs]:
 
 
 @contextmanager
-def tracing_by_all(*arguments: str) -> Iterator[dict[Rungs, Trace]]:
-    """Trace around a block by every pair of rungs, from the last start line on; whoever still runs then is killed."""
+def tracing_by_all(interval: str = "60") -> Iterator[dict[Rungs, Trace]]:
+    """Trace around a block by every pair of rungs, from the last start line on; whoever still runs then is killed.
+
+    The interval is in seconds, as a user gives it.
+    """
     with ExitStack() as stack:
         traces = {}
         for rungs in offered():
             probes = ("--probe", rungs.kfree_skb, "--probe", rungs.enqueue_to_backlog)
-            trace = traces[rungs] = Trace("60", *probes, *arguments)
+            trace = traces[rungs] = Trace(interval, *probes)
             stack.callback(trace.kill)
         for rungs, trace in traces.items():
             if not trace.became_ready():

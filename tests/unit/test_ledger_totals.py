@@ -16,6 +16,8 @@ from tests.unit.fates import (
     FATES,
     HERE,
     IDENTITIES,
+    IPV4,
+    IPV6,
     LEAF,
     LISTENER,
     NETNS,
@@ -29,6 +31,7 @@ from tests.unit.fates import (
     drivers,
     drop,
     happen,
+    mib,
     nic,
 )
 
@@ -39,6 +42,31 @@ def test_hardware_losses_can_be_given_by_class() -> None:
     entries = reconcile({}, moved, TRACED, IDENTITIES, nic)
     hardware = {(NETNS, "eth0"): {"ring": 60, "fifo": 5, "alloc": 2, "pause": 1000}}
     assert totals(entries, {}, IDENTITIES, hardware) == {"nic-fifo": 5, "nic-ring": 60, "driver": 2}
+
+
+def test_errors_that_count_missed_frames_again_are_no_damaged_frames() -> None:
+    """pcnet32 and 8139too count an interrupt that tells of missed frames in rx_errors; more than that was damaged."""
+
+    def missed_again(counter: str, _scope: Scope) -> str | None:
+        return {"links.rx_missed_errors": "ring", "links.rx_errors": "ring"}.get(counter)
+
+    hardware = {(NETNS, "eth0"): {"ring": 1484}}
+    for errors, damaged in ((33, {}), (1484, {}), (1487, {"driver": 3})):
+        moved = {"links": {ETH0: {"rx_missed_errors": 1484, "rx_errors": errors}}}
+        entries = reconcile({}, moved, TRACED, IDENTITIES, missed_again)
+        assert totals(entries, {}, IDENTITIES, hardware) == {"nic-ring": 1484, **damaged}
+        entries = reconcile({}, moved, TRACED, IDENTITIES, nic)
+        assert totals(entries, {}, IDENTITIES, hardware) == {"nic-ring": 1484, "driver": errors}
+
+
+def test_full_socket_of_a_kernel_without_reasons_is_counted_once() -> None:
+    """Debian's 5.10 frees in udp_queue_rcv_one_skb() what __udp_queue_rcv_skb(), inlined there, counts twice."""
+    for protocol, family in ((IPV4, "Udp"), (IPV6, "Udp6")):
+        drops = counts({drop("NOT_SPECIFIED", "udp_queue_rcv_one_skb+0x1f4", protocol=protocol): 593})
+        moved = {"mib": {HERE: {f"{family}InErrors": 593, f"{family}RcvbufErrors": 593}}}
+        entries = reconcile(drops, moved, TRACED, IDENTITIES)
+        assert totals(entries, drops, IDENTITIES) == {"socket": 593}
+        assert {entry.status for entry in entries} == {"exact", "bound"}
 
 
 def test_ring_and_backlog_in_one_field_are_told_apart() -> None:
@@ -204,3 +232,20 @@ def test_packets_whose_events_were_missed_are_lost_all_the_same(fates: list[tupl
     drops, moved, lost = happen(fates)
     entries = reconcile(drops, moved, TRACED, IDENTITIES, drivers)
     assert sum(totals(entries, drops, IDENTITIES).values()) == sum(lost.values())
+
+
+def test_frees_that_are_no_loss_are_one_as_far_as_a_counter_says() -> None:
+    """Linux 5.10 frees 200 ICMPv6 messages at one place; the counters say that the checksum of 23 was wrong."""
+    drops = counts({drop("NOT_SPECIFIED", "icmpv6_rcv+0x1", protocol=IPV6): 200})
+    moved = mib(Icmp6InErrors=23, Icmp6InCsumErrors=23)
+    entries = reconcile(drops, moved, TRACED, IDENTITIES)
+    assert {(entry.explained, entry.unexplained, entry.status) for entry in entries} == {(23, 0, "bound")}
+    assert totals(entries, drops, IDENTITIES) == {"stack": 23}
+    assert sum(packets for _, packets in rests(entries, IDENTITIES)) == 23
+
+
+def test_frees_that_are_no_loss_are_none_where_no_counter_says_so() -> None:
+    """All 200 ICMPv6 messages were acted on."""
+    drops = counts({drop("NOT_SPECIFIED", "icmpv6_rcv+0x1", protocol=IPV6): 200})
+    entries = reconcile(drops, {}, TRACED, IDENTITIES)
+    assert (entries, totals(entries, drops, IDENTITIES)) == ((), {})

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import jobs
+from tests.vm.jobs import Job, run
 
 DEADLINE = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def shell(name: str, script: str) -> Job:
+    """A job that should take a second."""
+    return Job(name, ["sh", "-c", script], 1.0)
+
+
 def test_each_line_has_its_name(capfd: pytest.CaptureFixture[str]) -> None:
     """Both streams of all commands come line by line behind their names; exit statuses are told."""
-    commands = {
-        "a": ["sh", "-c", "echo one; echo two >&2"],
-        "b": ["sh", "-c", "echo three; exit 3"],
-    }
-    assert jobs.run(commands, 2) == {"a": True, "b": False}
+    assert run([shell("a", "echo one; echo two >&2"), shell("b", "echo three; exit 3")], 2) == {"a": True, "b": False}
     assert sorted(capfd.readouterr().out.splitlines()) == ["a: one", "a: two", "b: three"]
 
 
@@ -30,18 +31,22 @@ def test_they_run_at_the_same_time(tmp_path: Path) -> None:
     """Two commands that wait for each other both end."""
     for name in ("a", "b"):
         os.mkfifo(tmp_path / name)
-    commands = {
-        "a": ["sh", "-c", f"echo > {tmp_path}/a; cat {tmp_path}/b"],
-        "b": ["sh", "-c", f"cat {tmp_path}/a; echo > {tmp_path}/b"],
-    }
-    assert jobs.run(commands, 2) == {"a": True, "b": True}
+    first = shell("a", f"echo > {tmp_path}/a; cat {tmp_path}/b")
+    second = shell("b", f"cat {tmp_path}/a; echo > {tmp_path}/b")
+    assert run([first, second], 2) == {"a": True, "b": True}
 
 
 def test_what_would_end_too_late_is_left_out() -> None:
-    """The first is run whatever time there is; the next only where as much is left as the longest took."""
-    commands = {"a": ["true"], "b": ["true"]}
-    assert jobs.run(commands, 1, minutes=0) == {"a": True, "b": None}
-    assert jobs.run(commands, 1, minutes=10) == {"a": True, "b": True}
+    """A job that is known to take longer than there is time is not begun; a shorter one behind it is."""
+    long = Job("long", ["true"], 3600)
+    assert run([long, shell("short", "true")], 1, minutes=30) == {"long": None, "short": True}
+    assert run([long], 1, minutes=90) == {"long": True}
+
+
+def test_a_slow_machine_leaves_out_more() -> None:
+    """What took longer than it should makes others be expected to, as well."""
+    late = Job("late", ["true"], 1e-6)  # a process takes a thousand times as long at least
+    assert run([late, Job("next", ["true"], 60)], 1, minutes=30) == {"late": True, "next": None}
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
@@ -51,8 +56,8 @@ def test_nothing_stays_behind(how: signal.Signals, tmp_path: Path) -> None:
 import signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-from tests.vm import jobs
-jobs.run({{"a": ["sh", "-c", "echo $$; exec sleep 1000"], "b": ["touch", "{tmp_path}/begun"]}}, 1)
+from tests.vm.jobs import Job, run
+run([Job("a", ["sh", "-c", "echo $$; exec sleep 1000"], 1), Job("b", ["touch", "{tmp_path}/begun"], 1)], 1)
 """
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tests.vm import jobs, matrix, support
+from tests.vm.jobs import Job
 from tests.vm.kernels import SUITES, Suite, cache_directory, fetch
 from tests.vm.machine import Machine, MachineError, hardware_works
 from tests.vm.packages import FetchError
@@ -30,19 +31,34 @@ def main(arguments: list[str]) -> int:
     wanted = [suite for name in options.kernels or _names() for suite in SUITES if suite.name == name]
     if command:
         return _run_command(wanted, command, options.cache)
-    if options.only_tests:
-        return int(not _run_tests(wanted[0], options.cache, options.record))
+    if options.boot is not None:
+        return int(not _run_boot(wanted[0], options.boot, options.cache, options.record))
+    for suite in wanted:
+        matrix.fetch(suite, options.cache)
     well = _test_runner(wanted[0], options.cache)
-    each = [sys.executable, "-I", "-m", "tests.vm", "--only-tests", "--cache", str(options.cache)]
-    each += ["--record"] if options.record else []
-    ended = jobs.run({suite.name: [*each, suite.name] for suite in wanted}, options.jobs, options.minutes)
+    each = [sys.executable, "-I", "-m", "tests.vm", *(["--record"] if options.record else [])]
+    todo = [
+        Job(
+            f"{suite.name}, {boot.name}",
+            [*each, "--cache", str(options.cache), "--boot", boot.name, suite.name],
+            support.seconds(suite.name, boot.name),
+        )
+        for suite, boot in matrix.in_order(wanted)
+    ]
+    ended = jobs.run(todo, options.jobs, options.minutes)
     for name in (name for name, went_well in ended.items() if went_well is None):
         _say(f"{name}: left out, {options.minutes:g} minutes are too short")
-    return int(not well or False in ended.values())
+    failed = [name for name, went_well in ended.items() if went_well is False]
+    _say(f"failed: {'; '.join(failed)}" if failed else "nothing failed")
+    return int(not well or bool(failed))
 
 
 def _names() -> list[str]:
     return [suite.name for suite in SUITES]
+
+
+def _boots() -> list[str]:
+    return list(dict.fromkeys(boot.name for suite in SUITES for boot in matrix.boots(suite)))
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -57,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./bootstrap test --vm", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=", ".join(_names()))
     parser.add_argument("--record", action="store_true", help="keep what went well for the README's table")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="kernels at the same time (%(default)s)")
-    parser.add_argument("--minutes", type=float, help="begin no kernel that would likely end later than that")
-    parser.add_argument("--only-tests", action="store_true", help=argparse.SUPPRESS)  # of one of them
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="guests at the same time (%(default)s)")
+    parser.add_argument("--minutes", type=float, help="begin nothing that would likely end later than that")
+    parser.add_argument("--boot", choices=_boots(), help="only this start of one kernel: %(choices)s", metavar="NAME")
     parser.add_argument("--cache", type=Path, default=cache_directory(), help="where kernels are kept (%(default)s)")
     return parser
 
@@ -95,25 +111,22 @@ def _test_runner(suite: Suite, cache: Path) -> bool:
     return subprocess.run(tests, cwd=matrix.ROOT, env=environment).returncode == 0
 
 
-def _run_tests(suite: Suite, cache: Path, record: bool) -> bool:
-    """Run all that is to be run on a kernel; return whether all went well."""
+def _run_boot(suite: Suite, name: str, cache: Path, record: bool) -> bool:
+    """Start a kernel for some tests; return whether all went well."""
     kernel = fetch(suite.name, cache)
     hardware = hardware_works(kernel, cache)
-    outcomes = []
-    for boot in matrix.boots(suite):
-        _say(f"{suite.name} {kernel.release} ({'KVM' if hardware else 'emulated'}): {boot.name}")
-        outcome = matrix.run(kernel, boot, cache, hardware)
-        outcomes.append(outcome)
-        _say(
-            f"{suite.name}: {boot.name}: {outcome.passed} passed, {len(outcome.failed)} failed; "
-            f"boot {outcome.boot_seconds:.1f} s, tests {outcome.seconds:.0f} s"
-        )
-        for failure in outcome.failed:
-            _say(f"  failed: {failure}")
-    well = not any(outcome.failed for outcome in outcomes)
-    if record and well:
-        support.record(suite.name, matrix.summary(suite, kernel, outcomes))
-    return well
+    (boot,) = (boot for boot in matrix.boots(suite) if boot.name == name)
+    _say(f"{suite.name} {kernel.release} ({'KVM' if hardware else 'emulated'}): {name}")
+    outcome = matrix.run(kernel, boot, cache, hardware)
+    _say(
+        f"{suite.name}: {name}: {outcome.passed} passed, {len(outcome.failed)} failed; "
+        f"boot {outcome.boot_seconds:.1f} s, tests {outcome.seconds:.0f} s"
+    )
+    for failure in outcome.failed:
+        _say(f"  failed: {failure}")
+    if record and not outcome.failed:
+        support.record(suite.name, suite.distribution, kernel.release, name, matrix.of_record(outcome))
+    return not outcome.failed
 
 
 if __name__ == "__main__":

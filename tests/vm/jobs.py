@@ -3,36 +3,45 @@
 
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 
-def run(commands: Mapping[str, Sequence[str]], at_once: int, minutes: float | None = None) -> dict[str, bool | None]:
-    """Run commands by name, so many at once; return whether each went well, None where it was left out.
+class Job(NamedTuple):
+    """A command, and how long it takes where nothing else runs."""
 
-    Left out is what likely would not end in so many minutes: as long as the longest took so far.
+    name: str
+    command: Sequence[str]
+    seconds: float
+
+
+def run(jobs: Sequence[Job], at_once: int, minutes: float | None = None) -> dict[str, bool | None]:
+    """Run jobs in their order, so many at once; return by name whether each went well, None if it was left out.
+
+    Left out is what likely would not end in so many minutes: jobs take as much longer as others did so far.
     """
-    started = time.monotonic()
-    longest = 0.0
+    deadline = None if minutes is None else time.monotonic() + minutes * 60
+    slowness = 1.0
     running: list[subprocess.Popen[str]] = []
 
-    def one(name: str) -> bool | None:
-        nonlocal longest
+    def one(job: Job) -> bool | None:
+        nonlocal slowness
         begun = time.monotonic()
-        if minutes is not None and longest and begun + longest > started + minutes * 60:
+        if deadline is not None and begun + job.seconds * slowness > deadline:
             return None
         # a process ends with the thread that started it
-        command = ["setpriv", "--pdeathsig", "KILL", "--", *commands[name]]
+        command = ["setpriv", "--pdeathsig", "KILL", "--", *job.command]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             running.append(process)
             for line in process.stdout or ():
-                print(f"{name}: {line}", end="", flush=True)
-        longest = max(longest, time.monotonic() - begun)
+                print(f"{job.name}: {line}", end="", flush=True)
+        slowness = max(slowness, (time.monotonic() - begun) / job.seconds)
         return process.returncode == 0
 
     pool = ThreadPoolExecutor(at_once)
     try:
-        return dict(zip(commands, pool.map(one, commands), strict=True))
+        return dict(zip((job.name for job in jobs), pool.map(one, jobs), strict=True))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in running:

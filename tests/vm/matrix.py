@@ -4,13 +4,13 @@
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from tests.vm import userland
+from tests.vm import kernels, userland
 from tests.vm.kernels import Kernel, Suite
 from tests.vm.machine import Machine, MachineError
 
@@ -27,43 +27,72 @@ class Boot:
     name: str
     tests: tuple[str, ...]
     minutes: float
+    """After which it hangs."""
     options: str = ""
     headers: bool = False
     userland: str = ""
     """The Debian suite whose Python and bcc are used, if not this machine's."""
+    nics: tuple[str, ...] = ()
+    """Models of QEMU's NICs, see nic.py."""
 
 
-_RIGHTS = "tests/vm/guest/test_rights.py"
-_BACKLOG = "tests/vm/guest/test_backlog.py"
-
-_KERNEL = "tests/vm/guest/test_kernel.py"
-_CAUSES = ("tests/live/test_causes.py", "tests/live/test_tcp_input.py")
-_EACH_PROBE = (_KERNEL, _RIGHTS, f"{_BACKLOG}::test_full_backlog_of_another_cpu", "tests/live/test_tcp_input.py")
+_KERNEL, _BACKLOG, _RIGHTS, _NIC = (f"tests/vm/guest/test_{name}.py" for name in ("kernel", "backlog", "rights", "nic"))
+_CAUSES, _TCP_INPUT, _LEDGER, _SPECIAL, _CACHE = (
+    f"tests/live/test_{name}.py" for name in ("causes", "tcp_input", "ledger", "ledger_special", "cache")
+)
+_EACH_PROBE = (_KERNEL, _RIGHTS, f"{_BACKLOG}::test_full_backlog_of_another_cpu", _TCP_INPUT)
 """What loads, attaches and counts by every program there is."""
 
-PLAIN = Boot("causes, backlog, rights", (*_CAUSES, "tests/vm/guest"), minutes=45)
-HEADERS = Boot("headers without BTF", (f"{_RIGHTS}::test_without_btf",), minutes=10, headers=True)
-THREADED = Boot("threaded backlog", (_BACKLOG,), minutes=10, options="thread_backlog_napi")
+CAUSES = Boot("causes", (_CAUSES, _TCP_INPUT, _KERNEL, _BACKLOG, _RIGHTS), minutes=60)
+NICS = Boot("nics", (_NIC,), minutes=30, nics=("vmxnet3", "pcnet", "rtl8139"))
 LOCKDOWN = tuple(
-    Boot(f"lockdown={level}", (f"{_RIGHTS}::test_lockdown",), minutes=5, options=f"lockdown={level}")
+    Boot(f"lockdown={level}", (f"{_RIGHTS}::test_lockdown",), minutes=15, options=f"lockdown={level}")
     for level in ("integrity", "confidentiality")
+)
+HEADERS = Boot("headers without BTF", (f"{_RIGHTS}::test_without_btf",), minutes=20, headers=True)
+THREADED = Boot("threaded backlog", (_BACKLOG,), minutes=30, options="thread_backlog_napi")
+LEDGER = Boot("ledger", (_LEDGER, _SPECIAL), minutes=60)
+CACHE = Boot("kept programs", (_CACHE,), minutes=90)
+COMMANDS = Boot(
+    "commands and counters",
+    ("tests/live", *(f"--ignore={apart}" for apart in (_CAUSES, _TCP_INPUT, _LEDGER, _SPECIAL, _CACHE))),
+    minutes=60,
 )
 
 
 def boots(suite: Suite) -> tuple[Boot, ...]:
-    """Return how often a kernel is started, and what for."""
+    """Return how often a kernel is started, and what for: first what differs most from kernel to kernel."""
     return (
-        PLAIN,
+        CAUSES,
+        NICS,
         *LOCKDOWN,
         *((HEADERS,) if suite.headers_compile else ()),
         *((THREADED,) if suite.threaded_backlog else ()),
         *((_with_userland(suite),) if suite.userland and not userland.is_of_this_machine(suite.userland) else ()),
+        LEDGER,
+        COMMANDS,
+        CACHE,
     )
+
+
+def in_order(suites: Sequence[Suite]) -> list[tuple[Suite, Boot]]:
+    """Return all starts of the first kernel, then of the others the first of each, the second, and so on."""
+    first, *others = suites
+    by_rank = chain.from_iterable(zip_longest(*([(suite, boot) for boot in boots(suite)] for suite in others)))
+    return [*((first, boot) for boot in boots(first)), *(pair for pair in by_rank if pair is not None)]
+
+
+def fetch(suite: Suite, cache: Path) -> None:
+    """Have all there that the starts of a kernel take. Raises FetchError."""
+    kernels.fetch(suite.name, cache)
+    for boot in boots(suite):
+        if boot.userland:
+            userland.fetch(boot.userland, cache)
 
 
 def _with_userland(suite: Suite) -> Boot:
     """Return the start with Python and bcc of the kernel's own distribution."""
-    return Boot(f"bcc of {suite.distribution}", _EACH_PROBE, minutes=30, headers=True, userland=suite.userland)
+    return Boot(f"bcc of {suite.distribution}", _EACH_PROBE, minutes=60, headers=True, userland=suite.userland)
 
 
 @dataclass(frozen=True)
@@ -87,7 +116,7 @@ def run(kernel: Kernel, boot: Boot, cache: Path, hardware: bool) -> Outcome:
         root, python = userland.fetch(boot.userland, cache), userland.PYTHON
     with tempfile.TemporaryDirectory(prefix="pktdrop-vm-") as directory:
         shares = {_RESULTS: Path(directory)}
-        machine = Machine(kernel, cache, hardware, boot.headers, boot.options, root=root, shares=shares)
+        machine = Machine(kernel, cache, hardware, boot.headers, boot.options, root=root, shares=shares, nics=boot.nics)
         pytest = [
             *(python, "-I", "-m", "pytest", "-p", "no:cacheprovider", "--tb=short", "-o", "junit_family=xunit1"),
             *(f"--timeout={_ONE_TEST_SECONDS}", f"--junitxml={_RESULTS}/junit.xml", *boot.tests),
@@ -118,36 +147,21 @@ def _cases(report: Path) -> Iterator[tuple[str, bool, list[tuple[str, str]]]]:
             yield f"{case.attrib['classname']}::{case.attrib['name']}", bad, recorded
 
 
-def summary(suite: Suite, kernel: Kernel, outcomes: list[Outcome]) -> dict[str, Any]:
-    """Return what is kept of a kernel's run: see results.json."""
-    properties = Counter[str]()
-    recorded: dict[str, tuple[str, ...]] = {}
-    for outcome in outcomes:
-        for name, values in outcome.properties.items():
-            recorded[name] = (*recorded.get(name, ()), *values)
-            if name == "caused" or name.startswith("counted by "):
-                properties[name] += sum(map(int, values))
-    rungs = [name.removeprefix("counted by ") for name in recorded if name.startswith("counted by ")]
-    return {
-        "distribution": suite.distribution,
-        "release": kernel.release,
-        "reasons": int(recorded.get("reasons", ("0",))[0]),
-        "caused": properties["caused"],
-        "rungs": {
-            name: {
-                "counted": properties[f"counted by {name}"],
-                "target_cpu": set(recorded.get(f"target CPU by {name}", ())) == {"1"},
-            }
-            for name in rungs
-        },
-        "boots": {outcome.boot: _of_boot(outcome) for outcome in outcomes},
+def of_record(outcome: Outcome) -> dict[str, Any]:
+    """Return what is kept of a start: see results.json."""
+    counted = {
+        name.removeprefix("counted by "): values
+        for name, values in outcome.properties.items()
+        if name.startswith("counted by ")
     }
-
-
-def _of_boot(outcome: Outcome) -> dict[str, int]:
     return {
         "passed": outcome.passed,
-        "failed": len(outcome.failed),
         "boot_seconds": round(outcome.boot_seconds),
         "test_seconds": round(outcome.seconds),
+        "reasons": max(map(int, outcome.properties.get("reasons", ("0",)))),
+        "caused": sum(map(int, outcome.properties.get("caused", ()))),
+        "counted": {rungs: sum(map(int, values)) for rungs, values in counted.items()},
+        "target_cpu": [
+            rungs for rungs in counted if set(outcome.properties.get(f"target CPU by {rungs}", ())) == {"1"}
+        ],
     }

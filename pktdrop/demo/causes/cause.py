@@ -69,6 +69,8 @@ class Cause:
     ipv6: bool
     build: Callable[[Net], Traffic]
     """Raises PktdropError or OSError where this host has not what it takes."""
+    older: tuple[str, ...] = ()
+    """What kernels that do not have the reason call it, the newest first; if they have none of these, nothing."""
 
     def net(self, names: Names | None = None) -> AbstractContextManager[Net]:
         """Set the topology up; its namespaces are called what `names` makes of their roles."""
@@ -89,6 +91,7 @@ def cause(
     counters6: tuple[str, ...] | None = None,
     bounds: tuple[str, ...] = (),
     bounds6: tuple[str, ...] | None = None,
+    older: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Net, bool], Traffic]], tuple[Cause, ...]]:
     """Make of a function one cause per IP version, described by the first line of its docstring.
 
@@ -116,6 +119,7 @@ def cause(
             topology=at.topology,
             ipv6=v6 if net_ipv6 is None else net_ipv6,
             build=lambda net: build(net, v6),
+            older=older,
         )
 
     return causes

@@ -2,10 +2,14 @@
 """What TCP does not take of an open connection's input."""
 
 from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from socket import SHUT_WR
 
 from pktdrop.demo.causes.cause import Traffic, cause
 from pktdrop.demo.causes.kit import OPEN
 from pktdrop.demo.net import Net
+from tests.live.provoke.kit import counts
 from tests.live.provoke.packets import ACK, FIN, SYN, Segment, timestamps
 from tests.live.provoke.peer import TUN, Connection, Peer
 
@@ -14,7 +18,8 @@ SLOW = ("tcp_rcv_established", "tcp_validate_incoming", "tcp_data_queue", "tcp_d
 
 
 def _lost(peer: Peer, segment: Segment, counter: str) -> Traffic:
-    return Traffic(lambda: peer.tcp(segment), lambda: peer.host.mib(counter), peer.udp, peer.sink.received)
+    witness = counter if counts(peer.host, counter) else "TcpInSegs"  # which older kernels have instead
+    return Traffic(lambda: peer.tcp(segment), lambda: peer.host.mib(witness), peer.udp, peer.sink.received)
 
 
 @cause("TCP_OLD_DATA", *SLOW, short="olddata", at=TUN, bounds=("mib.TcpExtDelayedACKLost",))
@@ -121,12 +126,19 @@ def old_acknowledgement(net: Net, v6: bool) -> Traffic:
 def timestamp_older_than_connection(net: Net, v6: bool) -> Traffic:
     """Data with an old time stamp for a connection that has just ended."""
     peer = Peer(net, v6)
-    connection = Connection(peer, stamped=True)
-    connection.socket.close()
-    connection.ack += 1  # its FIN
-    peer.tcp(connection.segment(flags=FIN | ACK))
-    connection.seq += 1
-    return _lost(peer, connection.segment(payload=b"x", older=500_000), "TcpExtPAWSTimewait")
+
+    @cache
+    def late() -> Segment:
+        connection = Connection(peer, stamped=True)
+        connection.socket.shutdown(SHUT_WR)
+        connection.ack += 1  # its FIN
+        peer.tcp(connection.segment(flags=FIN | ACK))
+        connection.socket.recv(1)  # our FIN: unread it would be one more packet freed
+        connection.seq += 1
+        return connection.segment(payload=b"x", older=500_000)
+
+    # only now: TIME-WAIT lasts a minute (TCP_TIMEWAIT_LEN, include/net/tcp.h)
+    return replace(_lost(peer, Segment(0, 0, 0), "TcpExtPAWSTimewait"), lose=lambda: peer.tcp(late()))
 
 
 @cause("TCP_RFC7323_TSECR", "tcp_v4_rcv", short="tsecr", at=TUN, counters=("mib.TcpExtTSEcrRejected",),

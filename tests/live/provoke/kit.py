@@ -12,6 +12,7 @@ from pathlib import Path
 from pktdrop.demo.causes.kit import Sink, Wire, mib
 from pktdrop.demo.causes.sockets import SO_ATTACH_FILTER
 from pktdrop.demo.frames import ETH_P_IP, ETH_P_IPV6
+from pktdrop.demo.namespace import Namespace
 from pktdrop.demo.net import Net
 from pktdrop.demo.tools import run
 
@@ -30,7 +31,7 @@ def socket_drops(net: Net, role: str) -> Callable[[], int]:
     """Return a function that reads what the sockets of a namespace dropped: with ss(8), raw ones from /proc/net."""
 
     def read() -> int:
-        shown = net[role].run("ss", "-Htlnm") + net[role].run("ss", "-Huanm")
+        shown = net[role].read("ss", "-Htlnm") + net[role].read("ss", "-Huanm")
         with net[role].entered():
             raw = [Path("/proc/thread-self/net", name) for name in ("raw", "raw6", "icmp", "icmp6")]
             lines = [line for path in raw if path.exists() for line in path.read_text().splitlines()[1:]]
@@ -53,6 +54,11 @@ def qdisc_drops(net: Net, role: str) -> Callable[[], int]:
         return sum(drops.values()) - inner
 
     return read
+
+
+def counts(namespace: Namespace, name: str) -> bool:
+    """Tell whether the kernel has an SNMP counter, by nstat(8), which shows those that are 0, too."""
+    return name in json.loads(namespace.read("nstat", "-asz", "--json"))["kernel"]
 
 
 def xfrm(net: Net, role: str, name: str) -> Callable[[], int]:

@@ -144,6 +144,7 @@ TCP_DEFER_ACCEPT = 9  # include/uapi/linux/tcp.h
 def nothing_to_accept(net: Net, v6: bool) -> Traffic:
     """The last packet of a handshake without data, at a listener that waits for data."""
     peer = Peer(net, v6)
+    net["host"].sysctl(ipv4__tcp_synack_retries=100)  # the request stays
     peer.listen().setsockopt(socket.IPPROTO_TCP, TCP_DEFER_ACCEPT, 3600)
     answer = peer.ask(Segment(4001, OPEN, 1))
     last = Segment(4001, OPEN, 2, answer.seq + 1, ACK)
