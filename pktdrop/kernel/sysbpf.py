@@ -76,9 +76,14 @@ class LoadError(OSError):
     """A program the kernel refused, with the end of the verifier's log."""
 
     def __init__(self, number: int, log: str) -> None:
-        """Keep the errno and the last line of the log that says something."""
+        """Keep the errno and the line of the log that says why.
+
+        It is the last one but for statistics; Linux 7.3 explains it in paragraphs below, the first of which begins with
+        "Verification failed: " (as Debian's 7.3.4 prints it).
+        """
         super().__init__(number, os.strerror(number))
-        lines = [line for line in log.splitlines() if line and not line.startswith("processed ")]
+        words = log.partition("\nVerification failed: ")[0]
+        lines = [line for line in words.splitlines() if line and not line.startswith("processed ")]
         self.reason = lines[-1] if lines else os.strerror(number)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
+from pktdrop.ledger.entry import PEER
 from pktdrop.ledger.events import Claim, Events, Packets, Where
 from pktdrop.ledger.lines import Line
 
@@ -78,12 +79,16 @@ def _in_place(claim: Claim, lines: Mapping[Where, Line]) -> list[Line]:
 
 
 class _Open:
-    """Lines that take events of other places, of the same network namespace or of any; the next one last."""
+    """Lines that take events of other places, of the same network namespace or of any; the next one last.
+
+    A packet whose namespace is known was counted by sockets and protocols there; only interfaces hand packets to others
+    in another namespace.
+    """
 
     def __init__(self, lines: Mapping[Where, Line], by_netns: bool) -> None:
         self._by_netns = by_netns
         self._by_name: dict[tuple[str, int | None], list[Line]] = {}
-        self._of: dict[tuple[tuple[str, ...], int | None], list[Line]] = {}
+        self._of: dict[tuple[tuple[str, ...], int | None, bool], list[Line]] = {}
         for line in lines.values():
             if line.takes_from_anywhere:
                 netns = line.place.netns if by_netns else None
@@ -92,8 +97,11 @@ class _Open:
     def of(self, claim: Claim) -> list[Line]:
         """Return the lines that a claim may fill, those of its first counter first; claims share them."""
         counters, netns = claim.row.counters, claim.netns if self._by_netns else None
-        found = self._of.get((counters, netns))
+        is_placed = claim.netns is not None
+        found = self._of.get((counters, netns, is_placed))
         if found is None:
             found = [line for name in counters for line in self._by_name.get((name, netns), ())][::-1]
-            self._of[counters, netns] = found
+            if is_placed:
+                found = [line for line in found if line.place.netns in (None, claim.netns) or line.kind == PEER]
+            self._of[counters, netns, is_placed] = found
         return found

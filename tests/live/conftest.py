@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.kernel import Kernel
+
 TOOLS = ("bpftool", "ip", "nft", "nstat", "tc")
 
 
@@ -25,13 +27,18 @@ def _able() -> None:
 
 
 @pytest.fixture(scope="session")
-def kernel_names() -> frozenset[str]:
-    """The names of this kernel's types, their members and constants, by bpftool's reading of its BTF."""
+def btf() -> str:
+    """The types of this kernel, as bpftool reads them."""
     if not Path("/sys/kernel/btf/vmlinux").exists():
         pytest.skip("this kernel has no BTF to tell what it has")
     dump = ["bpftool", "btf", "dump", "file", "/sys/kernel/btf/vmlinux"]
-    listed = subprocess.run(dump, capture_output=True, text=True, check=True, timeout=120).stdout
-    return frozenset(re.findall(r"'(\w+)'", listed))
+    return subprocess.run(dump, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+@pytest.fixture(scope="session")
+def kernel_names(btf: str) -> frozenset[str]:
+    """The names of this kernel's types, their members and constants."""
+    return frozenset(re.findall(r"'(\w+)'", btf))
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +46,12 @@ def kernel_reasons(kernel_names: frozenset[str]) -> frozenset[str]:
     """The drop reasons that this kernel has; none where it gives no reasons."""
     prefix = "SKB_DROP_REASON_"
     return frozenset(name.removeprefix(prefix) for name in kernel_names if name.startswith(prefix))
+
+
+@pytest.fixture(scope="session")
+def kernel(btf: str, kernel_names: frozenset[str], kernel_reasons: frozenset[str]) -> Kernel:
+    """What this kernel tells of a drop: of the tracepoint's arguments, context included, the fifth is the socket."""
+    (pointer,) = re.findall(r"TYPEDEF 'btf_trace_kfree_skb' type_id=(\d+)", btf)
+    (function,) = re.findall(rf"^\[{pointer}\] PTR '\(anon\)' type_id=(\d+)", btf, re.MULTILINE)
+    (arguments,) = re.findall(rf"^\[{function}\] FUNC_PROTO .* vlen=(\d+)", btf, re.MULTILINE)
+    return Kernel(kernel_reasons, kernel_names, has_socket=int(arguments) == 5)

@@ -2,12 +2,14 @@
 """The network namespaces of `pktdrop demo`, and what only tests need with them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pktdrop.demo import tools
 from pktdrop.demo.namespace import RUN, Namespace
 from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns, three_ns, two_ns
-from pktdrop.demo.tools import run, wait_until
+from pktdrop.demo.tools import run
+from tests.live.tracing import DEADLINE
 
 __all__ = [
     "RUN",
@@ -23,6 +25,11 @@ __all__ = [
     "two_ns",
     "wait_until",
 ]
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
+    """Poll until the condition holds. Raises TimeoutError that names `what` was awaited."""
+    tools.wait_until(condition, what, seconds)
 
 
 @contextmanager

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
 import platform
 import socket
 import struct
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,13 +25,14 @@ import pytest
 from pktdrop.demo import frames
 from pktdrop.demo.causes.kit import CLOSED, OPEN, filled, to_server
 from pktdrop.demo.net import Net, ipv4, one_ns, two_ns
-from pktdrop.demo.tools import wait_until
+from tests.live.kernel import Kernel
+from tests.live.net import wait_until
 from tests.live.provoke import bpf
 from tests.live.provoke.fragments import MORE, fragment
 from tests.live.provoke.kit import payload, socket_drops
 from tests.live.provoke.packets import ACK, Segment, header4, icmp
 from tests.live.provoke.peer import Connection, Peer
-from tests.live.tracing import function_of, tracing
+from tests.live.tracing import function_of, inside, tracing
 
 N = 23
 PROVEN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
@@ -71,7 +74,7 @@ class Watched:
         """Take the last line of trace."""
         inodes = {namespace.inode for namespace in net.namespaces.values()}
         self.summary = summary
-        self.drops = [drop for drop in summary["drops"] if drop["netns"] in inodes]
+        self.drops = inside(summary["drops"], net.namespaces.values())
         self.beyond.update(summary["layers"])
         for drop in summary["drops"]:
             if not drop["noise"]:
@@ -157,7 +160,7 @@ def test_syn_at_a_full_request_queue_is_one_loss_without_an_event() -> None:
         assert N <= watched.beyond["socket"] <= N + watched.of_others["socket"]
 
 
-def test_full_raw_socket_beside_the_kernel_is_a_hint() -> None:
+def test_full_raw_socket_beside_the_kernel_is_a_hint(kernel: Kernel) -> None:
     """A raw socket that misses pings which the kernel answers has drops; no packet was lost, and none has an event."""
     with two_ns() as net:
         line, sink = to_server(net, False)
@@ -171,7 +174,10 @@ def test_full_raw_socket_beside_the_kernel_is_a_hint() -> None:
             for _ in range(N):
                 ping()
             wait_until(lambda: dropped() - before == N, f"{N} pings to be missed")
-        assert watched.reasons.total() - watched.reasons["NOT_SPECIFIED"] == 0
+        named = {reason: count for reason, count in watched.reasons.items() if reason != "NOT_SPECIFIED"}
+        # kernels that do not look first whether there is room (v6.1) drop the socket's copy
+        asked_late = "SOCKET_RCVBUFF" in kernel.reasons and "VXLAN_INVALID_HDR" not in kernel.reasons
+        assert named == ({"SOCKET_RCVBUFF": N} if asked_late else {})
         assert watched.entries["socket.drops"]["delta"] == N
         assert 0 <= watched.beyond["socket"] <= watched.of_others["socket"]
         del sink
@@ -180,7 +186,7 @@ def test_full_raw_socket_beside_the_kernel_is_a_hint() -> None:
 # --- events whose place or counter is not known
 
 
-def test_checksum_found_when_a_program_reads() -> None:
+def test_checksum_found_when_a_program_reads(kernel: Kernel) -> None:
     """The packet is not on an interface any more: its drop has no namespace, and the counters are still explained."""
     with two_ns() as net:
         line, sink = to_server(net, False)
@@ -191,13 +197,14 @@ def test_checksum_found_when_a_program_reads() -> None:
                 sink.received()
             assert tuple(net["server"].mib(f"UdpIn{name}") for name in ("CsumErrors", "Errors")) == (N, N)
         assert watched.drops == []
-        nowhere = [drop for drop in watched.summary["drops"] if drop["netns"] is None and drop["reason"] == "UDP_CSUM"]
+        reason = kernel.name("UDP_CSUM")
+        nowhere = [drop for drop in watched.summary["drops"] if drop["netns"] is None and drop["reason"] == reason]
         assert sum(drop["count"] for drop in nowhere) == N
         for counter in ("mib.UdpInCsumErrors", "mib.UdpInErrors"):
             assert watched.figures(counter) == (N, N, 0, "bound")
 
 
-def test_full_ping_socket_is_silent() -> None:
+def test_full_ping_socket_is_silent(kernel: Kernel) -> None:
     """Ping sockets' drops are in no counter that is read: N drops, and the ledger says that nothing shows them."""
     with two_ns() as net:
         line, _ = to_server(net, False)
@@ -213,15 +220,15 @@ def test_full_ping_socket_is_silent() -> None:
             for _ in range(N):
                 answer()
             wait_until(lambda: dropped() - before == N, f"{N} answers to be dropped")
-        assert watched.reasons == {"SOCKET_RCVBUFF": N}
-        assert watched.entries["silent"]["by"] == [{"reason": "SOCKET_RCVBUFF", "count": N}]
+        assert watched.reasons == {kernel.name("SOCKET_RCVBUFF"): N}
+        assert watched.entries["silent"]["by"] == [{"reason": kernel.name("SOCKET_RCVBUFF"), "count": N}]
 
 
 # --- several packets at once
 
 
 @pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
-def test_fragments_that_time_out(v6: bool) -> None:
+def test_fragments_that_time_out(v6: bool, kernel: Kernel) -> None:
     """Each packet that was never completed counts once, each of its fragments is a drop: a bound."""
     parts, ip = 3, "Ip6" if v6 else "Ip"
     with two_ns(v6) as net:
@@ -233,12 +240,12 @@ def test_fragments_that_time_out(v6: bool) -> None:
                     payload(line, fragment(line, ident, 64 * part, b"x" * 64))()
             wait_until(lambda: net["server"].mib(f"{ip}ReasmTimeout") == N, f"{N} packets to be given up")
             assert net["server"].mib(f"{ip}ReasmFails") == N
-        assert watched.anywhere["FRAG_REASM_TIMEOUT"] == parts * N
+        assert watched.anywhere[kernel.name("FRAG_REASM_TIMEOUT")] == parts * N
         for counter in (f"mib.{ip}ReasmTimeout", f"mib.{ip}ReasmFails"):
             assert watched.figures(counter) == (N, N, 0, "bound")
 
 
-def test_fragments_that_overlap() -> None:
+def test_fragments_that_overlap(kernel: Kernel) -> None:
     """An overlap throws away the packet as a whole; only the fragment that did not fit has an event."""
     with two_ns() as net:
         line, _ = to_server(net, False)
@@ -257,7 +264,7 @@ def test_fragments_that_overlap() -> None:
         assert watched.figures("mib.IpExtReasmOverlaps")[:3] == (N, N, 0)
 
 
-def test_fragments_too_far_apart() -> None:
+def test_fragments_too_far_apart(kernel: Kernel) -> None:
     """Fragments of one packet with many others in between: what there was is dropped, and counted once."""
     with two_ns() as net:
         line, _ = to_server(net, False)
@@ -276,7 +283,7 @@ def test_fragments_too_far_apart() -> None:
                     part(2000 + 3 * turn + other, 1)
                 part(1000 + turn, 2)
             wait_until(lambda: net["server"].mib("IpReasmFails") == N, f"{N} packets to begin anew")
-        assert watched.anywhere["FRAG_TOO_FAR"] == N
+        assert watched.anywhere[kernel.name("FRAG_TOO_FAR")] == N
         assert watched.figures("mib.IpReasmFails")[:3] == (N, N, 0)
 
 
@@ -295,7 +302,12 @@ def fill(connection: Connection, counter: Callable[[], int], ahead: int) -> None
     raise AssertionError("the buffer is not full")
 
 
-def test_receive_queue_of_tcp_full() -> None:
+def of_connection(lost: int, kernel: Kernel) -> tuple[int, int, int]:
+    """Delta, explained and unexplained of a counter of what TCP drops: without reasons it raises no event."""
+    return (lost, lost, 0) if kernel.reasons else (lost, 0, lost)
+
+
+def test_receive_queue_of_tcp_full(kernel: Kernel) -> None:
     """Data in order for which a receive buffer has no room is in TCPRcvQDrop, one to one."""
     with one_ns() as net:
         peer, host = Peer(net, False), net["host"]
@@ -305,11 +317,11 @@ def test_receive_queue_of_tcp_full() -> None:
             fill(connection, lambda: host.mib("TcpExtTCPRcvQDrop"), 0)
             lost = host.mib("TcpExtTCPRcvQDrop")
         assert lost
-        assert watched.reasons["PROTO_MEM"] == lost
-        assert (lost, lost, 0) == watched.figures("mib.TcpExtTCPRcvQDrop")[:3]
+        assert watched.anywhere["PROTO_MEM"] == (lost if kernel.reasons else 0)
+        assert of_connection(lost, kernel) == watched.figures("mib.TcpExtTCPRcvQDrop")[:3]
 
 
-def test_out_of_order_queue_of_tcp_full() -> None:
+def test_out_of_order_queue_of_tcp_full(kernel: Kernel) -> None:
     """Data ahead for which a receive buffer has no room is in TCPOFODrop; what has to go for other data, a bound."""
     with one_ns() as net:
         peer, host = Peer(net, False), net["host"]
@@ -320,21 +332,28 @@ def test_out_of_order_queue_of_tcp_full() -> None:
             peer.tcp(connection.segment(ahead=5, payload=b"x"))  # older than all that wait
             lost, pruned = host.mib("TcpExtTCPOFODrop"), host.mib("TcpExtOfoPruned")
         assert lost
-        assert watched.reasons["PROTO_MEM"] == lost
-        assert (lost, lost, 0) == watched.figures("mib.TcpExtTCPOFODrop")[:3]
-        assert 0 < pruned <= watched.reasons["TCP_OFO_QUEUE_PRUNE"]
-        assert (pruned, pruned, 0) == watched.figures("mib.TcpExtOfoPruned")[:3]
+        assert watched.anywhere["PROTO_MEM"] == (lost if kernel.reasons else 0)
+        assert of_connection(lost, kernel) == watched.figures("mib.TcpExtTCPOFODrop")[:3]
+        assert pruned > 0
+        assert pruned <= watched.anywhere["TCP_OFO_QUEUE_PRUNE"] or not kernel.reasons
+        assert of_connection(pruned, kernel) == watched.figures("mib.TcpExtOfoPruned")[:3]
 
 
 # --- BPF: no counter, or somebody else's
 
 
-def test_tcx_is_silent() -> None:
+def test_tcx_is_silent(kernel: Kernel) -> None:
     """What a program at tcx drops is in no counter of a qdisc: there is none."""
     with two_ns() as net:
         line, _ = to_server(net, False)
         with net["server"].entered():
-            bpf.attach(net, bpf.SCHED_CLS, 2, socket.if_nametoindex("eth0"), bpf.AT_TCX_INGRESS)  # TC_ACT_SHOT
+            index = socket.if_nametoindex("eth0")
+            if "BPF_TCX_INGRESS" not in kernel.names:
+                with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+                    bpf.attach(net, bpf.SCHED_CLS, 2, index, bpf.AT_TCX_INGRESS)
+                print("this kernel has no tcx")
+                return
+            bpf.attach(net, bpf.SCHED_CLS, 2, index, bpf.AT_TCX_INGRESS)  # TC_ACT_SHOT
         lose = line.udp(CLOSED)
         with watching(net) as watched:
             for _ in range(N):
@@ -362,20 +381,19 @@ def test_generic_xdp_is_silent() -> None:
         assert watched.entries.keys() == {"silent"}
 
 
-def cgroups() -> Path:
+@pytest.fixture
+def cgroups(tmp_path: Path) -> Iterator[Path]:
     """Where cgroups of version 2 are."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, path, kind, *_ = line.split()
-        if kind == "cgroup2":
-            return Path(path)
-    pytest.skip("no cgroup2 is mounted")
+    subprocess.run(["mount", "-t", "cgroup2", "none", tmp_path], check=True, timeout=30)
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True, timeout=30)
 
 
-def test_program_at_a_cgroup() -> None:
+def test_program_at_a_cgroup(cgroups: Path, kernel: Kernel) -> None:
     """What a program refuses to a sender is in OutDiscards there: a bound."""
     own = Path("/proc/self/cgroup").read_text().splitlines()
-    group = cgroups() / f"pktdrop-{os.getpid()}"
-    back = cgroups() / next(line.removeprefix("0::/") for line in own if line.startswith("0::")) / "cgroup.procs"
+    group = cgroups / f"pktdrop-{os.getpid()}"
+    back = cgroups / next(line.removeprefix("0::/") for line in own if line.startswith("0::")) / "cgroup.procs"
     with two_ns() as net:
         group.mkdir()
         net.stack.callback(group.rmdir)
@@ -392,7 +410,7 @@ def test_program_at_a_cgroup() -> None:
                 with suppress(OSError):  # EPERM: the sender is told
                     sender.sendto(b"x", (ipv4(0, 2), CLOSED))
             assert net["client"].mib("IpOutDiscards") == N
-        assert watched.reasons == {"BPF_CGROUP_EGRESS": N}
+        assert watched.reasons == {kernel.name("BPF_CGROUP_EGRESS"): N}
         assert watched.figures("mib.IpOutDiscards") == (N, N, 0, "bound")
 
 
@@ -429,7 +447,7 @@ class Fault:
         fcntl.ioctl(self._fd, 0xC020AA04, bytearray(self._range + struct.pack("=QQ", 0, 0)))  # UFFDIO_ZEROPAGE
 
 
-def test_backlog_of_a_socket_in_use() -> None:
+def test_backlog_of_a_socket_in_use(kernel: Kernel) -> None:
     """Segments for a connection whose socket is in use, and has as many of them as may wait, are in TCPBacklogDrop."""
     with one_ns() as net:
         peer, host, fault = Peer(net, False), net["host"], Fault(net)
@@ -446,7 +464,7 @@ def test_backlog_of_a_socket_in_use() -> None:
             def lose() -> None:
                 peer.tcp(connection.segment(ahead=next(ahead), payload=b"x"))
 
-            wait_until(filled(lose, lambda: host.mib("TcpExtTCPBacklogDrop")), "the backlog to be full", 60)
+            wait_until(filled(lose, lambda: host.mib("TcpExtTCPBacklogDrop")), "the backlog to be full")
             before = host.mib("TcpExtTCPBacklogDrop")
             with watching(net) as watched:
                 for _ in range(N):
@@ -455,14 +473,14 @@ def test_backlog_of_a_socket_in_use() -> None:
         finally:
             fault.give()
             reader.join()
-        assert watched.reasons == {"SOCKET_BACKLOG": N}
-        assert watched.figures("mib.TcpExtTCPBacklogDrop") == (N, N, 0, "exact")
+        assert watched.anywhere[kernel.name("SOCKET_BACKLOG")] == N
+        assert watched.figures("mib.TcpExtTCPBacklogDrop") == (N, N, 0, "exact" if kernel.has_socket else "bound")
 
 
 # --- routes and neighbours that go
 
 
-def test_no_route_left_for_a_connection() -> None:
+def test_no_route_left_for_a_connection(kernel: Kernel) -> None:
     """Segments that a connection has no route for any more: not more than OutNoRoutes counts."""
     with one_ns() as net:
         peer, host = Peer(net, False), net["host"]
@@ -476,12 +494,12 @@ def test_no_route_left_for_a_connection() -> None:
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
             connection.socket.close()
             counted = host.mib("IpOutNoRoutes")
-        assert 0 < watched.reasons["IP_OUTNOROUTES"] <= counted
+        assert 0 < watched.anywhere[kernel.name("IP_OUTNOROUTES")] <= counted
         delta, explained, _, status = watched.figures("mib.IpOutNoRoutes")
-        assert (counted, watched.reasons["IP_OUTNOROUTES"], "bound") == (delta, explained, status)
+        assert (counted, watched.anywhere[kernel.name("IP_OUTNOROUTES")], "bound") == (delta, explained, status)
 
 
-def test_neighbour_that_does_not_answer() -> None:
+def test_neighbour_that_does_not_answer(kernel: Kernel) -> None:
     """All packets that wait for a neighbour are lost with it, which counts once."""
     waiting = 3
     with two_ns() as net:
@@ -494,7 +512,7 @@ def test_neighbour_that_does_not_answer() -> None:
                 for _ in range(waiting):
                     sender.sendto(b"x", (ipv4(0, host), CLOSED))
             wait_until(lambda: client.ip("neighbour").count("FAILED") >= N, f"{N} neighbours to fail")
-        assert watched.anywhere["NEIGH_FAILED"] == N * waiting
+        assert watched.anywhere[kernel.name("NEIGH_FAILED")] == N * waiting
         (entry,) = [one for one in watched.summary["ledger"] if one["counter"] == "neigh.res_failed"]
         assert entry["delta"] >= N
         assert {"reason": "NEIGH_FAILED"}.items() <= entry["by"][0].items()

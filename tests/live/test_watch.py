@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 from pktdrop.demo.causes import CAUSES
-from pktdrop.demo.tools import wait_until
+from tests.live.net import wait_until
 from tests.live.test_causes import send
 from tests.live.tracing import tracing
 

@@ -10,7 +10,7 @@ import pytest
 
 from pktdrop import tables
 from pktdrop.ledger.identities import NO_COUNTER, Identities, Identity
-from tests.live.test_ledger import ALL
+from tests.live.test_ledger import EVERY
 from tests.live.test_ledger_special import PROVEN
 
 UNPROVEN = Path(__file__).parents[1] / "data" / "identities_unproven.tsv"
@@ -26,7 +26,7 @@ def key(row: Identity) -> Key:
 
 def events() -> Iterator[tuple[str, str, int, frozenset[str]]]:
     """Events that live tests cause, and the counters that these see move."""
-    for cause in ALL:
+    for cause in EVERY:
         for function in cause.functions:
             moved = frozenset((*cause.counters, *cause.bounds))
             yield cause.reason, function, PROTOCOLS.get(cause.protocol, OTHER), moved

@@ -70,6 +70,14 @@ def test_possible_cpus_of_this_host() -> None:
         ),
         ("program of this type cannot use helper bpf_probe_read_kernel#113\n\n",
          "program of this type cannot use helper bpf_probe_read_kernel#113"),
+        (
+            "0: R1=ctx() R10=fp0\n0: (95) exit\nR0 !read_ok\n\n"
+            "Verification failed: Register Type Safety: Unreadable register\n\n"
+            "Reason:\n  R0 has never been initialized on this path, so the verifier cannot use it as an input.\n\n"
+            "Suggestion:\n  Initialize R0 on every path before this instruction.\n\n"
+            "processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n\n",
+            "R0 !read_ok",
+        ),
         ("processed 0 insns (limit 1000000) max_states_per_insn 0\n", os.strerror(errno.EPERM)),
         ("", os.strerror(errno.EPERM)),
     ],

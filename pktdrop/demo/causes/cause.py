@@ -11,7 +11,7 @@ What a cause needs to be in place (a full buffer, a missing neighbour) is there 
 was dropped for that came before the traffic, and is `Traffic.filled`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -71,6 +71,14 @@ class Cause:
     """Raises PktdropError or OSError where this host has not what it takes."""
     older: tuple[str, ...] = ()
     """What kernels that do not have the reason call it, the newest first; if they have none of these, nothing."""
+    since: str = ""
+    """A reason that a kernel has which names the reason in this place; "": it does if it has it."""
+
+    def named(self, reasons: Collection[str]) -> str:
+        """Return what a kernel that has these reasons gives for such a packet."""
+        if self.reason in reasons and (not self.since or self.since in reasons):
+            return self.reason
+        return next((reason for reason in self.older if reason in reasons), "NOT_SPECIFIED")
 
     def net(self, names: Names | None = None) -> AbstractContextManager[Net]:
         """Set the topology up; its namespaces are called what `names` makes of their roles."""
@@ -92,6 +100,7 @@ def cause(
     bounds: tuple[str, ...] = (),
     bounds6: tuple[str, ...] | None = None,
     older: tuple[str, ...] = (),
+    since: str = "",
 ) -> Callable[[Callable[[Net, bool], Traffic]], tuple[Cause, ...]]:
     """Make of a function one cause per IP version, described by the first line of its docstring.
 
@@ -120,6 +129,7 @@ def cause(
             ipv6=v6 if net_ipv6 is None else net_ipv6,
             build=lambda net: build(net, v6),
             older=older,
+            since=since,
         )
 
     return causes

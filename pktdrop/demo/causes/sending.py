@@ -74,6 +74,7 @@ def neighbour_queue_full(net: Net, v6: bool) -> Traffic:
     "__dev_queue_xmit",
     "kfree_skb_list",
     "kfree_skb_list_reason",
+    "__tcf_kfree_skb_list",
     short="shaper",
     at=CLIENT,
     layer="qdisc",

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """More ways to provoke a drop than `pktdrop demo` has: those that show one identity of the ledger each."""
 
+from pathlib import Path
+
 from pktdrop.demo.causes.cause import Cause
 from tests.live.provoke import connection, devices, fragments, icmp, ip, listening, policy, sockets, vxlan
 
@@ -16,3 +18,16 @@ CAUSES: tuple[Cause, ...] = (
     *vxlan.CAUSES,
 )
 """Each exactly as its module defines it."""
+NEEDED = {
+    "wrong_echo": "TSEcrRejected",
+    "beyond_window_end": "BeyondWindow",
+    "lite_closed_port": "UdpLite:",
+    "lite_buffer_full": "UdpLite:",
+}
+"""A word in /proc/net/snmp or netstat without which a kernel does not drop such packets, by the cause: of IPv6, too."""
+
+
+def possible(cause: Cause) -> bool:
+    """Tell whether this kernel drops what the cause provokes."""
+    word = NEEDED.get(cause.name.removesuffix("6"))
+    return word is None or any(word in Path("/proc/net", name).read_text().split() for name in ("snmp", "netstat"))

@@ -2,7 +2,6 @@
 """What TCP does not take of an open connection's input."""
 
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache
 from socket import SHUT_WR
 
@@ -32,7 +31,8 @@ def old_data(net: Net, v6: bool) -> Traffic:
     return _lost(peer, again, "TcpExtDelayedACKLost")
 
 
-@cause("TCP_OLD_SEQUENCE", *SLOW, short="oldseq", at=TUN, bounds=("mib.TcpExtDelayedACKLost",))
+@cause("TCP_OLD_SEQUENCE", *SLOW, short="oldseq", at=TUN, bounds=("mib.TcpExtDelayedACKLost",),
+       older=("TCP_INVALID_SEQUENCE",))  # fmt: skip
 def old_sequence(net: Net, v6: bool) -> Traffic:
     """Data that came before and was acknowledged."""
     peer = Peer(net, v6)
@@ -113,7 +113,8 @@ def old_timestamp(net: Net, v6: bool) -> Traffic:
     return _lost(peer, connection.segment(payload=b"x", older=500_000), "TcpExtPAWSEstab")
 
 
-@cause("TCP_RFC7323_PAWS_ACK", *SLOW, short="pawsack", at=TUN, counters=("mib.TcpExtPAWSOldAck",))
+@cause("TCP_RFC7323_PAWS_ACK", *SLOW, short="pawsack", at=TUN, counters=("mib.TcpExtPAWSOldAck",),
+       older=("TCP_RFC7323_PAWS",))  # fmt: skip
 def old_acknowledgement(net: Net, v6: bool) -> Traffic:
     """An acknowledgement of before, with a time stamp from long ago."""
     peer = Peer(net, v6)
@@ -138,7 +139,8 @@ def timestamp_older_than_connection(net: Net, v6: bool) -> Traffic:
         return connection.segment(payload=b"x", older=500_000)
 
     # only now: TIME-WAIT lasts a minute (TCP_TIMEWAIT_LEN, include/net/tcp.h)
-    return replace(_lost(peer, Segment(0, 0, 0), "TcpExtPAWSTimewait"), lose=lambda: peer.tcp(late()))
+    counter = "TcpExtPAWSTimewait" if counts(peer.host, "TcpExtPAWSTimewait") else "TcpExtPAWSEstab"
+    return Traffic(lambda: peer.tcp(late()), lambda: peer.host.mib(counter), peer.udp, peer.sink.received)
 
 
 @cause("TCP_RFC7323_TSECR", "tcp_v4_rcv", short="tsecr", at=TUN, counters=("mib.TcpExtTSEcrRejected",),

@@ -142,7 +142,7 @@ def _queue(net: Net, v6: bool, *qdiscs: str) -> Traffic:
     )
 
 
-FREED = ("__dev_xmit_skb", "__dev_queue_xmit", "kfree_skb_list_reason")
+FREED = ("__dev_xmit_skb", "__dev_queue_xmit", "kfree_skb_list", "kfree_skb_list_reason", "__tcf_kfree_skb_list")
 CLASS = "class add dev eth0 parent 1: classid 1:1 htb rate 8bit burst 1600 cburst 1600"
 HTB = ("qdisc add dev eth0 root handle 1: htb default 1", CLASS)
 TBF = "qdisc add dev eth0 root handle 1: tbf rate 8bit burst 1600 limit 1000000"
@@ -152,7 +152,8 @@ TBF = "qdisc add dev eth0 root handle 1: tbf rate 8bit burst 1600 limit 1000000"
        counters=("qdisc.drops",), bounds=("mib.IpOutDiscards",), bounds6=("mib.Ip6OutDiscards",))  # fmt: skip
 def leaf_of_class_full(net: Net, v6: bool) -> Traffic:
     """A packet to a pfifo in a class of htb that is full; both qdiscs count it."""
-    return _queue(net, v6, *HTB, "qdisc add dev eth0 parent 1:1 pfifo limit 2")
+    # no room at all: htb lets a packet go once a minute, however little it may (mbuffer, net/sched/sch_htb.c)
+    return _queue(net, v6, *HTB, "qdisc add dev eth0 parent 1:1 pfifo limit 0")
 
 
 @cause("QDISC_DROP", *FREED, short="bfifo", at=CLIENT, layer="qdisc",
@@ -185,9 +186,15 @@ def no_carrier(net: Net, v6: bool) -> Traffic:
     client.sysctl(ipv4__conf__eth1__ignore_routes_with_linkdown=0)
     client.ip("address", "add", "10.7.5.1/24", "dev", "eth1")
     sender, sink = udp_socket(net, "client", v6), Sink(net, "server", v6)
+    given = 0
+
+    def lose() -> None:
+        nonlocal given
+        given += sender.sendto(b"x", ("10.7.5.2", CLOSED))
+
     return Traffic(
-        lose=lambda: sender.sendto(b"x", ("10.7.5.2", CLOSED)),
-        lost=lambda: client.link("eth1", "tx.dropped"),
+        lose=lose,
+        lost=lambda: given - client.link("eth1", "tx.packets"),  # not every kernel counts it in tx.dropped
         spare=lambda: sender.sendto(b"x", (ipv4(0, 2), OPEN)),
         spared=sink.received,
     )

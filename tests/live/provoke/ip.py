@@ -43,7 +43,7 @@ def wrong_version_6(net: Net, v6: bool) -> Traffic:
     return Traffic(payload(line, packet), lambda: net["server"].mib("Ip6InHdrErrors"), line.udp(OPEN), sink.received)
 
 
-@cause("IP_INHDR", *ROUTE, short="option", at=SERVER, bounds=("mib.IpInHdrErrors",))
+@cause("IP_INHDR", *ROUTE, short="option", at=SERVER, bounds=("mib.IpInHdrErrors",), since="IP_LOCAL_SOURCE")
 def bad_option(net: Net, v6: bool) -> Traffic:
     """An IPv4 option that is shorter than it must be."""
     line, sink = to_server(net, v6)

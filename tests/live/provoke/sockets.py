@@ -28,12 +28,15 @@ def lite(line_source: str, destination: str, port: int) -> bytes:
 
 
 @cause("IP_NOPROTO", "ip_protocol_deliver_rcu", "ip_local_deliver_finish", "ip6_protocol_deliver_rcu",
-       "ip6_input_finish", short="rawbuf", at=SERVER, versions=BOTH, bounds=("mib.IpInUnknownProtos", "socket.drops"),
-       counters6=("mib.Ip6InUnknownProtos",), bounds6=("socket.drops",))  # fmt: skip
+       "ip6_input_finish", "raw_rcv", "rawv6_rcv", "raw_local_deliver", "raw6_local_deliver", short="rawbuf", at=SERVER,
+       versions=BOTH, bounds=("mib.IpInUnknownProtos", "socket.drops"),
+       counters6=("mib.Ip6InUnknownProtos",), bounds6=("socket.drops",), older=("SOCKET_RCVBUFF",),
+       since="VXLAN_INVALID_HDR")  # fmt: skip
 def raw_buffer_full(net: Net, v6: bool) -> Traffic:
     """A packet for a raw socket that nobody reads and whose buffer is full.
 
-    The socket is passed over (raw_v4_input): the packet is dropped as one of a protocol that nobody wants.
+    The socket is passed over (raw_v4_input): the packet is dropped as one of a protocol that nobody wants. Kernels that
+    do not look first (v6.1) drop it at the socket (raw_rcv).
     """
     line, sink = to_server(net, v6)
     lazy = net.keep(net["server"].socket(_family(v6), socket.SOCK_RAW, frames.UNKNOWN_PROTOCOL))
@@ -43,7 +46,8 @@ def raw_buffer_full(net: Net, v6: bool) -> Traffic:
     return Traffic(lose, dropped, line.udp(OPEN), sink.received, filled=dropped())
 
 
-@cause("SKB_CSUM", "rawv6_rcv", short="rawsum", at=SERVER, versions=(6,), bounds=("socket.drops",))
+@cause("SKB_CSUM", "rawv6_rcv", short="rawsum", at=SERVER, versions=(6,), bounds=("socket.drops",),
+       since="VXLAN_INVALID_HDR")  # fmt: skip
 def raw_checksum(net: Net, v6: bool) -> Traffic:
     """A wrong checksum in a packet for a raw socket of IPv6 that checks it."""
     line, sink = to_server(net, v6)
@@ -99,7 +103,7 @@ def udp_length_wrong(net: Net, v6: bool) -> Traffic:
 
 
 @cause("NOT_SPECIFIED", "__udp4_lib_mcast_deliver", "__udp4_lib_rcv", "__udp6_lib_mcast_deliver", "__udp6_lib_rcv",
-       short="mcast", at=SERVER, layer="socket", versions=BOTH,
+       "udp_rcv", "udpv6_rcv", short="mcast", at=SERVER, layer="socket", versions=BOTH,
        bounds=("mib.UdpIgnoredMulti",), bounds6=("mib.Udp6IgnoredMulti",))  # fmt: skip
 def broadcast_to_nobody(net: Net, v6: bool) -> Traffic:
     """UDP to all hosts, on a port that nobody here listens on."""

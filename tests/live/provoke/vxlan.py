@@ -57,7 +57,7 @@ def vxlan_without_number(net: Net, v6: bool) -> Traffic:
 def vxlan_reserved_bits(net: Net, v6: bool) -> Traffic:
     """A VXLAN packet with flags that are not for use."""
     _tunnel(net)
-    return _into(net, _header(flags=HAS_VNI | 0x01000000) + _inner(), lambda: net["server"].link("vxlan0", "rx.errors"))
+    return _into(net, _header(flags=HAS_VNI | 0x01000000) + _inner())
 
 
 @cause("VXLAN_VNI_NOT_FOUND", *RCV, short="vxvni", at=SERVER)
@@ -113,7 +113,7 @@ def vxlan_without_orders(net: Net, v6: bool) -> Traffic:
 
 
 @cause("IP_OUTNOROUTES", *XMIT, short="vxroute", at=TUNNEL, protocol=UNKNOWN,
-       counters=("links.tx_errors",))  # fmt: skip
+       counters=("links.tx_errors",), since="VXLAN_INVALID_HDR")  # fmt: skip
 def vxlan_without_route(net: Net, v6: bool) -> Traffic:
     """A frame into a tunnel whose other end has no route to it."""
     _tunnel(net, "id", str(VNI), "remote", "198.51.100.1")

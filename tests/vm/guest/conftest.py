@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.conftest import kernel_reasons
+from tests.live.conftest import btf, kernel, kernel_names, kernel_reasons
 
-__all__ = ["kernel_reasons"]
+__all__ = ["btf", "kernel", "kernel_names", "kernel_reasons"]
 
 
 @pytest.fixture(autouse=True, scope="session")
