@@ -15,7 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_TOOLS = ("bpftool", "cat", "env", "ethtool", "ip", "nft", "nstat", "pgrep", "setpriv", "sh", "sysctl", "tc", "unshare")
+_TOOLS = (
+    *("bpftool", "cat", "env", "ethtool", "ip", "nft", "nstat", "pgrep", "setpriv", "sh", "ss", "sysctl", "tc"),
+    *("tmux", "unshare"),
+)
 _MODULES = ("bcc", "click", "tabulate")
 _NOT_FOR_TESTS = ("ast_serialize", "clang_format", "mypy", "mypyc", "pip", "ruff", "setuptools")
 """Large packages of the test environment that only checks of the source use."""
