@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: MIT
 """A named network namespace: being in it, changing it, and reading its counters with other tools than pktdrop."""
 
+import fcntl
 import json
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pktdrop.demo.tools import need, run
+from pktdrop.demo.tools import need, run, wait_until
 from pktdrop.namespaces import inside
 
+_SIOCGIFFLAGS = 0x8913  # include/uapi/linux/sockios.h
+_IFF_RUNNING = 0x40  # include/uapi/linux/if.h
 RUN = Path("/run/netns")
 """Where ip-netns(8) keeps the names."""
 
@@ -58,6 +62,35 @@ class Namespace:
     def ip_batch(self, *commands: Sequence[str]) -> None:
         """Run several commands of ip(8) on the namespace, in one process."""
         run("ip", "-n", self.name, "-batch", "-", stdin="".join(f"{' '.join(words)}\n" for words in commands))
+
+    def wait_for_link(self, interface: str) -> None:
+        """Wait until an interface sends. Raises TimeoutError.
+
+        Once both ends are up that takes a worker of the kernel (linkwatch_do_dev, net/core/link_watch.c): on a busy
+        host packets before that are dropped.
+        """
+
+        def is_running() -> bool:
+            request = fcntl.ioctl(asked, _SIOCGIFFLAGS, struct.pack("16sH22x", interface.encode(), 0))
+            return bool(struct.unpack("16xH22x", request)[0] & _IFF_RUNNING)
+
+        with self.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            wait_until(is_running, f"{interface} of {self.name} to be up")
+
+    def wait_for_ipv6(self, address: str) -> None:
+        """Wait until packets to an address of the namespace are its own. Raises TimeoutError.
+
+        That takes another worker, even where no duplicates are looked for (addrconf_dad_work, which has the local route
+        made, net/ipv6/addrconf.c).
+        """
+        local = f"{socket.inet_pton(socket.AF_INET6, address).hex()} 80 "
+
+        def is_there() -> bool:
+            routes = Path("/proc/thread-self/net/ipv6_route").read_text()
+            return any(route.startswith(local) for route in routes.splitlines())
+
+        with self.entered():
+            wait_until(is_there, f"{address} to be an address of {self.name}")
 
     def sysctl(self, **settings: object) -> None:
         """Write settings below /proc/sys/net of this namespace; "__" in a name stands for "/"."""

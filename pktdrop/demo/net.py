@@ -101,23 +101,18 @@ class Net:
         )
         for (role, interface, host), (_, _, other) in zip(ends, reversed(ends), strict=True):
             commands = [["link", "set", "dev", interface, "arp", "off", "up"]]
-            addresses = [([f"{ipv4(net, host)}/24"], ipv4(net, other))]
+            addresses = [(ipv4(net, host), ipv4(net, other), "24")]
             if self.ipv6:
-                addresses.append((at_once(f"{ipv6(net, host)}/64"), ipv6(net, other)))
-            for own, neighbour in addresses:
+                addresses.append((ipv6(net, host), ipv6(net, other), "64"))
+            for own, neighbour, prefix in addresses:
                 permanent = ["lladdr", mac(net, other), "dev", interface, "nud", "permanent"]
-                commands.append(["address", "add", *own, "dev", interface])
+                commands.append(["address", "add", f"{own}/{prefix}", "dev", interface])
                 commands.append(["neighbour", "replace", neighbour, *permanent])
             self[role].ip_batch(*commands)
-
-
-def at_once(address: str) -> list[str]:
-    """Have ip-address(8) use an IPv6 address at once.
-
-    Without that it is tentative until a worker of the kernel has run, even where nothing is to be detected
-    (addrconf_dad_begin, net/ipv6/addrconf.c): on a busy host packets to it are dropped meanwhile.
-    """
-    return [address, "nodad"]
+        for role, interface, host in ends:
+            self[role].wait_for_link(interface)
+            if self.ipv6:
+                self[role].wait_for_ipv6(ipv6(net, host))
 
 
 def mac(net: int, host: int) -> str:

@@ -220,7 +220,8 @@ def test_full_ping_socket_is_silent(kernel: Kernel) -> None:
             for _ in range(N):
                 answer()
             wait_until(lambda: dropped() - before == N, f"{N} answers to be dropped")
-        assert watched.reasons == {kernel.name("SOCKET_RCVBUFF"): N}
+        # kernels that give the socket a copy (v6.1) free the packet itself as well, which is noise
+        assert _by_reason([drop for drop in watched.drops if not drop["noise"]]) == {kernel.name("SOCKET_RCVBUFF"): N}
         assert watched.entries["silent"]["by"] == [{"reason": kernel.name("SOCKET_RCVBUFF"), "count": N}]
 
 
@@ -259,7 +260,8 @@ def test_fragments_that_overlap(kernel: Kernel) -> None:
                     payload(line, packet)()
             wait_until(lambda: net["server"].mib("IpReasmFails") == N, f"{N} overlaps")
             assert net["server"].mib("IpExtReasmOverlaps") == N
-        assert watched.anywhere["NOT_SPECIFIED"] == N  # the one that did not fit; the other is freed as consumed
+        # the one that did not fit; the other is freed as consumed, before that (v6.1) as dropped
+        assert watched.anywhere["NOT_SPECIFIED"] == (N if "FRAG_REASM_TIMEOUT" in kernel.reasons else 2 * N)
         assert watched.figures("mib.IpReasmFails")[:3] == (N, N, 0)
         assert watched.figures("mib.IpExtReasmOverlaps")[:3] == (N, N, 0)
 
@@ -315,9 +317,9 @@ def test_receive_queue_of_tcp_full(kernel: Kernel) -> None:
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the window was told already
         with watching(net) as watched:
             fill(connection, lambda: host.mib("TcpExtTCPRcvQDrop"), 0)
-            lost = host.mib("TcpExtTCPRcvQDrop")
+            lost, after_it = host.mib("TcpExtTCPRcvQDrop"), host.mib("TcpExtTCPOFODrop")
         assert lost
-        assert watched.anywhere["PROTO_MEM"] == (lost if kernel.reasons else 0)
+        assert watched.anywhere["PROTO_MEM"] == (lost + after_it if kernel.reasons else 0)
         assert of_connection(lost, kernel) == watched.figures("mib.TcpExtTCPRcvQDrop")[:3]
 
 
@@ -328,12 +330,13 @@ def test_out_of_order_queue_of_tcp_full(kernel: Kernel) -> None:
         connection = Connection(peer)
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         with watching(net) as watched:
-            fill(connection, lambda: host.mib("TcpExtTCPOFODrop"), 10)
+            fill(connection, lambda: host.mib("TcpExtTCPOFODrop") + host.mib("TcpExtOfoPruned"), 10)
             peer.tcp(connection.segment(ahead=5, payload=b"x"))  # older than all that wait
             lost, pruned = host.mib("TcpExtTCPOFODrop"), host.mib("TcpExtOfoPruned")
-        assert lost
+        # kernels that do not look which is older (v6.1) drop what waits, in any case
+        assert bool(lost) == ("in_skb" in kernel.names)
         assert watched.anywhere["PROTO_MEM"] == (lost if kernel.reasons else 0)
-        assert of_connection(lost, kernel) == watched.figures("mib.TcpExtTCPOFODrop")[:3]
+        assert not lost or of_connection(lost, kernel) == watched.figures("mib.TcpExtTCPOFODrop")[:3]
         assert pruned > 0
         assert pruned <= watched.anywhere["TCP_OFO_QUEUE_PRUNE"] or not kernel.reasons
         assert of_connection(pruned, kernel) == watched.figures("mib.TcpExtOfoPruned")[:3]

@@ -52,8 +52,7 @@ LOCKDOWN = tuple(
 )
 HEADERS = Boot("headers without BTF", (f"{_RIGHTS}::test_without_btf",), minutes=20, headers=True)
 THREADED = Boot("threaded backlog", (_BACKLOG,), minutes=30, options="thread_backlog_napi")
-# all namespaces are read at every interval, which the patience makes longer: emulated, two seconds' worth takes ten
-LEDGER = Boot("ledger", (_LEDGER, _SPECIAL), minutes=80, patience=40)
+LEDGER = Boot("ledger", (_LEDGER, _SPECIAL), minutes=60)
 CACHE = Boot("kept programs", (_CACHE,), minutes=90)
 COMMANDS = Boot(
     "commands and counters",

@@ -11,9 +11,9 @@ What a cause needs to be in place (a full buffer, a missing neighbour) is there 
 was dropped for that came before the traffic, and is `Traffic.filled`.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pktdrop.demo.net import Names, Net
@@ -73,6 +73,8 @@ class Cause:
     """What kernels that do not have the reason call it, the newest first; if they have none of these, nothing."""
     since: str = ""
     """A reason that a kernel has which names the reason in this place; "": it does if it has it."""
+    otherwise: Mapping[str, str] = field(default_factory=dict)
+    """What else kernels tell otherwise that do not name the reason: its layer, its protocol."""
 
     def named(self, reasons: Collection[str]) -> str:
         """Return what a kernel that has these reasons gives for such a packet."""
@@ -100,7 +102,9 @@ def cause(
     bounds: tuple[str, ...] = (),
     bounds6: tuple[str, ...] | None = None,
     older: tuple[str, ...] = (),
+    older6: tuple[str, ...] | None = None,
     since: str = "",
+    otherwise: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[[Net, bool], Traffic]], tuple[Cause, ...]]:
     """Make of a function one cause per IP version, described by the first line of its docstring.
 
@@ -128,8 +132,9 @@ def cause(
             topology=at.topology,
             ipv6=v6 if net_ipv6 is None else net_ipv6,
             build=lambda net: build(net, v6),
-            older=older,
+            older=older6 if v6 and older6 is not None else older,
             since=since,
+            otherwise=otherwise or {},
         )
 
     return causes

@@ -10,6 +10,8 @@ from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns, three_ns, two_ns
 
 CLOSED, OPEN, FULL = 9, 4007, 4008
 """Ports: nobody listens, somebody does, somebody whose buffer is full."""
+LARGE = b"x" * 1450
+"""What of a packet to send: it leaves a shaper no tokens for another, of 1 byte/s, for 20 minutes."""
 NOWHERE = {False: "198.51.100.1", True: "2001:db8::1"}
 """Addresses that no namespace has or has a route to (RFC 5737, RFC 3849)."""
 BOTH = (4, 6)

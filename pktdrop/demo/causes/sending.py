@@ -8,7 +8,7 @@ from functools import partial
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Place, Traffic, cause
-from pktdrop.demo.causes.kit import BOTH, CLIENT, CLOSED, OPEN, Sink, filled, mib, udp_socket, wire
+from pktdrop.demo.causes.kit import BOTH, CLIENT, CLOSED, LARGE, OPEN, Sink, filled, mib, udp_socket, wire
 from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns
 from pktdrop.demo.tools import wait_until
 
@@ -91,7 +91,7 @@ def shaper_full(net: Net, v6: bool) -> Traffic:
     here, there = (ipv6(0, 1), ipv6(0, 2)) if v6 else (ipv4(0, 1), ipv4(0, 2))
 
     def lose() -> int:
-        return sender.sendto(b"x" * 1000, (there, CLOSED))
+        return sender.sendto(LARGE, (there, CLOSED))
 
     dropped = partial(client.qdisc_drops, "eth0")
     wait_until(filled(lose, dropped), "the queue to be full")

@@ -151,7 +151,7 @@ def wrong_echo(net: Net, v6: bool) -> Traffic:
     net["host"].sysctl(ipv4__tcp_synack_retries=100)  # the request stays
     peer.listen()
     answer = peer.ask(Segment(4001, OPEN, 1, options=timestamps(Connection.STAMP, 0)))
-    wrong = timestamps(Connection.STAMP, answer.stamp + 500_000)
+    wrong = timestamps(Connection.STAMP, answer.stamp - 500_000)
     return _lost(peer, Segment(4001, OPEN, 2, answer.seq + 1, ACK, options=wrong), "TcpExtTSEcrRejected")
 
 

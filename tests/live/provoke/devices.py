@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Place, Traffic, cause
-from pktdrop.demo.causes.kit import BOTH, CLIENT, CLOSED, OPEN, Sink, filled, to_server, udp_socket, wire
+from pktdrop.demo.causes.kit import BOTH, CLIENT, CLOSED, LARGE, OPEN, Sink, filled, to_server, udp_socket, wire
 from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns, two_ns
 from pktdrop.demo.tools import run, wait_until
 from tests.live.provoke.kit import qdisc_drops
@@ -130,7 +130,7 @@ def _queue(net: Net, v6: bool, *qdiscs: str) -> Traffic:
     dropped = qdisc_drops(net, "client")
 
     def lose() -> int:
-        return sender.sendto(b"x" * 1000, (there, CLOSED))
+        return sender.sendto(LARGE, (there, CLOSED))
 
     wait_until(filled(lose, dropped), "the queue to be full")
     return Traffic(

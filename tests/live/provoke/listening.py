@@ -160,11 +160,14 @@ def wrong_cookie(net: Net, v6: bool) -> Traffic:
     peer = Peer(net, v6)
     net["host"].sysctl(ipv4__tcp_syncookies=2)
     peer.listen()
-    answer = peer.ask(Segment(4001, OPEN, 1))
-    wrong = Segment(4001, OPEN, 2, answer.seq + 12345, ACK)
-    return Traffic(
-        lambda: peer.tcp(wrong), lambda: net["host"].mib("TcpExtSyncookiesFailed"), peer.udp, peer.sink.received
-    )
+    first = Segment(4001, OPEN, 1)
+    wrong = Segment(4001, OPEN, 2, peer.ask(first).seq + 12345, ACK)
+
+    def lose() -> None:
+        peer.tcp(first)  # cookies are looked at for two minutes (TCP_SYNCOOKIE_VALID, include/net/tcp.h)
+        peer.tcp(wrong)
+
+    return Traffic(lose, lambda: net["host"].mib("TcpExtSyncookiesFailed"), peer.udp, peer.sink.received)
 
 
 CAUSES = (

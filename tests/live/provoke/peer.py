@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Place
 from pktdrop.demo.causes.kit import OPEN, Sink
-from pktdrop.demo.net import Net, at_once, ipv4, ipv6, one_ns
+from pktdrop.demo.net import Net, ipv4, ipv6, one_ns
 from tests.live.provoke.packets import ACK, SYN, Segment, timestamps
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # include/uapi/linux/if_tun.h
@@ -43,9 +43,11 @@ class Peer:
             net.stack.callback(os.close, self._user)
             fcntl.ioctl(self._user, TUNSETIFF, struct.pack("16sH22x", b"tun0", IFF_TUN | IFF_NO_PI))
         self.here, self.there = (ipv6(SUBNET, OTHER), ipv6(SUBNET, HOST)) if v6 else (ipv4(SUBNET, 2), ipv4(SUBNET, 1))
-        address = at_once(f"{self.there}/64") if v6 else [f"{self.there}/24"]
+        prefix = "64" if v6 else "24"
         self.host.ip("link", "set", "dev", "tun0", "up")
-        self.host.ip("address", "add", *address, "dev", "tun0")
+        self.host.ip("address", "add", f"{self.there}/{prefix}", "dev", "tun0")
+        if v6:
+            self.host.wait_for_ipv6(self.there)
         self.sink = Sink(net, "host", v6)
         """An open UDP port of the host's."""
 

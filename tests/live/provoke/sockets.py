@@ -31,7 +31,7 @@ def lite(line_source: str, destination: str, port: int) -> bytes:
        "ip6_input_finish", "raw_rcv", "rawv6_rcv", "raw_local_deliver", "raw6_local_deliver", short="rawbuf", at=SERVER,
        versions=BOTH, bounds=("mib.IpInUnknownProtos", "socket.drops"),
        counters6=("mib.Ip6InUnknownProtos",), bounds6=("socket.drops",), older=("SOCKET_RCVBUFF",),
-       since="VXLAN_INVALID_HDR")  # fmt: skip
+       older6=(), since="VXLAN_INVALID_HDR", otherwise={"layer": "socket"})  # fmt: skip
 def raw_buffer_full(net: Net, v6: bool) -> Traffic:
     """A packet for a raw socket that nobody reads and whose buffer is full.
 
@@ -47,7 +47,7 @@ def raw_buffer_full(net: Net, v6: bool) -> Traffic:
 
 
 @cause("SKB_CSUM", "rawv6_rcv", short="rawsum", at=SERVER, versions=(6,), bounds=("socket.drops",),
-       since="VXLAN_INVALID_HDR")  # fmt: skip
+       since="VXLAN_INVALID_HDR", otherwise={"layer": "socket"})  # fmt: skip
 def raw_checksum(net: Net, v6: bool) -> Traffic:
     """A wrong checksum in a packet for a raw socket of IPv6 that checks it."""
     line, sink = to_server(net, v6)

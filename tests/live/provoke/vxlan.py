@@ -53,7 +53,8 @@ def vxlan_without_number(net: Net, v6: bool) -> Traffic:
     return _into(net, _header(flags=0) + _inner())
 
 
-@cause("VXLAN_INVALID_HDR", *RCV, short="vxbits", at=SERVER, bounds=("links.rx_errors",))
+@cause("VXLAN_INVALID_HDR", *RCV, short="vxbits", at=SERVER, bounds=("links.rx_errors",),
+       otherwise={"protocol": UNKNOWN})  # fmt: skip
 def vxlan_reserved_bits(net: Net, v6: bool) -> Traffic:
     """A VXLAN packet with flags that are not for use."""
     _tunnel(net)
