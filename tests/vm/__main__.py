@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
             [*each, "--cache", str(options.cache), "--boot", boot.name, suite.name],
             support.seconds(suite.name, boot.name),
         )
-        for suite, boot in matrix.in_order(wanted)
+        for suite, boot in matrix.in_order(wanted, support.seconds)
     ]
     ended = jobs.run(todo, options.jobs, options.minutes)
     for name in (name for name, went_well in ended.items() if went_well is None):

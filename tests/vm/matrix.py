@@ -4,7 +4,7 @@
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -76,11 +76,15 @@ def boots(suite: Suite) -> tuple[Boot, ...]:
     )
 
 
-def in_order(suites: Sequence[Suite]) -> list[tuple[Suite, Boot]]:
-    """Return all starts of the first kernel, then of the others the first of each, the second, and so on."""
+def in_order(suites: Sequence[Suite], seconds: Callable[[str, str], float]) -> list[tuple[Suite, Boot]]:
+    """Return all starts of the first kernel, then of the others the first of each, the second, and so on.
+
+    Those of the first kernel that take longest (seconds of suite and start) come first: so it is whole soonest.
+    """
     first, *others = suites
+    longest_first = sorted(boots(first), key=lambda boot: seconds(first.name, boot.name), reverse=True)
     by_rank = chain.from_iterable(zip_longest(*([(suite, boot) for boot in boots(suite)] for suite in others)))
-    return [*((first, boot) for boot in boots(first)), *(pair for pair in by_rank if pair is not None)]
+    return [*((first, boot) for boot in longest_first), *(pair for pair in by_rank if pair is not None)]
 
 
 def fetch(suite: Suite, cache: Path) -> None:
