@@ -52,6 +52,16 @@ def kernel_reasons(kernel_names: frozenset[str]) -> frozenset[str]:
 def kernel(btf: str, kernel_names: frozenset[str], kernel_reasons: frozenset[str]) -> Kernel:
     """What this kernel tells of a drop: of the tracepoint's arguments, context included, the fifth is the socket."""
     (pointer,) = re.findall(r"TYPEDEF 'btf_trace_kfree_skb' type_id=(\d+)", btf)
-    (function,) = re.findall(rf"^\[{pointer}\] PTR '\(anon\)' type_id=(\d+)", btf, re.MULTILINE)
-    (arguments,) = re.findall(rf"^\[{function}\] FUNC_PROTO .* vlen=(\d+)", btf, re.MULTILINE)
-    return Kernel(kernel_reasons, kernel_names, has_socket=int(arguments) == 5)
+    (tracepoint,) = re.findall(rf"^\[{pointer}\] PTR '\(anon\)' type_id=(\d+)", btf, re.MULTILINE)
+    (prune,) = re.findall(r"FUNC 'tcp_prune_ofo_queue' type_id=(\d+)", btf)
+    return Kernel(
+        kernel_reasons,
+        kernel_names,
+        has_socket=_arguments(btf, tracepoint) == 5,
+        drops_latest=_arguments(btf, prune) == 2,
+    )
+
+
+def _arguments(btf: str, prototype: str) -> int:
+    (arguments,) = re.findall(rf"^\[{prototype}\] FUNC_PROTO .* vlen=(\d+)", btf, re.MULTILINE)
+    return int(arguments)

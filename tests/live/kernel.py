@@ -20,6 +20,8 @@ class Kernel:
     """Of types, their members and constants."""
     has_socket: bool
     """Whether the event says which socket the packet was for (rx_sk)."""
+    drops_latest: bool
+    """Whether TCP, out of room, drops data further ahead than all that waits; or it makes room by dropping that."""
 
     def name(self, reason: str) -> str:
         """Return what it gives for a reason that it may not have."""

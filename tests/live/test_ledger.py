@@ -30,6 +30,9 @@ from tests.live.tracing import DEADLINE, NO_PACKET, function_of, total, tracing
 EVERY = (*CAUSES, *provoke.CAUSES)
 ALL = tuple(cause for cause in EVERY if provoke.possible(cause))
 """Those that this kernel can be brought to."""
+EXPECTED = {"no_carrier": "qdisc.drops"}
+"""Counters in which the ledger expects the packets of a cause, and says that they are not there: older kernels (v6.1)
+count nowhere what an interface without a carrier drops (noop_enqueue), which looks like a full queue."""
 GLOBAL = ("neigh", "rt_cache", "softnet")
 """Sources whose counters are one for the whole host."""
 FREE_LISTS = ("kfree_skb_list", "kfree_skb_list_reason")
@@ -278,7 +281,8 @@ def silent(drop: dict[str, Any], cause: Cause, said: list[dict[str, Any]]) -> No
         assert said == []
         return
     (entry,) = said
-    assert (entry["counter"], entry["delta"], entry["layer"]) == ("none", 0, drop["layer"])
+    counter = EXPECTED.get(cause.name, "none")
+    assert (entry["counter"], entry["delta"], entry["layer"]) == (counter, 0, drop["layer"])
     assert entry["by"] == [{"reason": drop["reason"], "count": N}]
 
 
@@ -336,7 +340,13 @@ def test_only_what_the_kernel_cannot_drop_is_left_out(kernel: Kernel) -> None:
 def test_no_interval_leaves_anything_unexplained(observed: Observed) -> None:
     """Counters and events are read one after the other; what only that sets apart is no riddle."""
     ours = set().union(*(provoked.inodes for provoked in observed.causes.values()))
-    assert [one for one in entries(observed.lost, ours) if one["status"] == "unexplained"] == []
+    missed = {(inode, counter) for name, counter in EXPECTED.items() for inode in observed.causes[name].inodes}
+    assert [
+        one
+        for one in entries(observed.lost, ours)
+        if one["status"] == "unexplained"
+        and (one["delta"] != 0 or (one["scope"]["netns"], one["counter"]) not in missed)
+    ] == []
 
 
 def test_intervals_add_up(observed: Observed) -> None:
