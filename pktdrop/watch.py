@@ -104,7 +104,7 @@ class Watch:
     def _books(self) -> "Books":
         from pktdrop.ledger.books import Books  # big tables that are not needed before the first interval
 
-        books = Books(self.rungs)
+        books = Books(self.rungs, self._tracer is None or self._tracer.tcp_input_has_events)
         books.learn_drivers(self._first.counters.drivers)
         return books
 

@@ -74,6 +74,11 @@ class Tracer:
         return {"kfree_skb": self._probes.kfree_skb, "enqueue_to_backlog": self._probes.enqueue_to_backlog}
 
     @property
+    def tcp_input_has_events(self) -> bool:
+        """Whether this kernel raises an event for the input that TCP drops."""
+        return self._facts.reasons.tcp_input_has_events
+
+    @property
     def limits(self) -> tuple[str, ...]:
         """What this run cannot know, and why: a sentence each. More may turn up while it runs."""
         refused = self._probes.refused
@@ -85,7 +90,7 @@ class Tracer:
             found.append(f"drops of the CPU backlog carry no target CPU ({why or 'not probed'}).")
         if self._facts.reasons.source == "none":
             found.append("this kernel gives no drop reasons: all are NOT_SPECIFIED, the call site tells.")
-        if not self._facts.reasons.tcp_input_has_events:
+        if not self.tcp_input_has_events:
             found.append("this kernel frees the input that TCP drops without an event: counters only.")
         elif self._facts.arguments < 4:
             # tcp_v4_rcv() clears skb->dev before the socket looks at the packet (net/ipv4/tcp_ipv4.c, v6.1)

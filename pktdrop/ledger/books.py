@@ -52,10 +52,10 @@ class Ledger:
 class Books:
     """Makes the ledger of each window; knows the tables, and what earlier windows left open."""
 
-    def __init__(self, rungs: Mapping[str, str]) -> None:
-        """Take by which rung each probe is attached."""
+    def __init__(self, rungs: Mapping[str, str], tcp_input_has_events: bool = True) -> None:
+        """Take by which rung each probe is attached, and what the kernel does."""
         self._rungs = rungs
-        self._identities = Identities.load()
+        self._identities = Identities.load(tcp_input_has_events)
         self._drivers = Drivers.load()
         self._reconciler = Reconciler(self._identities, self._classify)
         self._steady = Steady()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import translate
 from pathlib import Path
 from types import MappingProxyType
@@ -34,11 +34,14 @@ LOSSES: Final = ("shown", "own", "no")
 NO_COUNTER: Final = "none"
 #: In loss_counters.tsv: packets of several layers are counted there.
 ANY_LAYER: Final = "*"
+#: In loss_counters.tsv: the function that frees packets of TCP's input; kernels without reasons raise no event for it.
+TCP_DROP: Final = "tcp_drop"
 #: Longest note, in characters.
 NOTE_WIDTH: Final = 100
 
 _IDENTITY_COLUMNS: Final = ("reason", "site", "protocol", "counter", "relation", "note", "source")
-_COUNTER_COLUMNS: Final = ("counter", "scope", "layer", "loss", "part_of", "note", "source")
+_COUNTER_COLUMNS: Final = ("counter", "scope", "layer", "loss", "part_of", "freed_by", "note", "source")
+_NO_EVENT: Final = "this kernel frees the input that TCP drops without an event"
 # include/uapi/linux/if_ether.h; none: the skb has no ethertype
 _PROTOCOLS: Final[Mapping[str, int]] = MappingProxyType({"none": 0, "IPv4": 0x0800, "IPv6": 0x86DD})
 _COUNTER: Final = re.compile(r"[a-z_]+\.\w+")
@@ -73,6 +76,8 @@ class Counter:
     loss: str
     part_of: str | None
     """Counter that counts each of these packets too."""
+    is_tcp_drop: bool
+    """Whether it counts packets that tcp_drop() frees."""
     note: str
     source: str
     line: int
@@ -115,13 +120,14 @@ def _identity(cells: list[str], number: int) -> Identity:
 
 
 def _counter(cells: list[str], number: int) -> Counter:
-    name, scope, layer, loss, part_of, note, source = cells
+    name, scope, layer, loss, part_of, freed_by, note, source = cells
     return Counter(
         name=_name(name, number),
         scope=tables.one_of("scope", scope, SCOPES, number),
         layer=tables.one_of("layer", layer, (ANY_LAYER, *LAYERS), number),
         loss=tables.one_of("loss", loss, LOSSES, number),
         part_of=None if part_of == "-" else _name(part_of, number),
+        is_tcp_drop=tables.one_of("freed_by", freed_by, ("-", TCP_DROP), number) == TCP_DROP,
         note=_note(note, number),
         source=source,
         line=number,
@@ -148,10 +154,15 @@ class _Matcher:
 class Identities:
     """The rows, ready to be asked; each distinct question is worked out once."""
 
-    def __init__(self, identities: Iterable[Identity], counters: Iterable[Counter]) -> None:
-        """Take the rows. Raises ValueError, naming the line, if they do not fit together."""
+    def __init__(
+        self, identities: Iterable[Identity], counters: Iterable[Counter], tcp_input_has_events: bool = True
+    ) -> None:
+        """Take the rows, and what the kernel does. Raises ValueError, naming the line, if rows do not fit together."""
         self.rows: Final = tuple(identities)
-        self.counters: Final[Mapping[str, Counter]] = MappingProxyType(_by_name(counters))
+        named = _by_name(counters)
+        without_events = {name for name, counter in named.items() if counter.is_tcp_drop and not tcp_input_has_events}
+        named |= {name: _without_events(named[name]) for name in without_events}
+        self.counters: Final[Mapping[str, Counter]] = MappingProxyType(named)
         for row in self.rows:
             unknown = [name for name in row.counters if name not in self.counters]
             if unknown:
@@ -161,23 +172,23 @@ class Identities:
         self._matchers = tuple(_Matcher(row) for row in self.rows)
         open_ended = {name for row in self.rows if row.relation in ("<=", "~") for name in row.counters}
         bounded = {name for row in self.rows if row.relation in ("=", ">=") for name in row.counters}
-        self._open = frozenset(open_ended | (self.counters.keys() - bounded))
+        self._open = frozenset(open_ended | without_events | (self.counters.keys() - bounded))
         self._with_events = frozenset(name for row in self.rows for name in row.counters)
         # Sites are functions of the kernel and protocols are three or another: senders cannot make this grow.
         self._answers: dict[tuple[str, str, int], tuple[Identity, ...]] = {}
 
     @classmethod
-    def load(cls) -> Identities:
-        """Read the tables that come with pktdrop.
+    def load(cls, tcp_input_has_events: bool = True) -> Identities:
+        """Read the tables that come with pktdrop, for a kernel that frees TCP's input with events or without.
 
         Raises ValueError, naming file and line, if one is malformed; OSError if it cannot be read.
         """
-        return cls.read(tables.DATA / "identities.tsv", tables.DATA / "loss_counters.tsv")
+        return cls.read(tables.DATA / "identities.tsv", tables.DATA / "loss_counters.tsv", tcp_input_has_events)
 
     @classmethod
-    def read(cls, identities: Path, counters: Path) -> Identities:
+    def read(cls, identities: Path, counters: Path, tcp_input_has_events: bool = True) -> Identities:
         """Read other tables. Raises as load() does."""
-        return cls(tables.load(identities, parse), tables.load(counters, parse_counters))
+        return cls(tables.load(identities, parse), tables.load(counters, parse_counters), tcp_input_has_events)
 
     def of(self, subsystem: str, reason: str, site: str, protocol: int) -> tuple[Identity, ...]:
         """Return the rows that hold for an event, one for each counter: the first that matches.
@@ -236,6 +247,11 @@ def _by_name(counters: Iterable[Counter]) -> dict[str, Counter]:
         if _contains_itself(counter, named):
             raise ValueError(f"line {counter.line}: {counter.name} is part of itself")
     return named
+
+
+def _without_events(counter: Counter) -> Counter:
+    loss = "own" if counter.loss == "shown" else counter.loss
+    return replace(counter, loss=loss, note=counter.note or _NO_EVENT)
 
 
 def _contains_itself(counter: Counter, named: Mapping[str, Counter]) -> bool:

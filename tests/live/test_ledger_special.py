@@ -148,12 +148,18 @@ def test_syn_at_a_full_request_queue_is_one_loss_without_an_event() -> None:
         peer = Peer(net, False)
         net["host"].sysctl(ipv4__tcp_syncookies=0, ipv4__tcp_synack_retries=100)
         peer.listen(backlog=2)
-        for port in (4001, 4002, 4003):
-            peer.ask(Segment(port, OPEN, 1))
+
+        def full() -> list[int]:
+            return [net["host"].mib(f"TcpExt{name}") for name in ("TCPReqQFullDrop", "ListenDrops")]
+
+        with suppress(ConnectionError):  # v5.10 takes two, v6.1 three
+            for port in (4001, 4002, 4003):
+                peer.ask(Segment(port, OPEN, 1))
+        before = full()
         with watching(net) as watched:
             for port in range(5000, 5000 + N):
                 peer.tcp(Segment(port, OPEN, 1))
-            assert tuple(net["host"].mib(f"TcpExt{name}") for name in ("TCPReqQFullDrop", "ListenDrops")) == (N, N)
+            assert [now - then for now, then in zip(full(), before, strict=True)] == [N, N]
         assert watched.drops == []
         for counter in ("mib.TcpExtTCPReqQFullDrop", "mib.TcpExtListenDrops"):
             assert watched.figures(counter) == (N, 0, N, "no-event")
@@ -499,7 +505,8 @@ def test_no_route_left_for_a_connection(kernel: Kernel) -> None:
             counted = host.mib("IpOutNoRoutes")
         assert 0 < watched.anywhere[kernel.name("IP_OUTNOROUTES")] <= counted
         delta, explained, _, status = watched.figures("mib.IpOutNoRoutes")
-        assert (counted, watched.anywhere[kernel.name("IP_OUTNOROUTES")], "bound") == (delta, explained, status)
+        status_of_site = "bound" if kernel.reasons else "exact"  # with reasons, those of other places count too
+        assert (counted, watched.anywhere[kernel.name("IP_OUTNOROUTES")], status_of_site) == (delta, explained, status)
 
 
 def test_neighbour_that_does_not_answer(kernel: Kernel) -> None:
@@ -518,7 +525,7 @@ def test_neighbour_that_does_not_answer(kernel: Kernel) -> None:
         assert watched.anywhere[kernel.name("NEIGH_FAILED")] == N * waiting
         (entry,) = [one for one in watched.summary["ledger"] if one["counter"] == "neigh.res_failed"]
         assert entry["delta"] >= N
-        assert {"reason": "NEIGH_FAILED"}.items() <= entry["by"][0].items()
+        assert {"reason": kernel.name("NEIGH_FAILED")}.items() <= entry["by"][0].items()
         assert entry["status"] in ("bound", "no-event")
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.books import Books, Ledger
 from pktdrop.ledger.reconcile import Bracket
@@ -17,9 +19,9 @@ ETH0 = Scope(netns=HOST, interface="eth0")
 RUNGS = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
 
 
-def books(**drivers: str) -> Books:
+def books(tcp_input_has_events: bool = True, **drivers: str) -> Books:
     """Books of a host whose interfaces have these drivers."""
-    made = Books(RUNGS)
+    made = Books(RUNGS, tcp_input_has_events)
     made.learn_drivers({(HOST, interface): driver for interface, driver in drivers.items()})
     return made
 
@@ -74,6 +76,16 @@ def test_a_namespace_that_could_not_be_read_accuses_no_counter() -> None:
     assert "could not be read" in entry.note
     (entry,) = of_run(books(), {drop: 5}, {}, read={HOST, BLUE}).entries
     assert entry.counter == "mib.UdpNoPorts"
+
+
+@pytest.mark.parametrize(("has_events", "status"), [(True, "unexplained"), (False, "no-event")])
+def test_a_full_tcp_buffer_is_lost_with_or_without_events(has_events: bool, status: str) -> None:
+    """Kernels without drop reasons raise no event there: the counter's packets are lost, and no riddle."""
+    ledger = of_run(books(has_events), {}, {"mib": {Scope(netns=BLUE): {"TcpExtTCPRcvQDrop": 7}}})
+    (entry,) = ledger.of_loss
+    assert (entry.status, entry.unexplained) == (status, 7)
+    assert ledger.lost == {"socket": 7}
+    assert ledger.unexplained == (7 if has_events else 0)
 
 
 def test_an_unexplained_rest_is_reported_when_it_stays() -> None:

@@ -27,8 +27,8 @@ PROTOCOLS = {"*": (IPV4, IPV6, NONE), "IPv4": (IPV4,), "IPv6": (IPV6,), "none": 
 
 HEADER = "reason\tsite\tprotocol\tcounter\trelation\tnote\tsource\n"
 ROW = "NO_SOCKET\t*\tIPv4\tmib.UdpNoPorts\t=\t-\tnet/ipv4/udp.c udp_rcv, v7.3\n"
-COUNTER_HEADER = "counter\tscope\tlayer\tloss\tpart_of\tnote\tsource\n"
-COUNTER_ROW = "mib.UdpNoPorts\tnetns\tsocket\tshown\t-\t-\tnet/ipv4/udp.c udp_rcv, v7.3\n"
+COUNTER_HEADER = "counter\tscope\tlayer\tloss\tpart_of\tfreed_by\tnote\tsource\n"
+COUNTER_ROW = "mib.UdpNoPorts\tnetns\tsocket\tshown\t-\t-\t-\tnet/ipv4/udp.c udp_rcv, v7.3\n"
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +198,19 @@ def test_dropped_syns_are_losses_without_events(identities: Identities) -> None:
         assert (counter.layer, counter.loss) == ("socket", "own")
 
 
+def test_tcp_input_is_lost_without_events_where_the_kernel_raises_none(identities: Identities) -> None:
+    """Without reasons tcp_drop() calls __kfree_skb() (net/ipv4/tcp_input.c, v5.10): then only counters tell."""
+    without = Identities.load(tcp_input_has_events=False)
+    changed = {name for name in identities.counters if identities.counters[name] != without.counters[name]}
+    assert {f"mib.TcpExtTCP{queue}Drop" for queue in ("RcvQ", "OFO", "ZeroWindow")} <= changed
+    assert {without.counters[name].loss for name in changed} <= {"own", "no"}
+    for name in ("mib.TcpExtTCPRcvQDrop", "mib.TcpExtTCPOFOMerge"):
+        assert (identities.may_exceed(name), without.may_exceed(name)) == (False, True)
+    assert without.slack("mib.TcpExtTCPRcvQDrop") == "this kernel frees the input that TCP drops without an event"
+    # tcp_add_backlog() leaves the packet to tcp_v4_rcv(), which frees it with an event (net/ipv4/tcp_ipv4.c, v5.10)
+    assert not without.may_exceed("mib.TcpExtTCPBacklogDrop")
+
+
 def test_every_layer_is_known(identities: Identities) -> None:
     """Counters are in the layers of design, or said to be in several."""
     assert {counter.layer for counter in identities.counters.values()} <= {*LAYERS, "*"}
@@ -239,6 +252,7 @@ def test_malformed_file_names_the_line(text: str, message: str) -> None:
         (COUNTER_HEADER + COUNTER_ROW.replace("netns", "pod"), "line 2: unknown scope 'pod'"),
         (COUNTER_HEADER + COUNTER_ROW.replace("\tsocket", "\tsockets"), "line 2: unknown layer 'sockets'"),
         (COUNTER_HEADER + COUNTER_ROW.replace("shown", "maybe"), "line 2: unknown loss 'maybe'"),
+        (COUNTER_HEADER + COUNTER_ROW.replace("-\t-\tnet", "udp_drop\t-\tnet"), "line 2: unknown freed_by 'udp_drop'"),
         (COUNTER_HEADER + COUNTER_ROW + COUNTER_ROW, "line 3: mib.UdpNoPorts is described a second time"),
         (COUNTER_HEADER + COUNTER_ROW.replace("shown\t-", "shown\tmib.X"), "part of mib.X, which has no row"),
         (COUNTER_HEADER + COUNTER_ROW.replace("shown\t-", "shown\tmib.UdpNoPorts"), "is part of itself"),

@@ -76,9 +76,13 @@ class Cause:
     otherwise: Mapping[str, str] = field(default_factory=dict)
     """What else kernels tell otherwise that do not name the reason: its layer, its protocol."""
 
+    def is_named(self, reasons: Collection[str]) -> bool:
+        """Tell whether a kernel that has these reasons names this one for such a packet."""
+        return self.reason in reasons and (not self.since or self.since in reasons)
+
     def named(self, reasons: Collection[str]) -> str:
         """Return what a kernel that has these reasons gives for such a packet."""
-        if self.reason in reasons and (not self.since or self.since in reasons):
+        if self.is_named(reasons):
             return self.reason
         return next((reason for reason in self.older if reason in reasons), "NOT_SPECIFIED")
 

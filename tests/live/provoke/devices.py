@@ -109,7 +109,8 @@ def _peer_sees(net: Net) -> Traffic:
     return Traffic(lose, lambda: net["client"].link("eth0", "tx.dropped"), line.udp(OPEN), sink.received)
 
 
-@cause("NOT_SPECIFIED", "veth_xmit", "__dev_forward_skb2", "____dev_forward_skb", short="vethmtu", at=CLIENT,
+@cause("NOT_SPECIFIED", "veth_xmit", "__dev_forward_skb2", "__dev_forward_skb",
+       "____dev_forward_skb", short="vethmtu", at=CLIENT,
        bounds=("links.tx_dropped",))  # fmt: skip
 def too_big_for_peer(net: Net, v6: bool) -> Traffic:
     """A frame through a veth pair whose other end takes only smaller ones."""
@@ -200,7 +201,7 @@ def no_carrier(net: Net, v6: bool) -> Traffic:
     )
 
 
-@cause("NOT_SPECIFIED", "__dev_direct_xmit", "kfree_skb_list_reason", short="bypass",
+@cause("NOT_SPECIFIED", "__dev_direct_xmit", "kfree_skb_list_reason", "kfree_skb_list", short="bypass",
        at=Place(two_ns, "client", "eth1"), layer="tx", protocol=UNKNOWN, counters=("links.tx_dropped",))  # fmt: skip
 def no_carrier_past_queue(net: Net, v6: bool) -> Traffic:
     """A frame past the queues, out of an interface without a carrier."""
@@ -220,7 +221,7 @@ def no_carrier_past_queue(net: Net, v6: bool) -> Traffic:
 
 
 @cause("NO_TX_TARGET", "br_flood", "br_dev_xmit", short="bridge", at=Place(two_ns, "server", "br0"),
-       protocol=UNKNOWN)  # fmt: skip
+       protocol=UNKNOWN, since="BRIDGE_INGRESS_STP_STATE")  # fmt: skip
 def bridge_without_ports(net: Net, v6: bool) -> Traffic:
     """A frame out of a bridge that has no port to send it by."""
     server = net["server"]

@@ -17,6 +17,8 @@ RCV = ("vxlan_rcv",)
 XMIT = ("vxlan_xmit", "vxlan_xmit_one")
 INNER, OWN = "02:00:00:00:77:01", "02:00:00:00:77:02"
 TUNNEL = Place(two_ns, "server", "vxlan0")
+SINCE_6_14 = "BRIDGE_INGRESS_STP_STATE"
+"""A reason that came when VXLAN began to look at reserved bits first, and to name what has no route."""
 UNKNOWN = f"{frames.UNKNOWN_ETHERTYPE:#06x}"
 
 
@@ -53,8 +55,8 @@ def vxlan_without_number(net: Net, v6: bool) -> Traffic:
     return _into(net, _header(flags=0) + _inner())
 
 
-@cause("VXLAN_INVALID_HDR", *RCV, short="vxbits", at=SERVER, bounds=("links.rx_errors",),
-       otherwise={"protocol": UNKNOWN})  # fmt: skip
+@cause("VXLAN_INVALID_HDR", *RCV, short="vxbits", at=SERVER, bounds=("links.rx_errors",), older=("VXLAN_INVALID_HDR",),
+       since=SINCE_6_14, otherwise={"protocol": UNKNOWN})  # fmt: skip
 def vxlan_reserved_bits(net: Net, v6: bool) -> Traffic:
     """A VXLAN packet with flags that are not for use."""
     _tunnel(net)
@@ -114,7 +116,7 @@ def vxlan_without_orders(net: Net, v6: bool) -> Traffic:
 
 
 @cause("IP_OUTNOROUTES", *XMIT, short="vxroute", at=TUNNEL, protocol=UNKNOWN,
-       counters=("links.tx_errors",), since="VXLAN_INVALID_HDR")  # fmt: skip
+       counters=("links.tx_errors",), since=SINCE_6_14)  # fmt: skip
 def vxlan_without_route(net: Net, v6: bool) -> Traffic:
     """A frame into a tunnel whose other end has no route to it."""
     _tunnel(net, "id", str(VNI), "remote", "198.51.100.1")
