@@ -56,6 +56,7 @@ def test_nothing_stays_behind(how: signal.Signals, tmp_path: Path) -> None:
 import signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background command would ignore
 from tests.vm.jobs import Job, run
 run([Job("a", ["sh", "-c", "echo $$; exec sleep 1000"], 1), Job("b", ["touch", "{tmp_path}/begun"], 1)], 1)
 """
