@@ -15,13 +15,19 @@ from typing import Any
 
 import pytest
 
-from pktdrop.kernel import sysbpf
+from pktdrop.kernel import host, sysbpf
 from pktdrop.kernel.sysbpf import AttachType, MapType, ProgramType
 from tests.live.net import run, wait_until
 
 # struct bpf_insn (include/uapi/linux/bpf.h): code, registers, offset, immediate
 RETURN_0 = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit
 ONLY_EXIT = struct.pack("=BBhi", 0x95, 0, 0, 0)
+
+
+@pytest.fixture(autouse=True)
+def room_for_maps() -> None:
+    """Kernels before 5.11 charge maps to a limit of the process, as pktdrop knows."""
+    host.raise_memlock()
 
 
 @contextmanager

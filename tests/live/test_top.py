@@ -107,7 +107,7 @@ def figures(text: str, name: str) -> list[str]:
     )
 
 
-def test_numbers_on_the_screen_are_what_was_caused(tmp_path: Path) -> None:
+def test_numbers_on_the_screen_are_what_was_caused(tmp_path: Path, kernel_reasons: frozenset[str]) -> None:
     """Each cause has its row: reason, layer, and exactly as many packets as were lost, by another tool's count."""
     wanted = [cause for cause in CAUSES if cause.name in SHOWN]
     assert len(wanted) == len(SHOWN)
@@ -124,6 +124,8 @@ def test_numbers_on_the_screen_are_what_was_caused(tmp_path: Path) -> None:
             traffic.spare()
             wait_until(lambda: traffic.lost() - before == N + number, "the kernel to count")  # noqa: B023
         for number, cause in enumerate(wanted):
+            if cause.reason not in kernel_reasons:
+                continue  # then causes share a row; by namespace each has its own
             shown.becomes(lambda screen: str(N + number) in figures(screen, cause.reason), cause.reason)  # noqa: B023
             row = figures(shown.text, cause.reason)
             assert (cause.layer in row, str(N + number) in row) == (True, True)

@@ -24,7 +24,7 @@ def moved(line: dict[str, Any], netns: int, counter: str) -> int:
     )
 
 
-def test_each_interval_has_its_own_ledger() -> None:
+def test_each_interval_has_its_own_ledger(kernel_reasons: frozenset[str]) -> None:
     """A namespace that is not ours is read in the intervals around its drops; together they are the summary."""
     with CLOSED.net() as net:
         traffic = CLOSED.build(net)
@@ -49,7 +49,7 @@ def test_each_interval_has_its_own_ledger() -> None:
                 for entry in line["ledger"]
                 if entry["scope"].get("netns") == netns
             }
-            assert statuses == {"exact"}
+            assert statuses == {"exact" if kernel_reasons else "bound"}  # a call site alone says less
 
 
 def test_a_counter_without_any_drop_event_is_in_the_summary() -> None:
