@@ -9,10 +9,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.vm import jobs, matrix, support
-from tests.vm.jobs import Job
+from tests.vm.jobs import Ended, Job
 from tests.vm.kernels import SUITES, Suite, cache_directory, fetch
 from tests.vm.machine import Machine, MachineError, hardware_works
 from tests.vm.packages import FetchError
@@ -46,11 +47,19 @@ def main(arguments: list[str]) -> int:
         for suite, boot in matrix.in_order(wanted, support.seconds)
     ]
     ended = jobs.run(todo, options.jobs, options.minutes)
-    for name in (name for name, went_well in ended.items() if went_well is None):
-        _say(f"{name}: left out, {options.minutes:g} minutes are too short")
-    failed = [name for name, went_well in ended.items() if went_well is False]
+    return int(not summarize(ended, options.minutes) or not well)
+
+
+def summarize(ended: Mapping[str, Ended | None], minutes: float | None) -> bool:
+    """Say what was left out, and once more, where it is found, what failed; return whether nothing did."""
+    for name in (name for name, end in ended.items() if end is None):
+        _say(f"{name}: left out, {minutes:g} minutes are too short")
+    failed = {name: end.last_lines for name, end in ended.items() if end is not None and not end.well}
+    for name, last_lines in failed.items():
+        _say(f"{name} failed; the last {len(last_lines)} lines of it:")
+        print("\n".join(last_lines), file=sys.stderr, flush=True)
     _say(f"failed: {'; '.join(failed)}" if failed else "nothing failed")
-    return int(not well or bool(failed))
+    return not failed
 
 
 def _names() -> list[str]:

@@ -3,9 +3,12 @@
 
 import subprocess
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
+
+_LAST_LINES = 80
 
 
 class Job(NamedTuple):
@@ -16,8 +19,15 @@ class Job(NamedTuple):
     seconds: float
 
 
-def run(jobs: Sequence[Job], at_once: int, minutes: float | None = None) -> dict[str, bool | None]:
-    """Run jobs in their order, so many at once; return by name whether each went well, None if it was left out.
+class Ended(NamedTuple):
+    """Whether a command's exit status was 0, and the end of what it printed."""
+
+    well: bool
+    last_lines: Sequence[str]
+
+
+def run(jobs: Sequence[Job], at_once: int, minutes: float | None = None) -> dict[str, Ended | None]:
+    """Run jobs in their order, so many at once; return by name how each ended, None if it was left out.
 
     Left out is what likely would not end in so many minutes: jobs take as much longer as others did so far.
     """
@@ -25,9 +35,10 @@ def run(jobs: Sequence[Job], at_once: int, minutes: float | None = None) -> dict
     slowness = 1.0
     running: list[subprocess.Popen[str]] = []
 
-    def one(job: Job) -> bool | None:
+    def one(job: Job) -> Ended | None:
         nonlocal slowness
         begun = time.monotonic()
+        last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         if deadline is not None and begun + job.seconds * slowness > deadline:
             return None
         # a process ends with the thread that started it
@@ -36,8 +47,9 @@ def run(jobs: Sequence[Job], at_once: int, minutes: float | None = None) -> dict
             running.append(process)
             for line in process.stdout or ():
                 print(f"{job.name}: {line}", end="", flush=True)
+                last_lines.append(line.rstrip("\n"))
         slowness = max(slowness, (time.monotonic() - begun) / job.seconds)
-        return process.returncode == 0
+        return Ended(process.returncode == 0, tuple(last_lines))
 
     pool = ThreadPoolExecutor(at_once)
     try:
