@@ -22,15 +22,15 @@ def need(*tools: str) -> None:
             )
 
 
-def run(*command: str, stdin: str = "") -> str:
-    """Run a command and return what it printed. Raises PktdropError that says what it complained of.
+def run(*command: str, stdin: str = "", seconds: float = _DEADLINE) -> str:
+    """Run a command and return what it printed. Raises PktdropError that says what it complained of, or that it hangs.
 
     It has a session of its own: Ctrl-C ends pktdrop in good order, not the commands that this takes.
     """
     need(command[0])
     try:
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=_DEADLINE, start_new_session=True
+            command, input=stdin, capture_output=True, text=True, timeout=seconds, start_new_session=True
         )
     except subprocess.TimeoutExpired:
         raise PktdropError(

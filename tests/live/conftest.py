@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.kernel import Kernel
+from tests.live.tracing import DEADLINE
 
 TOOLS = ("bpftool", "ip", "nft", "nstat", "tc")
 
@@ -32,7 +33,7 @@ def btf() -> str:
     if not Path("/sys/kernel/btf/vmlinux").exists():
         pytest.skip("this kernel has no BTF to tell what it has")
     dump = ["bpftool", "btf", "dump", "file", "/sys/kernel/btf/vmlinux"]
-    return subprocess.run(dump, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(dump, capture_output=True, text=True, check=True, timeout=4 * DEADLINE).stdout
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pktdrop.demo import tools
 from pktdrop.demo.namespace import RUN, Namespace
 from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns, three_ns, two_ns
-from pktdrop.demo.tools import run
 from tests.live.tracing import DEADLINE
 
 __all__ = [
@@ -25,6 +24,11 @@ __all__ = [
     "two_ns",
     "wait_until",
 ]
+
+
+def run(*command: str, stdin: str = "", seconds: float = DEADLINE) -> str:
+    """Run a command and return what it printed. Raises PktdropError that says what went wrong, or that it hangs."""
+    return tools.run(*command, stdin=stdin, seconds=seconds)
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:

@@ -14,8 +14,7 @@ import pytest
 from pktdrop.demo.causes import CAUSES
 from pktdrop.demo.causes.cause import Cause, Traffic
 from pktdrop.demo.net import Net
-from pktdrop.demo.tools import wait_until
-from tests.live.net import on_cpu
+from tests.live.net import on_cpu, wait_until
 from tests.live.rungs import Rungs, ended, tracing_by_all
 from tests.live.tracing import DEADLINE, Trace, function_of, inside, total, tracing
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.live.frames import UNKNOWN_ETHERTYPE, ethernet
-from tests.live.net import Net, mac, two_ns
+from tests.live.net import Net, mac, run, two_ns
 from tests.live.tracing import DEADLINE, command, launch
 
 LOST = 7
@@ -36,7 +36,7 @@ def lose(net: Net, count: int) -> None:
 
 def counters(net: Net, *arguments: str) -> str:
     """Return what `pktdrop counters` shows in the server's namespace."""
-    return net["server"].run(*command(), "counters", *arguments)
+    return run("ip", "netns", "exec", net["server"].name, *command(), "counters", *arguments)
 
 
 def values(line: str, counter: str) -> dict[str, int]:

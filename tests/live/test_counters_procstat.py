@@ -14,6 +14,7 @@ from pktdrop.counters import procstat, xfrm
 from pktdrop.counters.model import Reading, Row, Scope
 from tests.live.frames import ETH_P_IP, ethernet, ip4, udp
 from tests.live.net import Net, ipv4, mac, two_ns, wait_until
+from tests.live.tracing import DEADLINE
 
 LOST = 31
 # Names that `conntrack -S` gives to columns of /proc/net/stat/nf_conntrack.
@@ -38,7 +39,9 @@ def values(reading: Reading, scope: Scope) -> dict[str, int]:
 def lnstat(file: str) -> dict[str, int]:
     """Give the sums over all CPUs that lnstat(8) makes (and divides by the interval). Its exit status is always 1."""
     command = ["lnstat", "-j", "-i", "1", "-c", "1", "-f", file]
-    shown: dict[str, int] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=30).stdout)
+    shown: dict[str, int] = json.loads(
+        subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=DEADLINE).stdout
+    )
     del shown["entries"]
     return shown
 

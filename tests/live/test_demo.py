@@ -19,11 +19,12 @@ from pktdrop.demo.choice import USUAL
 from pktdrop.demo.claim import RECORDS
 from pktdrop.demo.namespace import RUN, Namespace
 from pktdrop.demo.net import one_ns
-from pktdrop.demo.tools import run, wait_until
+from tests.live.net import run, wait_until
 from tests.live.tracing import DEADLINE, command, function_of, launch, total, tracing
 
 READY = "Causing "
-RATE, SECONDS = 50, 2
+RATE, SECONDS = 30, 2
+"""So few that a demo sends all of them however late it is: what is due in one turn."""
 
 
 class Demo:

@@ -17,8 +17,7 @@ import pytest
 from pktdrop.demo.causes import CAUSES
 from pktdrop.demo.causes.cause import Traffic
 from pktdrop.demo.net import Net
-from pktdrop.demo.tools import run, wait_until
-from tests.live.net import Namespace, one_ns
+from tests.live.net import Namespace, one_ns, run, wait_until
 from tests.live.tracing import DEADLINE, command, launch
 
 N = 23
@@ -315,7 +314,8 @@ def test_it_ends_by_itself_and_changes_nothing() -> None:
     """After its duration; all settings of a namespace are as they were."""
     with one_ns() as net:
         before = net["host"].run("sysctl", "-a")
-        done = net["host"].run(*command(), "diagnose", "-d", "0.2", "--format", "json")
+        inside = ("ip", "netns", "exec", net["host"].name)
+        done = run(*inside, *command(), "diagnose", "-d", "0.2", "--format", "json")
         assert json.loads(done)["end"] - json.loads(done)["start"] >= 0.2
         assert _stable(net["host"].run("sysctl", "-a")) == _stable(before)
 

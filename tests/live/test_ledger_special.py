@@ -32,7 +32,7 @@ from tests.live.provoke.fragments import MORE, fragment
 from tests.live.provoke.kit import payload, socket_drops
 from tests.live.provoke.packets import ACK, Segment, header4, icmp
 from tests.live.provoke.peer import Connection, Peer
-from tests.live.tracing import function_of, inside, total, tracing
+from tests.live.tracing import DEADLINE, function_of, inside, total, tracing
 
 N = 23
 PROVEN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
@@ -396,9 +396,9 @@ def test_generic_xdp_is_silent() -> None:
 @pytest.fixture
 def cgroups(tmp_path: Path) -> Iterator[Path]:
     """Where cgroups of version 2 are."""
-    subprocess.run(["mount", "-t", "cgroup2", "none", tmp_path], check=True, timeout=30)
+    subprocess.run(["mount", "-t", "cgroup2", "none", tmp_path], check=True, timeout=DEADLINE)
     yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True, timeout=30)
+    subprocess.run(["umount", tmp_path], check=True, timeout=DEADLINE)
 
 
 def test_program_at_a_cgroup(cgroups: Path, kernel: Kernel) -> None:

@@ -38,7 +38,7 @@ def storm_command(cpu: int, count: int, frame: bytes, distinct: int = 1, buffer:
 
 def send(namespace: Namespace, count: int, frame: bytes = UNKNOWN, **how: int) -> int:
     """Send frames from a namespace; return how many the kernel took. Nothing keeps the namespace in use afterwards."""
-    return int(namespace.run(*storm_command(0, count, frame, **how)))
+    return int(run("ip", "netns", "exec", namespace.name, *storm_command(0, count, frame, **how), seconds=4 * DEADLINE))
 
 
 def finish(trace: Trace, how: signal.Signals = signal.SIGINT) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_storm_is_counted_to_the_packet() -> None:
                 )
                 for cpu in cpus
             ]
-            sent = [int(sender.communicate(timeout=120)[0]) for sender in senders]
+            sent = [int(sender.communicate(timeout=4 * DEADLINE)[0]) for sender in senders]
             wait_until(lambda: server.link("eth0", "rx.dropped") >= sum(sent), "the last frame to be dropped")
             summary = finish(trace)
             drops = inside(summary["drops"], net.namespaces.values())
@@ -267,7 +267,8 @@ def in_kernel(held: set[tuple[str, str]]) -> set[tuple[str, str]]:
     return {
         (kind, number)
         for kind, number in held
-        if subprocess.run(["bpftool", kind, "show", "id", number], capture_output=True, timeout=30).returncode == 0
+        if subprocess.run(["bpftool", kind, "show", "id", number], capture_output=True, timeout=DEADLINE).returncode
+        == 0
     }
 
 
@@ -339,9 +340,12 @@ def test_without_root_it_says_what_to_do() -> None:
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv(1), which gives up root, is not here")
-    if subprocess.run([*nobody, *command(), "--version"], cwd="/", capture_output=True, timeout=30).returncode != 0:
+    if (
+        subprocess.run([*nobody, *command(), "--version"], cwd="/", capture_output=True, timeout=DEADLINE).returncode
+        != 0
+    ):
         pytest.skip("the user nobody cannot read this checkout or this interpreter")
-    refused = subprocess.run([*nobody, *command(), "trace"], cwd="/", capture_output=True, text=True, timeout=30)
+    refused = subprocess.run([*nobody, *command(), "trace"], cwd="/", capture_output=True, text=True, timeout=DEADLINE)
     what, do = refused.stderr.splitlines()
     assert refused.returncode == 1
     assert what.startswith("Error: ")

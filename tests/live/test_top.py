@@ -72,6 +72,17 @@ class Terminal:
         self.becomes(lambda screen: "nic-fifo" in screen and "--:--:--" not in screen, "the first look")
         return self
 
+    def painted(self) -> str:
+        """Wait until a screen is complete, and return it: it comes in pieces, the last line at the end."""
+        seen: list[str] = []
+
+        def is_complete(screen: str) -> bool:
+            seen.append(screen)
+            return "? help" in screen.splitlines()[-1] and screen in seen[:-1]
+
+        self.becomes(is_complete, "a whole screen")
+        return seen[-1]
+
     def process(self) -> int:
         """Return the process of pktdrop."""
         (shell,) = self.tmux("list-panes", "-F", "#{pane_pid}").split()
@@ -85,7 +96,7 @@ class Terminal:
 
     def close(self) -> None:
         """End all of it."""
-        subprocess.run(["tmux", "-L", self._name, "kill-server"], capture_output=True, timeout=30)
+        subprocess.run(["tmux", "-L", self._name, "kill-server"], capture_output=True, timeout=DEADLINE)
 
 
 @contextmanager
@@ -167,7 +178,8 @@ def test_stopped_and_continued(tmp_path: Path) -> None:
             return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0]
 
         wait_until(lambda: state() == "T", "pktdrop to stop", DEADLINE)
-        assert shown.tmux("display-message", "-p", "#{alternate_on}").strip() == "0"
+        # tmux reads on its own time what was written before the stop
+        wait_until(lambda: shown.tmux("display-message", "-p", "#{alternate_on}").strip() == "0", "the shell's screen")
         os.kill(process, signal.SIGCONT)
         shown.shows("nic-fifo")
         shown.press("q")
@@ -205,7 +217,9 @@ def test_dumb_terminal_is_told_to_use_trace(variables: dict[str, str], tmp_path:
 
 def test_pipe_is_told_to_use_trace() -> None:
     """Neither a screen in a file nor a hanging process: two sentences, exit 1."""
-    done = subprocess.run([*command(), "top"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*command(), "top"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE
+    )
     assert done.returncode == 1
     assert done.stdout == ""
     assert "pktdrop trace" in done.stderr
@@ -213,9 +227,8 @@ def test_pipe_is_told_to_use_trace() -> None:
 
 def test_saved_file_has_what_is_on_the_screen(tmp_path: Path) -> None:
     """w and a name write the text that the terminal shows."""
-    with terminal(tmp_path, "60") as shown:
-        shown.shows("nic-fifo")
-        before = shown.text
+    with terminal(tmp_path, "3600") as shown:
+        before = shown.painted()
         shown.press("w")
         shown.shows("Save to")
         shown.press("C-u")

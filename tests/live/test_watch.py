@@ -9,7 +9,7 @@ from typing import Any
 from pktdrop.demo.causes import CAUSES
 from tests.live.net import wait_until
 from tests.live.test_causes import send
-from tests.live.tracing import tracing
+from tests.live.tracing import DEADLINE, tracing
 
 by_name = {cause.name: cause for cause in CAUSES}
 CLOSED = by_name["udp_closed_port"]
@@ -61,7 +61,7 @@ def test_a_counter_without_any_drop_event_is_in_the_summary() -> None:
             # a connection attempt without route counts, and frees no packet
             ping = ["ip", "netns", "exec", net[cause.role].name, "python3", "-c",
                     "import socket; socket.socket().connect_ex(('198.51.100.1', 9))"]  # fmt: skip
-            subprocess.run(ping, check=True, timeout=30)
+            subprocess.run(ping, check=True, timeout=DEADLINE)
             wait_until(
                 lambda: any(moved(line, netns, "mib.IpOutNoRoutes") for line in each_time.intervals),
                 "the ledger of an interval to have it",

@@ -133,7 +133,9 @@ def _run_boot(suite: Suite, name: str, cache: Path, record: bool) -> bool:
     )
     for failure in outcome.failed:
         _say(f"  failed: {failure}")
-    if record and not outcome.failed:
+    for test in outcome.unsteady:
+        _say(f"  went well at the second try only: {test}")
+    if record and not outcome.failed and not outcome.unsteady:
         support.record(suite.name, suite.distribution, kernel.release, name, matrix.of_record(outcome))
     return not outcome.failed
 

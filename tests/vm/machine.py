@@ -23,6 +23,8 @@ from tests.vm.kernels import Kernel
 
 _EMULATED = ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "Nehalem,-cx16")
 """Under QEMU 7.2's emulation of cmpxchg16b Linux 6.12 faults: without cx16 it does not use that."""
+_NO_WATCHDOGS = "nowatchdog workqueue.watchdog_thresh=0 rcupdate.rcu_cpu_stall_suppress=1"
+"""Where QEMU gets no CPU for a while, the kernel it emulates takes that for a fault of its own."""
 _HARDWARE = ("-accel", "kvm", "-cpu", "host")
 _KERNEL_OPTIONS = (
     "console=ttyS0 loglevel=5 panic=-1 mitigations=off tsc=reliable random.trust_cpu=on net.ifnames=0 "
@@ -105,7 +107,7 @@ class Machine:
         arguments += ["-machine", "q35", *(_HARDWARE if self.hardware else _EMULATED)]
         arguments += ["-smp", str(self.cpus), "-m", str(self.megabytes), "-device", "virtio-rng-pci"]
         arguments += ["-kernel", str(initramfs.uncompressed(self.kernel, self.cache)), "-initrd", str(initrd)]
-        arguments += ["-append", f"{_KERNEL_OPTIONS} {self.options}"]
+        arguments += ["-append", f"{_KERNEL_OPTIONS} {'' if self.hardware else _NO_WATCHDOGS} {self.options}"]
         warm.archive(files / "warm.tar", self.root)
         disk = f"file={files}/warm.tar,if=none,id=warm,format=raw,readonly=on"
         arguments += ["-drive", disk, "-device", "virtio-blk-pci,drive=warm"]

@@ -12,7 +12,7 @@ from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Place, Traffic, cause
 from pktdrop.demo.causes.kit import BOTH, CLIENT, CLOSED, LARGE, OPEN, Sink, filled, to_server, udp_socket, wire
 from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns, two_ns
-from pktdrop.demo.tools import run, wait_until
+from tests.live.net import run, wait_until
 from tests.live.provoke.kit import qdisc_drops
 
 # include/uapi/linux/if_tun.h

@@ -8,7 +8,7 @@ from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Traffic, cause
 from pktdrop.demo.causes.kit import BOTH, CLOSED, FULL, OPEN, SERVER, filled, mib, to_server
 from pktdrop.demo.net import Net
-from pktdrop.demo.tools import wait_until
+from tests.live.net import wait_until
 from tests.live.provoke.kit import payload, socket_drops
 from tests.live.provoke.packets import UDPLITE, icmp, pseudo
 

@@ -153,7 +153,9 @@ def slow(nics: Mapping[str, Nic]) -> Iterator[None]:
         f'chain {nic.interface} {{ type filter hook ingress device "{nic.interface}" priority 0;\n{rules}\n}}'
         for nic in nics.values()
     )
-    subprocess.run(["nft", "-f", "-"], input=f"table netdev slow {{\n{chains}\n}}", text=True, check=True, timeout=60)
+    subprocess.run(
+        ["nft", "-f", "-"], input=f"table netdev slow {{\n{chains}\n}}", text=True, check=True, timeout=2 * DEADLINE
+    )
     try:
         yield
     finally:

@@ -81,7 +81,7 @@ def send(net: Net, frame: bytes = FRAME) -> int:
 
     before = gone()
     with sender(net, frame=frame) as process:
-        taken = int(process.communicate(timeout=600)[0])
+        taken = int(process.communicate(timeout=20 * DEADLINE)[0])
     wait_until(lambda: gone() - before == taken, "the last packet", 2 * DEADLINE)
     return taken
 
@@ -139,7 +139,7 @@ def test_full_backlog_of_another_cpu(net: Net, kernel_reasons: Reasons, record_p
             assert ledger(summary, counter) == (lost, lost), rungs
         assert unexplained(summary) == [], rungs
     if "thread_backlog_napi" in Path("/proc/cmdline").read_text():
-        threads = subprocess.run(["pgrep", "-f", "backlog_napi/"], capture_output=True, timeout=30)
+        threads = subprocess.run(["pgrep", "-f", "backlog_napi/"], capture_output=True, timeout=DEADLINE)
         assert threads.returncode == 0, "this kernel knows no threaded backlog"
 
 
