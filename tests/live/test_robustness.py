@@ -121,7 +121,7 @@ def test_full_backlog_is_counted_where_it_was_full(kernel_reasons: frozenset[str
         chain = f"type filter hook input priority 0; policy accept;\n{slow}\ncounter name lost drop"
         server.nft(f"table ip pktdrop {{\ncounter lost {{ }}\nchain input {{\n{chain}\n}}\n}}")
         with tracing("--all-netns") as trace:
-            accepted = send(net["client"], 20_000, frame, buffer=1 << 26)
+            accepted = send(net["client"], 4_000, frame, buffer=1 << 26)
             wait_until(lambda: server.nft_counter("lost") == accepted, "the rule to see what the backlog took")
             summary = finish(trace)
             backlog = trace.lines("start")[0]["probes"]["enqueue_to_backlog"]
