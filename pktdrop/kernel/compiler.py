@@ -13,6 +13,10 @@ from pathlib import Path
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import compile_worker
 from pktdrop.kernel.code import Compiled, source_directory
+from pktdrop.kernel.programs import MapsRefused
+
+_NO_MAP = "could not open bpf map: "
+"""So begins what bcc says where the kernel refuses a map: it makes them while it compiles."""
 
 
 class Compiler:
@@ -49,7 +53,7 @@ class Compiler:
 
         The headers that bcc asks for are pktdrop's own few, or the installed ones of the running kernel. Programs that
         do not call bpf_probe_read_kernel() come out the same, and sooner, with the kernel's symbols hidden from bcc.
-        Raises PktdropError where bcc is missing or refuses the source.
+        Raises PktdropError where bcc is missing or refuses the source, and MapsRefused.
         """
         request = {
             "source": str(source_directory()),
@@ -67,6 +71,8 @@ class Compiler:
         if self._process.returncode != 0:
             said = messages.decode(errors="replace").strip().splitlines() or ["it said nothing"]
             first = next((line for line in said if "error:" in line), said[-1])
+            if first.startswith(_NO_MAP):
+                raise MapsRefused(first.rpartition("error: ")[2])
             raise PktdropError(
                 f"bcc could not compile pktdrop's BPF programs: {first}",
                 "Run 'pktdrop doctor' and report what it shows.",

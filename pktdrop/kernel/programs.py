@@ -18,6 +18,13 @@ _IMMEDIATE_OFFSET = 4  # struct bpf_insn, member imm
 class MapsRefused(PktdropError):
     """The kernel refuses to make a map."""
 
+    def __init__(self, said: str) -> None:
+        """Take the kernel's own words."""
+        super().__init__(
+            f"The kernel refuses to make a BPF map: {said}.",
+            "Before Linux 5.11, raise the limit of locked memory: 'ulimit -l unlimited'; else look into dmesg.",
+        )
+
 
 class Programs:
     """The maps of one compilation, and the programs loaded and attached over them. Closing it removes all of it."""
@@ -82,7 +89,4 @@ def _make_map(name: str, definition: MapDefinition) -> int:
     try:
         return sysbpf.map_create(kind, definition.key_size, definition.value_size, definition.max_entries, name)
     except OSError as refused:
-        raise MapsRefused(
-            f"The kernel refuses to make a BPF map: {refused.strerror}.",
-            "Before Linux 5.11, raise the limit of locked memory: 'ulimit -l unlimited'; else look into dmesg.",
-        ) from None
+        raise MapsRefused(refused.strerror or str(refused)) from None

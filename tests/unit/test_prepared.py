@@ -122,7 +122,12 @@ def test_what_the_kernel_always_refuses_is_no_reason_to_compile(world: World) ->
 
 @pytest.mark.parametrize(
     "fault",
-    [MapsRefused("what", "do"), KeyError("count_kfree_skb"), ValueError("77 is not a valid MapType"), struct.error()],
+    [
+        MapsRefused("Operation not permitted"),
+        KeyError("count_kfree_skb"),
+        ValueError("77 is not a valid MapType"),
+        struct.error(),
+    ],
     ids=repr,
 )
 def test_whatever_comes_of_what_is_stored(world: World, fault: Exception) -> None:
@@ -147,7 +152,7 @@ def test_the_fault_of_new_programs_is_raised(world: World) -> None:
     """What new programs cannot do is not hidden; they are kept nevertheless, as it may be the kernel that cannot."""
 
     def attach(_: Prepared) -> str:
-        raise MapsRefused("what", "do")
+        raise MapsRefused("Operation not permitted")
 
     with pytest.raises(MapsRefused):
         prepare(False, Cache(world.root / "cache"), attach)
