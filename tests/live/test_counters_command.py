@@ -2,7 +2,6 @@
 """`pktdrop counters` as a user runs it, beside the tools whose place it takes."""
 
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 
 from tests.live.frames import UNKNOWN_ETHERTYPE, ethernet
 from tests.live.net import Net, mac, run, two_ns
+from tests.live.tools import need
 from tests.live.tracing import DEADLINE, command, launch
 
 LOST = 7
@@ -62,8 +62,7 @@ def test_all_shows_what_is_at_0_and_what_is_no_loss(net: Net) -> None:
 
 def test_like_netstat(net: Net) -> None:
     """--like netstat gives the numbers of `netstat -i -a` under its titles."""
-    if shutil.which("netstat") is None:
-        pytest.skip("netstat not installed")
+    need("netstat")
     titles, *rows = [line.split() for line in counters(net, "--like", "netstat").splitlines()]
     header, *lines = [line.split() for line in net["server"].run("netstat", "-i", "-a").splitlines()[1:]]
     shown = {line[0]: dict(zip(header, line, strict=True)) for line in lines}

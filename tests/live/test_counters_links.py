@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -19,6 +18,7 @@ from pktdrop.counters import like, links, softnet
 from pktdrop.counters.model import Row
 from tests.live.frames import ETH_P_IP, UNKNOWN_ETHERTYPE, ethernet, ip4, udp
 from tests.live.net import Namespace, Net, ipv4, mac, run, two_ns
+from tests.live.tools import need
 
 # include/uapi/linux/if_tun.h
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
@@ -55,13 +55,6 @@ IP_NAMES = {
     "tx.window_errors": "tx_window_errors",
     "tx.heartbeat_errors": "tx_heartbeat_errors",
 }
-
-
-def need(*tools: str) -> None:
-    """Skip where a tool to compare with is missing."""
-    missing = [tool for tool in tools if shutil.which(tool) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not installed")
 
 
 def packet_socket(net: Net, role: str, interface: str) -> socket.socket:

@@ -3,7 +3,6 @@
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -14,18 +13,12 @@ from pktdrop.counters import procstat, xfrm
 from pktdrop.counters.model import Reading, Row, Scope
 from tests.live.frames import ETH_P_IP, ethernet, ip4, udp
 from tests.live.net import Net, ipv4, mac, two_ns, wait_until
+from tests.live.tools import need
 from tests.live.tracing import DEADLINE
 
 LOST = 31
 # Names that `conntrack -S` gives to columns of /proc/net/stat/nf_conntrack.
 CONNTRACK_NAMES = {"error": "icmp_error", "clash_resolve": "clashres", "chaintoolong": "chainlength"}
-
-
-def need(*tools: str) -> None:
-    """Skip where a tool to compare with is missing."""
-    missing = [tool for tool in tools if shutil.which(tool) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not installed")
 
 
 def values(reading: Reading, scope: Scope) -> dict[str, int]:

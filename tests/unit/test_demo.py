@@ -339,7 +339,7 @@ class Cellar:
     @contextmanager
     def _topology(self, ipv6: bool, names: Names | None) -> Iterator[Net]:
         net = Net()
-        net.namespaces["host"] = Namespace("../../proc/self/ns/net")  # has an inode, and is not to be changed
+        net.namespaces["host"] = Namespace("/proc/self/ns/net")  # has an inode, and is not to be changed
         try:
             yield net
         finally:

@@ -120,6 +120,35 @@ def test_bootstrap_without_a_word() -> None:
     assert done.stderr == _run(BOOTSTRAP, "--help").stdout
 
 
+def _tools_of_tests() -> set[str]:
+    """Return the commands that live tests, guests' tests and the demo name: need("ip"), which("ss"), run("tc", ...)."""
+    directories = ("tests/live", "tests/vm/guest", "pktdrop/demo")
+    sources = (path.read_text(encoding="utf-8") for place in directories for path in (CHECKOUT / place).rglob("*.py"))
+    call = re.compile(r"""\b(need|which|run|read|Popen)\(\[?\s*((?:"[a-z-]+"(?:,\s*|(?=[)\]])))+)""")
+    found = [(name, re.findall(r"[a-z-]+", words)) for source in sources for name, words in call.findall(source)]
+    return {word for name, words in found for word in (words if name == "need" else words[:1])}
+
+
+@pytest.mark.skipif(shutil.which("dpkg") is None, reason="only Debian and Ubuntu tell which package a command is of")
+def test_bootstrap_installs_what_tests_use() -> None:
+    """Each command that tests use is one that bootstrap looks for, or of a package it installs, or on every system."""
+    tables = re.findall(
+        r"^\w+_tools\(\) \{\n    cat <<'END'\n(.*?)^END$", BOOTSTRAP.read_text(), re.MULTILINE | re.DOTALL
+    )
+    rows = [line.split() for table in tables for line in table.splitlines()]
+    used = _tools_of_tests()
+    assert {"ip", "conntrack", "ifconfig", "ethtool"} <= used
+    for tool in used - {command for command, _, _ in rows}:
+        found = shutil.which(tool)
+        assert found, f"{tool} is not here, and bootstrap does not look for it"
+        file = f"bin/{Path(found).resolve().name}"  # awk is mawk, and where it is, /bin may be a link
+        owners = _run("dpkg", "-S", f"*{file}").stdout.splitlines()
+        packages = {owner.partition(":")[0] for owner in owners if owner.endswith(file)}
+        listed = _run("dpkg-query", "-W", "-f", "${Package} ${Essential} ${Priority}\n", *packages).stdout.splitlines()
+        always = {words[0] for words in map(str.split, listed) if "yes" in words or "required" in words}
+        assert packages & (always | {package for _, package, _ in rows}), tool
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A bootstrap in a checkout of its own, in a directory with a blank in its name."""
