@@ -20,6 +20,7 @@ from pktdrop.namespaces import Namespaces
 if TYPE_CHECKING:
     from pktdrop.kernel.tracer import Tracer
     from pktdrop.ledger.books import Books, Ledger
+    from pktdrop.ledger.verdict import Between
 
 AT_START = 64
 """So that a start is quick: a reading takes about a millisecond for each namespace."""
@@ -48,6 +49,8 @@ class Account:
     """By how much counters rose."""
     counters: Counters
     """As they stand at the end; only the namespaces that were read."""
+    bracket: "Between"
+    """The events between the readings of the counters, at least and at most."""
 
 
 class Watch:
@@ -118,15 +121,17 @@ class Watch:
         self._read |= read
         moved = self._increments.add(counters, self._books.width)
         step = interval(then.after, self._last.after)
-        ledger = self._books.of_interval(step.drops, moved, _Between(then, self._last), read)
-        return Account(step, ledger, moved, counters)
+        bracket = _Between(then, self._last)
+        ledger = self._books.of_interval(step.drops, moved, bracket, read)
+        return Account(step, ledger, moved, counters, bracket)
 
     def whole(self) -> Account:
         """Return the account from the beginning to the last look."""
         run = interval(self._first.after, self._last.after)
         moved = self._increments.total
-        ledger = self._books.of_run(run.drops, moved, _Between(self._first, self._last), self._read)
-        return Account(run, ledger, moved, self._last.counters)
+        bracket = _Between(self._first, self._last)
+        ledger = self._books.of_run(run.drops, moved, bracket, self._read)
+        return Account(run, ledger, moved, self._last.counters, bracket)
 
     def _events(self) -> Snapshot:
         if self._tracer is not None:

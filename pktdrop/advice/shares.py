@@ -65,6 +65,8 @@ class Share:
     """The driver is not known: what its counters mean is guessed from their names."""
     note: str = ""
     """Why counters rose by what nothing explains; empty if it is explained."""
+    late: int = 0
+    """Packets of these that were lost while counters were read for the last time: they may not have them yet."""
 
 
 @dataclass
@@ -74,6 +76,7 @@ class _Sum:
     reasons: Tally[str] = field(default_factory=Tally)
     interfaces: Tally[tuple[int | None, str | None]] = field(default_factory=Tally)
     sources: Tally[int] = field(default_factory=Tally)
+    late: int = 0
 
 
 def shares(account: Account, causes: Causes, layers: Layers) -> tuple[Share, ...]:
@@ -104,14 +107,15 @@ def _events(account: Account, causes: Causes, layers: Layers) -> Iterator[Share]
         total.reasons[_name(key)] += count.packets
         total.interfaces[key.netns, key.interface] += count.packets
         total.sources[key.cpu] += count.packets
+        in_time = account.bracket.inner.get(key)
+        total.late += count.packets - (in_time.packets if in_time else 0)
     for (layer, kind, cause, place), total in sums.items():
         if "cpu" in cause.words:
             (netns, interface), _ = _ranked(total.interfaces)[0]
             cpus = tuple(cpu for cpu, _ in _ranked(total.sources)) if place.cpu is not None else ()
             place = replace(place, netns=netns, interface=interface, sources=cpus)
-        yield Share(
-            total.reasons.total(), layer, kind, cause, place, tuple(reason for reason, _ in _ranked(total.reasons))
-        )
+        reasons = tuple(reason for reason, _ in _ranked(total.reasons))
+        yield Share(total.reasons.total(), layer, kind, cause, place, reasons, late=total.late)
 
 
 def _place_of(cause: Cause, key: DropKey) -> Place:
@@ -247,7 +251,7 @@ def _at_qdiscs(found: Sequence[Share], account: Account) -> list[Share]:
 
 
 def _split(group: Sequence[Share], risen: Mapping[Place, int]) -> Iterator[Share]:
-    """Give losses to the places that counted them; each at most what it counted.
+    """Give losses to the places that counted them; each at most what it counted, or would have a moment later.
 
     With one loss or one place there is no doubt. Else all that is known is that it was some of these places.
     """
@@ -255,7 +259,8 @@ def _split(group: Sequence[Share], risen: Mapping[Place, int]) -> Iterator[Share
         several = _united(risen)
         yield from (replace(share, place=several) for share in group)
         return
-    room = dict(risen)
+    late = sum(share.late for share in group) if len(risen) == 1 else 0
+    room = {place: counted + late for place, counted in risen.items()}
     for share in sorted(group, key=lambda one: -one.packets):
         left = share.packets
         for place in sorted(room, key=lambda one: -room[one]):

@@ -59,15 +59,21 @@ def make_account(
     drivers: Mapping[str, str] | None = None,
     rungs: Mapping[str, str] = TRACED,
     lost: Lost | None = None,
+    late: Mapping[DropKey, int] | None = None,
 ) -> Account:
-    """Ten seconds that end at NOON; the ledger is made of drops and counters by the real tables."""
+    """Ten seconds that end at NOON; the ledger is made of drops and counters by the real tables.
+
+    Of the drops, those in `late` happened while the counters were read for the last time.
+    """
     counts = {key: Count(packets, 60 * packets) for key, packets in (drops or {}).items()}
     driver_of: dict[tuple[int | None, str], str] = {(HOST, name): driver for name, driver in (drivers or {}).items()}
     books = Books(rungs)
     books.learn_drivers(driver_of)
-    ledger = books.of_run(counts, moved or {}, Bracket(counts, counts), {HOST, BLUE})
+    inner = {key: Count(count.packets - (late or {}).get(key, 0), 0) for key, count in counts.items()}
+    bracket = Bracket(inner, counts)
+    ledger = books.of_run(counts, moved or {}, bracket, {HOST, BLUE})
     interval = Interval(start=NOON - 10, end=NOON, seconds=10.0, drops=counts, lost=lost or Lost(0, 0))
-    return Account(interval, ledger, moved or {}, make_counters(drivers=driver_of))
+    return Account(interval, ledger, moved or {}, make_counters(drivers=driver_of), bracket)
 
 
 @dataclass

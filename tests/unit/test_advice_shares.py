@@ -123,6 +123,17 @@ def test_a_qdisc_is_named_by_its_counter() -> None:
     )
 
 
+def test_a_drop_that_its_counter_was_too_early_for_is_no_loss_of_its_own() -> None:
+    """What is lost while counters are read is given to the one place that has the others; not what was lost before."""
+    drop = make_drop(reason="QDISC_DROP", layer="qdisc", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
+    moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
+    (share,) = split(make_account({drop: 10}, moved, late={drop: 1}))
+    assert (share.packets, share.place.qdiscs) == (10, ("tbf 8001:",))
+    known, unknown = split(make_account({drop: 11}, moved, late={drop: 1}))
+    assert (known.packets, known.place.qdiscs) == (10, ("tbf 8001:",))
+    assert (unknown.packets, unknown.place.qdiscs) == (1, ())
+
+
 def test_noise_is_no_loss() -> None:
     """Frees that lose nothing are in no share."""
     assert split(make_account({make_noise(): 100})) == ()

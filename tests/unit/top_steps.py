@@ -12,6 +12,7 @@ from pktdrop.counters.model import Row, Scope
 from pktdrop.filters import Filters
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
+from pktdrop.ledger.verdict import Bracket
 from pktdrop.model import Count, DropKey
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Look
@@ -87,7 +88,8 @@ def make_look(
             if key.noise is None:
                 lost[key.layer] = lost.get(key.layer, 0) + count.packets
         ledger = make_ledger(lost=lost)
-    return Look(Account(make_interval(drops, **changes), ledger, moved or {}, make_counters()), limits, NAMES)
+    account = Account(make_interval(drops, **changes), ledger, moved or {}, make_counters(), Bracket(drops, drops))
+    return Look(account, limits, NAMES)
 
 
 def busy_look() -> Look:
