@@ -20,6 +20,10 @@ BCC_IS_MISSING = 3
 _LOAD_IMMEDIATE_64 = 0x18
 _PSEUDO_MAP_FD = 1
 _CLONE_NEWNS = 0x00020000  # include/uapi/linux/sched.h
+_DIALECT = ("-fms-extensions", "-Wno-microsoft-anon-tag")
+"""What installed headers are compiled with besides: newer ones have members without a name that are of a struct with
+one, which are no members at all without this (Makefile, CC_FLAGS_DIALECT, v7.3); to older ones it makes no difference.
+"""
 _MS_BIND, _MS_REC, _MS_SLAVE = 1 << 12, 1 << 14, 1 << 19  # include/uapi/linux/mount.h
 
 
@@ -50,6 +54,7 @@ def _compile(request: dict[str, Any]) -> dict[str, Any]:
     source = Path(request["source"])
     text = request["layout"] + f'\n#line 1 "{source}/drops.c"\n' + (source / "drops.c").read_text(encoding="utf-8")
     flags = [f"-I{source}", "-Werror", *(f"-D{name}={value}" for name, value in request["definitions"].items())]
+    flags += () if request["own_headers"] else _DIALECT
     module = bcc.BPF(text=text, cflags=flags)
     handle = module.module
     # bcc/bcc_common.h has these, bcc's Python module does not declare them

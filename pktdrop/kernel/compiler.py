@@ -15,6 +15,9 @@ from pktdrop.kernel import compile_worker
 from pktdrop.kernel.code import Compiled, source_directory
 from pktdrop.kernel.programs import MapsRefused
 
+_REPORT = "Run 'pktdrop doctor' and report what it shows."
+_NEWER = "The kernel's headers may be newer than bcc: install a newer bcc, or run a kernel with BTF."
+"""bcc has a copy of include/uapi/linux/bpf.h, which must know all that the kernel's headers use (iovisor/bcc#5444)."""
 _NO_MAP = "could not open bpf map: "
 """So begins what bcc says where the kernel refuses a map: it makes them while it compiles."""
 
@@ -75,6 +78,6 @@ class Compiler:
                 raise MapsRefused(first.rpartition("error: ")[2])
             raise PktdropError(
                 f"bcc could not compile pktdrop's BPF programs: {first}",
-                "Run 'pktdrop doctor' and report what it shows.",
+                _REPORT if own_headers else _NEWER,
             )
         return Compiled.from_json(json.loads(output))
