@@ -16,6 +16,7 @@ import pytest
 from tests.live import frames, storm
 from tests.live.net import Namespace, Net, ipv4, mac, two_ns, wait_until
 from tests.live.rungs import Rungs, ended, tracing_by_all
+from tests.live.test_diagnose import diagnosing, judged, of
 from tests.live.tracing import DEADLINE, function_of, inside, total
 
 SENDS, RECEIVES = 0, 1
@@ -102,6 +103,12 @@ def ledger(summary: dict[str, Any], counter: str) -> tuple[int, int]:
     return sum(entry["delta"] for entry in found), sum(entry["explained"] for entry in found)
 
 
+def said(diagnosis: dict[str, Any], namespace: Namespace, cause: str) -> tuple[int, str]:
+    """Return how many packets a diagnosis says were lost in a namespace for one cause, and what it says to do."""
+    (loss,) = (loss for loss in of(diagnosis, namespace) if loss["cause"] == cause)
+    return loss["packets"], " ".join(one["say"] for one in loss["advice"])
+
+
 def unexplained(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what the ledger could not explain, of the whole guest: nothing else happens in it."""
     return [entry for entry in summary["ledger"] if entry["status"] == "unexplained"]
@@ -148,9 +155,9 @@ def test_flow_limit(net: Net) -> None:
     # skb_flow_limit() asks, and counts for, the CPU that sends; "dropped" is of the one that receives (net/core/dev.c)
     with settings(netdev_max_backlog=300, flow_limit_cpu_bitmap=f"{1 << SENDS:x}"):
         dropped, limited = softnet(1), softnet(10)
-        with tracing_by_all() as traces:
+        with tracing_by_all() as traces, diagnosing() as made:
             send(net)
-            summaries = ended(traces)
+            summaries, diagnosis = ended(traces), judged(made)
         limit, lost = rise(limited, softnet(10)), rise(dropped, softnet(1))
     assert set(lost) == {RECEIVES}
     assert set(limit) == {SENDS}
@@ -160,6 +167,9 @@ def test_flow_limit(net: Net) -> None:
         assert total(full) == lost[RECEIVES], rungs
         assert {(drop["layer"], drop["target_cpu"]) for drop in full} == {("backlog", target(rungs))}, rungs
         assert unexplained(summary) == [], rungs
+    packets, advice = said(diagnosis, net["server"], "backlog")
+    assert packets == lost[RECEIVES]
+    assert f"Of these, {limit[SENDS]:,} were held back by the flow limit" in advice
 
 
 def test_device_down(net: Net) -> None:
@@ -191,6 +201,7 @@ def test_device_down(net: Net) -> None:
         assert {(drop["layer"], drop["target_cpu"]) for drop in drops} == {("backlog", target(rungs))}, rungs
         # where it has a reason of its own, it is no longer in the CPU's counter
         assert rise(before, softnet(1)) == ({} if reason == "DEV_READY" else {RECEIVES: count}), rungs
+        assert ledger(summary, "softnet.dropped") == ((0, 0) if reason == "DEV_READY" else (count, count)), rungs
     assert [counts[0]] * len(counts) == counts
 
 
@@ -201,13 +212,14 @@ def test_full_cell_of_a_tunnel(net: Net, record_property: Record) -> None:
     server.ip("link", "set", "dev", "tunnel", "up")
     carried = frames.ip4(ipv4(0, 1), ipv4(0, 2), IPPROTO_GRE, b"\x00\x00\x08\x00" + UDP)
     # so many packets may the CPU put into the tunnel's cell before it takes any out; how many are there is up to chance
-    with settings(netdev_max_backlog=20, dev_weight=10_000), tracing_by_all() as traces:
+    with settings(netdev_max_backlog=20, dev_weight=10_000), tracing_by_all() as traces, diagnosing() as made:
         deadline = time.monotonic() + 2 * DEADLINE
         while not (lost := tunnel_drops(server)):
             assert time.monotonic() < deadline
             send(net, frames.ethernet(mac(0, 2), mac(0, 1), frames.ETH_P_IP, carried))
-        summaries = ended(traces)
+        summaries, diagnosis = ended(traces), judged(made)
     record_property("caused", lost)
+    assert said(diagnosis, server, "gro-cells")[0] == lost
     for rungs, summary in summaries.items():
         drops = [
             drop for drop in inside(summary["drops"], [server]) if function_of(drop["location"]) == "gro_cells_receive"
