@@ -48,6 +48,7 @@ def test_what_would_end_too_late_is_left_out() -> None:
     long = Job("long", ["true"], 3600)
     assert went_well([long, shell("short", "true")], 1, minutes=30) == {"long": None, "short": True}
     assert went_well([long], 1, minutes=90) == {"long": True}
+    assert went_well([long._replace(always=True)], 1, minutes=30) == {"long": True}
 
 
 def test_a_slow_machine_leaves_out_more() -> None:

@@ -33,21 +33,28 @@ def main(arguments: list[str]) -> int:
     if command:
         return _run_command(wanted, command, options.cache)
     if options.boot is not None:
+        if options.boot not in (known := [boot.name for boot in matrix.boots(wanted[0])]):
+            parser.error(f"{wanted[0].name} has no start {options.boot}; there are {', '.join(known)}")
         return int(not _run_boot(wanted[0], options.boot, options.cache, options.record))
     for suite in wanted:
         matrix.fetch(suite, options.cache)
     well = _test_runner(wanted[0], options.cache)
-    each = [sys.executable, "-I", "-m", "tests.vm", *(["--record"] if options.record else [])]
-    todo = [
+    ended = jobs.run(starts(wanted, options.cache, options.record), options.jobs, options.minutes)
+    return int(not summarize(ended, options.minutes) or not well)
+
+
+def starts(wanted: list[Suite], cache: Path, record: bool) -> list[Job]:
+    """Return what is run of the matrix, in order: the first kernel whole, the others as far as time allows."""
+    each = [sys.executable, "-I", "-m", "tests.vm", *(["--record"] if record else []), "--cache", str(cache)]
+    return [
         Job(
             f"{suite.name}, {boot.name}",
-            [*each, "--cache", str(options.cache), "--boot", boot.name, suite.name],
+            [*each, "--boot", boot.name, suite.name],
             support.seconds(suite.name, boot.name),
+            always=suite == wanted[0],
         )
         for suite, boot in matrix.in_order(wanted, support.seconds)
     ]
-    ended = jobs.run(todo, options.jobs, options.minutes)
-    return int(not summarize(ended, options.minutes) or not well)
 
 
 def summarize(ended: Mapping[str, Ended | None], minutes: float | None) -> bool:
@@ -82,11 +89,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./bootstrap test --vm", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=", ".join(_names()))
     parser.add_argument("--record", action="store_true", help="keep what went well for the README's table")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="guests at the same time (%(default)s)")
-    parser.add_argument("--minutes", type=float, help="begin nothing that would likely end later than that")
+    parser.add_argument("--jobs", type=_count, default=os.cpu_count(), help="guests at the same time (%(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, help="begin nothing but the first kernel's that would likely end later"
+    )
     parser.add_argument("--boot", choices=_boots(), help="only this start of one kernel: %(choices)s", metavar="NAME")
     parser.add_argument("--cache", type=Path, default=cache_directory(), help="where kernels are kept (%(default)s)")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of guests")
+    return int(text)
 
 
 def _say(text: str) -> None:

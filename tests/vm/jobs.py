@@ -17,6 +17,8 @@ class Job(NamedTuple):
     name: str
     command: Sequence[str]
     seconds: float
+    always: bool = False
+    """Whether it is run however little time is left."""
 
 
 class Ended(NamedTuple):
@@ -29,7 +31,8 @@ class Ended(NamedTuple):
 def run(jobs: Sequence[Job], at_once: int, minutes: float | None = None) -> dict[str, Ended | None]:
     """Run jobs in their order, so many at once; return by name how each ended, None if it was left out.
 
-    Left out is what likely would not end in so many minutes: jobs take as much longer as others did so far.
+    Left out is what need not be run and likely would not end in so many minutes: jobs take as much longer as others
+    did so far.
     """
     deadline = None if minutes is None else time.monotonic() + minutes * 60
     slowness = 1.0
@@ -39,7 +42,7 @@ def run(jobs: Sequence[Job], at_once: int, minutes: float | None = None) -> dict
         nonlocal slowness
         begun = time.monotonic()
         last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-        if deadline is not None and begun + job.seconds * slowness > deadline:
+        if deadline is not None and not job.always and begun + job.seconds * slowness > deadline:
             return None
         # a process ends with the thread that started it
         command = ["setpriv", "--pdeathsig", "KILL", "--", *job.command]

@@ -22,17 +22,15 @@ class Suite:
     """Whether skb:kfree_skb gives a reason: upstream since Linux 5.17."""
     threaded_backlog: bool = True
     """Whether the kernel knows thread_backlog_napi: upstream since Linux 6.10."""
-    headers_compile: bool = False
-    """Whether clang 14, with which Debian 12's bcc is built, compiles its headers."""
     userland: str = ""
-    """The suite whose bcc and Python belong to this kernel, where the tests run with these, too."""
+    """The suite whose bcc and Python belong to this kernel, with which the tests run, too."""
 
 
 SUITES = (
-    Suite("bullseye", "Debian 11", reasons=False, threaded_backlog=False, headers_compile=True),
-    Suite("bookworm", "Debian 12", threaded_backlog=False, headers_compile=True, userland="bookworm"),
+    Suite("bullseye", "Debian 11", reasons=False, threaded_backlog=False),
+    Suite("bookworm", "Debian 12", threaded_backlog=False, userland="bookworm"),
     Suite("trixie", "Debian 13", userland="trixie"),
-    Suite("trixie-backports", "Debian 13 backports"),
+    Suite("trixie-backports", "Debian 13 backports", userland="trixie"),
 )
 
 

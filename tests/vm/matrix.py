@@ -63,13 +63,18 @@ COMMANDS = Boot(
 
 def boots(suite: Suite) -> tuple[Boot, ...]:
     """Return how often a kernel is started, and what for: first what differs most from kernel to kernel."""
+    return tuple(boot for boot in all_boots(suite) if not userland.is_of_this_machine(boot.userland))
+
+
+def all_boots(suite: Suite) -> tuple[Boot, ...]:
+    """Return the same, and what is left out on a machine whose own Python and bcc the others have anyway."""
     return (
         CAUSES,
         NICS,
         *LOCKDOWN,
-        *((HEADERS,) if suite.headers_compile else ()),
+        HEADERS,
         *((THREADED,) if suite.threaded_backlog else ()),
-        *((_with_userland(suite),) if suite.userland and not userland.is_of_this_machine(suite.userland) else ()),
+        *((_with_userland(suite.userland),) if suite.userland else ()),
         LEDGER,
         COMMANDS,
         CACHE,
@@ -95,10 +100,11 @@ def fetch(suite: Suite, cache: Path) -> None:
             userland.fetch(boot.userland, cache)
 
 
-def _with_userland(suite: Suite) -> Boot:
-    """Return the start with Python and bcc of the kernel's own distribution."""
+def _with_userland(name: str) -> Boot:
+    """Return the start with Python and bcc of a suite."""
+    (suite,) = (suite for suite in kernels.SUITES if suite.name == name)
     # clang 19 takes minutes for the kernel's headers where it is emulated
-    return Boot(f"bcc of {suite.distribution}", _EACH_PROBE, 60, headers=True, userland=suite.userland, patience=20)
+    return Boot(f"bcc of {suite.distribution}", _EACH_PROBE, 60, headers=True, userland=name, patience=20)
 
 
 @dataclass(frozen=True)
