@@ -54,6 +54,7 @@ def test_a_new_result_takes_the_place_of_the_old(monkeypatch: pytest.MonkeyPatch
     support.record("old", "Debian 11", "5.10.0-31-amd64", "ledger", boot)  # an older kernel's, which the next replaces
     support.record("old", "Debian 11", "5.10.0-32-amd64", "causes", {**boot, "reasons": 0})
     support.record("new", "Debian 12", "6.1.0-50-amd64", "ledger", other)
+    support.record("new", "Debian 12", "6.1.0-50-amd64", "backlog", other)
     assert list(support.stored()["old"]["boots"]) == ["causes"]
     assert support.seconds("new", "ledger") == 112
     assert support.README.read_text() == (
@@ -67,7 +68,7 @@ def test_a_new_result_takes_the_place_of_the_old(monkeypatch: pytest.MonkeyPatch
         "| 6.1.0-50-amd64 (Debian 12) | `raw`, `none` | 1,200 of 1,200 | 62 names | yes | no |\n"
         "\n"
         "- 5.10.0-32-amd64: tests passed: causes 7. Booted in 8 s, all in 7 minutes.\n"
-        "- 6.1.0-50-amd64: tests passed: causes 7, ledger 2. Booted in 8 s, all in 9 minutes.\n"
+        "- 6.1.0-50-amd64: tests passed: backlog 2, causes 7, ledger 2. Booted in 8 s, all in 11 minutes.\n"
         "<!-- support matrix: end -->\n"
         "after\n"
     )

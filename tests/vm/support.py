@@ -26,7 +26,7 @@ def record(suite: str, distribution: str, release: str, boot: str, result: Mappi
             kernel = {"distribution": distribution, "release": release, "boots": {}}
         results[suite] = {**kernel, "boots": {**kernel["boots"], boot: result}}
         RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        write_readme(results)
+        write_readme(stored())
 
 
 def seconds(suite: str, boot: str) -> float:
