@@ -10,8 +10,9 @@ usage() {
     cat <<'END'
 Usage: sudo vagrant/check.sh [debian12|debian13] [COMMAND]
 
-Makes a box, kept in $XDG_CACHE_HOME/pktdrop (else ~/.cache/pktdrop) until bootstrap or setup.cfg change; then, with
-software emulation: vagrant up, COMMAND in the VM as root in the checkout (vagrant/walk.py if none is named), destroy.
+Has the Vagrantfile validated for libvirt and VirtualBox. Makes a box, kept in $XDG_CACHE_HOME/pktdrop (else
+~/.cache/pktdrop) until bootstrap or setup.cfg change; then, with software emulation: vagrant up, COMMAND in the VM as
+root in the checkout (vagrant/walk.py if none is named), destroy.
 PKTDROP_DRIVER=kvm uses the hardware. Needs what build-box.sh and with-libvirtd.sh need, and vagrant-libvirt rsync.
 END
 }
@@ -23,6 +24,19 @@ step() {
     "$@" || rc=$?
     printf '== %s: exit %s, %s s\n' "$name" "$rc" "$((SECONDS - start))" >&2
     return "$rc"
+}
+
+# Have Vagrant read the settings of all machines for both providers, with the boxes that users get. Of VirtualBox itself
+# it asks nothing before that but the version: where there is none, that is made up.
+validate() {
+    local provider
+    mkdir "$VAGRANT_HOME/bin"
+    printf '#!/bin/sh\necho 7.0.0r0\n' >"$VAGRANT_HOME/bin/VBoxManage"
+    chmod +x "$VAGRANT_HOME/bin/VBoxManage"
+    for provider in libvirt virtualbox; do
+        PATH=$PATH:$VAGRANT_HOME/bin VAGRANT_CWD=$here VAGRANT_DOTFILE_PATH=$VAGRANT_HOME/machines \
+            VAGRANT_DEFAULT_PROVIDER=$provider vagrant validate --no-tty || return
+    done
 }
 
 # Inside with-libvirtd.sh. The VM ends with libvirtd, whatever happens; destroy is run as the walk has it.
@@ -60,6 +74,11 @@ readonly machine=${1-debian12} command=${2-vagrant/walk.py}
     exit 1
 }
 
+VAGRANT_HOME=$(mktemp -d)
+trap 'rm -rf -- "$VAGRANT_HOME"' EXIT
+export VAGRANT_HOME
+step 'vagrant validate' validate
+
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/pktdrop
 key=$(cat "$here/build-box.sh" "$here/../bootstrap" "$here/../setup.cfg" | sha256sum)
 box=$cache/$machine-${key:0:12}.box
@@ -73,9 +92,7 @@ if ! [[ -e $box ]]; then
     mv -- "$box.part" "$box"
 fi
 
-VAGRANT_HOME=$(mktemp -d)
-trap 'rm -rf -- "$VAGRANT_HOME"' EXIT
-export VAGRANT_HOME PKTDROP_BOX=pktdrop/%s PKTDROP_DRIVER=${PKTDROP_DRIVER:-qemu}
+export PKTDROP_BOX=pktdrop/%s PKTDROP_DRIVER=${PKTDROP_DRIVER:-qemu}
 # where there is a Vagrantfile, this would leave a .vagrant beside it
 cd -- "$VAGRANT_HOME"
 step 'vagrant box add' vagrant box add --no-tty --name "pktdrop/$machine" --provider libvirt "$box"
