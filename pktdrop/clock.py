@@ -36,6 +36,8 @@ class Clock:
     def __enter__(self) -> "Clock":
         """Catch the signals that end a run."""
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        # by the C handler, at once: one in Python waits for a poll(2) that a signal came too early to interrupt
+        self._waked_before = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._end) for number in _ENDING}
         return self
 
@@ -43,6 +45,7 @@ class Clock:
         """Let go of the signals."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._waked_before)
         os.close(self._wake)
         os.close(self._waker)
 
@@ -64,7 +67,6 @@ class Clock:
     def _end(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True
         signal.signal(number, self._before[signal.Signals(number)])
-        os.write(self._waker, b"!")
 
     def _sleep_until(self, due: float) -> None:
         poll = select.poll()
@@ -72,4 +74,7 @@ class Clock:
         poll.register(self._output, 0)  # POLLERR and POLLHUP always come: the reading end was closed
         while not self.interrupted and (left := due - time.monotonic()) > 0:
             for descriptor, _ in poll.poll(1000 * min(left, _LONGEST_WAIT)):
-                self.interrupted |= descriptor in (self._wake, self._output)
+                if descriptor == self._wake:
+                    os.read(self._wake, 512)  # some signal: `_end` has run by the next turn if it was one to end by
+                else:
+                    self.interrupted = True

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,41 @@ def test_a_signal_ends_at_once(pipe: tuple[int, int], number: signal.Signals) ->
         assert len(list(clock.ticks())) == 1
         assert clock.interrupted
     assert time.monotonic() - start < DEADLINE
+
+
+def test_a_signal_that_interrupts_no_wait_ends_it_too(pipe: tuple[int, int]) -> None:
+    """A signal just before the wait, or one that another thread was interrupted by, is not slept through."""
+    waits = threading.Event()
+
+    def interrupt() -> None:
+        waits.wait()  # then the main thread holds the interpreter until its wait begins
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    start = time.monotonic()
+    for _ in range(20):
+        waits.clear()
+        other = threading.Thread(target=interrupt)
+        with Clock(DEADLINE, None, None, pipe[1]) as clock:
+            other.start()
+            waits.set()
+            assert len(list(clock.ticks())) == 1
+            assert clock.interrupted
+        other.join()
+    assert time.monotonic() - start < DEADLINE
+
+
+def test_a_signal_that_ends_nothing_does_not_wake(pipe: tuple[int, int]) -> None:
+    """Signals of others, such as that a child ended, change no tick."""
+    before = signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        with Clock(0.3, 1, None, pipe[1]) as clock:
+            start = time.monotonic()
+            os.kill(os.getpid(), signal.SIGCHLD)
+            list(clock.ticks())
+            assert time.monotonic() - start >= 0.299
+            assert not clock.interrupted
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_signal_during_a_look_gets_a_last_one(pipe: tuple[int, int]) -> None:
