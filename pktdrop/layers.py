@@ -8,7 +8,7 @@ that matches decides.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import translate
 from pathlib import Path
@@ -50,6 +50,8 @@ class Rule:
     """One row of the data file; ``line`` is its number there, counted from 1."""
 
     reason: str
+    where: str
+    """A core reason: the rule is of kernels that have it. Empty: of all."""
     site: str
     protocol: str
     verdict: Verdict
@@ -68,7 +70,8 @@ def parse(lines: Iterable[str]) -> tuple[Rule, ...]:
 
 
 def _rule(cells: list[str], number: int) -> Rule:
-    reason, site, protocol, layer, kind, noise, source = cells
+    name, site, protocol, layer, kind, noise, source = cells
+    reason, _, where = name.partition(" where ")
     if protocol not in ("*", "none"):
         raise ValueError(f"line {number}: protocol {protocol!r} is neither * nor none")
     if len(noise) > NOISE_WIDTH:
@@ -78,7 +81,7 @@ def _rule(cells: list[str], number: int) -> Rule:
         tables.one_of("class", kind, KINDS, number),
         None if noise == "-" else noise,
     )
-    return Rule(reason, site, protocol, verdict, source, number)
+    return Rule(reason, where, site, protocol, verdict, source, number)
 
 
 class _Matcher:
@@ -101,19 +104,20 @@ class _Matcher:
 class Layers:
     """The rules, ready to be asked; each distinct question is worked out once."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        self.rules: Final = tuple(rules)
+    def __init__(self, rules: Iterable[Rule], reasons: Collection[str] = ()) -> None:
+        """Take the rules, and the core reasons that the kernel has."""
+        self.rules: Final = tuple(rule for rule in rules if not rule.where or rule.where in reasons)
         self._matchers = tuple(_Matcher(rule) for rule in self.rules)
         # Whether there is a protocol, not which: senders choose ethertypes and must not make this grow.
         self._verdicts: dict[tuple[str, str, str, bool], Verdict] = {}
 
     @classmethod
-    def load(cls, path: Path | None = None) -> Layers:
-        """Read a rule file, by default the one shipped with pktdrop.
+    def load(cls, path: Path | None = None, reasons: Collection[str] = ()) -> Layers:
+        """Read a rule file, by default the one shipped with pktdrop; `reasons` are the core's that the kernel has.
 
         Raises ValueError, naming file and line, if the file is malformed; OSError if it cannot be read.
         """
-        return cls(tables.load(path or tables.DATA / "layers.tsv", parse))
+        return cls(tables.load(path or tables.DATA / "layers.tsv", parse), reasons)
 
     def verdict(self, subsystem: str, reason: str, site: str, protocol: int) -> Verdict:
         """Judge one free; always answers, with UNKNOWN for what no rule knows.  Arguments as for rule()."""

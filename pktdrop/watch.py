@@ -93,6 +93,11 @@ class Watch:
         return _NONE if self._tracer is None else self._tracer.rungs
 
     @property
+    def reasons(self) -> Collection[str]:
+        """Names of the core's drop reasons that this kernel has; none without a tracer."""
+        return () if self._tracer is None else self._tracer.reasons
+
+    @property
     def limits(self) -> tuple[str, ...]:
         """What this run cannot know, and why: a sentence each. More may turn up while it runs."""
         of_events = () if self._tracer is None else self._tracer.limits

@@ -69,7 +69,7 @@ def run(settings: Settings, output: Output) -> int:
         present = frozenset(namespaces.paths())
         sees_all = any(namespaces.name(netns) == HOST for netns in present)  # then it sees every process, too
         how = Circumstances(watch.rungs, limits, present, sees_all, peaks)
-        judged = diagnose(account, how, Host(namespaces, account.counters), _tables())
+        judged = diagnose(account, how, Host(namespaces, account.counters), _tables(watch))
     return _report(judged, account, settings, output)
 
 
@@ -96,8 +96,8 @@ def _report(judged: Diagnosis, account: Account, settings: Settings, output: Out
     return FAILED if failed else 0
 
 
-def _tables() -> Tables:
-    return Tables(Causes.load(), remedies.load(), Layers.load(), Drivers.load())
+def _tables(watch: Watch) -> Tables:
+    return Tables(Causes.load(), remedies.load(), Layers.load(reasons=watch.reasons), Drivers.load())
 
 
 def _reasons(conditions: Sequence[str]) -> list[str]:

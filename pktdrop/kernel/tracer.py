@@ -65,13 +65,19 @@ class Tracer:
     @cached_property
     def _naming(self) -> "Naming":
         from pktdrop.kernel.naming import Naming  # not needed before the probes are attached
+        from pktdrop.layers import Layers
 
-        return Naming(self._facts.reasons, self._namespaces)
+        return Naming(self._facts.reasons, self._namespaces, layers=Layers.load(reasons=self.reasons))
 
     @property
     def rungs(self) -> dict[str, str]:
         """By which rung each probe is attached: {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}."""
         return {"kfree_skb": self._probes.kfree_skb, "enqueue_to_backlog": self._probes.enqueue_to_backlog}
+
+    @property
+    def reasons(self) -> Collection[str]:
+        """Names of the core's drop reasons that this kernel has."""
+        return self._facts.reasons.core.values()
 
     @property
     def tcp_input_has_events(self) -> bool:

@@ -28,9 +28,9 @@ class Adviser:
 
         account: Account = watch.whole()
         host = Host(self._namespaces, account.counters)
-        return diagnose(account, Circumstances(watch.rungs), host, self._loaded()).losses
+        return diagnose(account, Circumstances(watch.rungs), host, self._loaded(watch)).losses
 
-    def _loaded(self) -> "Tables":
+    def _loaded(self, watch: Watch) -> "Tables":
         if self._tables is None:
             from pktdrop.advice import remedies
             from pktdrop.advice.causes import Causes
@@ -38,7 +38,8 @@ class Adviser:
             from pktdrop.counters.drivers import Drivers
             from pktdrop.layers import Layers
 
-            self._tables = Tables(Causes.load(), remedies.load(), Layers.load(), Drivers.load())
+            layers = Layers.load(reasons=watch.reasons)
+            self._tables = Tables(Causes.load(), remedies.load(), layers, Drivers.load())
         return self._tables
 
 

@@ -15,7 +15,8 @@ from pktdrop.layers import KINDS, LAYERS, Layers, Rule
 from pktdrop.ledger.entry import CLASS_LAYERS
 from pktdrop.ledger.identities import Identities
 
-CAUSES, REMEDIES, RULES = Causes.load(), remedies.load(), Layers.load().rules
+CAUSES, REMEDIES = Causes.load(), remedies.load()
+RULES = Layers.load(reasons=["CPU_BACKLOG"]).rules  # those of all kernels: tests/unit/test_layers.py
 COUNTERS = Identities.load().counters
 HEADER = "cause\tkind\tmatch\tplace\twhy\tsource"
 REMEDY_HEADER = "cause\twhen\tsay\tcommand\tcost\tsource"

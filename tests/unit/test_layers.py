@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.layers import LAYERS, NOISE_WIDTH, UNKNOWN, Layers, Rule, Verdict, function_of, parse
+from pktdrop.tables import DATA
 
 IPV4, NONE = 0x0800, 0
 
@@ -93,7 +94,14 @@ def test_each_known_reason_has_a_row_whatever_the_site(layers: Layers, reason: s
 
 def test_each_row_decides_something(layers: Layers) -> None:
     """No row is hidden by those above it, and each names a reason and a function that exist."""
-    dead = [rule for rule in layers.rules if not any(ask(layers, *question) is rule for question in inputs(rule))]
+    newer = Layers.load(reasons=REASONS)
+    decides = {
+        rule.line
+        for kernel in (layers, newer)
+        for rule in kernel.rules
+        if any(ask(kernel, *question) is rule for question in inputs(rule))
+    }
+    dead = [rule for rule in newer.rules if rule.line not in decides]
     assert not dead, "\n".join(f"line {rule.line}: {rule.reason} {rule.site}" for rule in dead)
 
 
@@ -161,6 +169,20 @@ def test_loss_is_placed_and_is_no_noise(
 ) -> None:
     """What may be a loss is placed in the layer that lost it and is never called noise."""
     assert layers.verdict("core", reason, site, protocol) == Verdict(layer, kind, None)
+
+
+def test_lack_of_a_reason_tells_something_where_the_other_case_has_one() -> None:
+    """6.1 names a full backlog, so what enqueue_to_backlog() frees without a reason was for a device that is down."""
+    layers = Layers.load(reasons=["NOT_SPECIFIED", "CPU_BACKLOG"])
+    assert layers.verdict("core", "NOT_SPECIFIED", "enqueue_to_backlog", IPV4) == Verdict("backlog", "teardown", None)
+    assert layers.verdict("core", "CPU_BACKLOG", "enqueue_to_backlog", IPV4) == Verdict("backlog", "capacity", None)
+
+
+def test_a_condition_is_a_known_reason() -> None:
+    """A row that is of some kernels only names a reason by which they are known."""
+    conditional = [rule for rule in Layers.load(reasons=REASONS).rules if rule.where]
+    assert len(Layers.load().rules) + len(conditional) == len(parse((DATA / "layers.tsv").read_text().splitlines()))
+    assert conditional
 
 
 NOISE = [

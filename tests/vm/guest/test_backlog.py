@@ -172,7 +172,7 @@ def test_flow_limit(net: Net) -> None:
     assert f"Of these, {limit[SENDS]:,} were held back by the flow limit" in advice
 
 
-def test_device_down(net: Net) -> None:
+def test_device_down(net: Net, kernel_reasons: Reasons) -> None:
     """A packet on its way into a backlog when its device goes down is told from one that found it full, by its reason.
 
     Only in the moment between its device's stop and its flags' (net/core/dev.c, __dev_close_many) does one get there,
@@ -182,7 +182,7 @@ def test_device_down(net: Net) -> None:
     server.run("tc", "qdisc", "add", "dev", "eth0", "root", "pfifo")
     with settings(netdev_max_backlog=10_000_000):  # so that none finds it full
         before = softnet(1)
-        with tracing_by_all(interval="1") as traces:
+        with tracing_by_all(interval="1") as traces, diagnosing() as made:
             one, *_ = traces.values()
             deadline = time.monotonic() + 2 * DEADLINE
             while not any(at_backlog(inside(interval["drops"], [server])) for interval in one.intervals):
@@ -191,7 +191,7 @@ def test_device_down(net: Net) -> None:
                     while process.poll() is None:
                         server.ip("link", "set", "dev", "eth0", "down")
                         server.ip("link", "set", "dev", "eth0", "up")
-            summaries = ended(traces)
+            summaries, diagnosis = ended(traces), judged(made)
     counts = []
     for rungs, summary in summaries.items():
         drops = at_backlog(inside(summary["drops"], [server]))
@@ -203,6 +203,10 @@ def test_device_down(net: Net) -> None:
         assert rise(before, softnet(1)) == ({} if reason == "DEV_READY" else {RECEIVES: count}), rungs
         assert ledger(summary, "softnet.dropped") == ((0, 0) if reason == "DEV_READY" else (count, count)), rungs
     assert [counts[0]] * len(counts) == counts
+    # a kernel that names neither cannot tell them apart; one that names a full backlog (6.1) does so by that
+    cause = "backlog-down" if "CPU_BACKLOG" in kernel_reasons else "backlog"
+    assert said(diagnosis, server, cause)[0] == counts[0][1]
+    assert {loss["cause"] for loss in of(diagnosis, server)} & {"backlog", "backlog-down"} == {cause}
 
 
 def test_full_cell_of_a_tunnel(net: Net, record_property: Record) -> None:
