@@ -63,6 +63,14 @@ def test_kernel_that_panics_is_an_error(kernel: Kernel) -> None:
         Machine(kernel, CACHE).run(["sh", "-c", "echo c >/proc/sysrq-trigger; sleep 100"], SECONDS)
 
 
+def test_kernel_that_does_not_come_up_is_an_error(kernel: Kernel, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is started once more, as that may be the emulation's fault, and both are told."""
+    with pytest.raises(MachineError, match="did not come up"):
+        Machine(kernel, CACHE, options="rdinit=/nonesuch").run(["true"], SECONDS)
+    assert capfd.readouterr().err.count("vm: it is started once more\n") == 1
+    assert guests(os.getpid()) == []
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 def test_killed_runner_leaves_nothing(kernel: Kernel, how: signal.Signals) -> None:
     """However the runner ends, its guest ends with it."""
