@@ -25,6 +25,7 @@ from tests.live.causes import CAUSES
 from tests.live.net import run
 from tests.live.rungs import doctor, offered
 from tests.live.test_causes import send
+from tests.live.tools import need
 from tests.live.tracing import DEADLINE, Trace, command, inside, launch, total, tracing
 
 CLOSED_PORT = next(cause for cause in CAUSES if cause.name == "udp_closed_port")
@@ -70,8 +71,7 @@ class Host:
 @contextmanager
 def another_cache(over: Path) -> Iterator[Host]:
     """Lay a directory over /var/cache, for all that is started meanwhile by $PKTDROP."""
-    if shutil.which("unshare") is None or shutil.which("nsenter") is None:
-        pytest.skip("unshare(1) and nsenter(1), which give a process another /var/cache, are not here")
+    need("unshare", "nsenter")  # they give a process another /var/cache
     shell = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _OVERLAY, "sh", str(over)]
     with (
         subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder,
@@ -235,8 +235,7 @@ def test_no_cache_leaves_the_directory_alone(filled: Host) -> None:
 
 def test_a_user_with_capabilities_has_an_own_cache(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without root, what CAP_BPF and CAP_PERFMON allow is kept in $XDG_CACHE_HOME, and /var/cache is left alone."""
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv(1), which gives up root, is not here")
+    need("setpriv")  # it gives up root
     with tempfile.TemporaryDirectory() as name:
         own = Path(name, "pktdrop")
         os.chown(name, NOBODY, NOBODY)

@@ -3,7 +3,6 @@
 
 import json
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 
@@ -21,8 +20,6 @@ CLOSED_PORT = 9
 @pytest.fixture(scope="module")
 def net() -> Iterator[Net]:
     """Two namespaces that have exchanged packets and lost some, and where nothing moves any more."""
-    if shutil.which("nstat") is None:
-        pytest.skip("nstat not installed")
     with two_ns(ipv6=True) as made:
         exchange(made)
         yield made

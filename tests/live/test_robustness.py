@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import pytest
 
 from tests.live import frames, storm
 from tests.live.net import Namespace, Net, ipv4, mac, run, two_ns, wait_until
+from tests.live.tools import need
 from tests.live.tracing import DEADLINE, Trace, command, function_of, inside, launch, total, tracing
 
 N = 23
@@ -338,8 +338,7 @@ def test_closed_terminal_ends_it_quietly(style: str) -> None:
 def test_without_root_it_says_what_to_do() -> None:
     """Without root: one sentence what is missing, one what to do, exit 1, nothing on standard output."""
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv(1), which gives up root, is not here")
+    need("setpriv")  # it gives up root
     if (
         subprocess.run([*nobody, *command(), "--version"], cwd="/", capture_output=True, timeout=DEADLINE).returncode
         != 0

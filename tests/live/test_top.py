@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import shlex
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import pytest
 
 from pktdrop.demo.causes import CAUSES
 from tests.live.net import run, wait_until
+from tests.live.tools import need
 from tests.live.tracing import DEADLINE, command
 
 N = 23
@@ -26,8 +26,7 @@ SANE = "0 0 1"
 
 @pytest.fixture(autouse=True)
 def _tmux() -> None:
-    if shutil.which("tmux") is None:
-        pytest.skip("tests of the live view need tmux")
+    need("tmux")
 
 
 class Terminal:

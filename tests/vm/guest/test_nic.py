@@ -275,24 +275,30 @@ def test_ring_backlog_and_socket_at_once(nics: dict[str, Nic], cable: Cable, rec
             slow(only),
             Receiver(nic, size=0) as receiver,
         ):
-            ring, backlog = lost_by(nic), softnet(1)
-            cable.send(nic, FRAMES, nic.frame())
+            ring, backlog, sent = lost_by(nic), softnet(1), 0
+
+            def lost_so_far() -> dict[str, int]:
+                queued = rise(backlog, softnet(1))
+                assert set(queued) <= {RECEIVES}
+                return {
+                    "nic-ring": lost_by(nic) - ring,
+                    "backlog": queued.get(RECEIVES, 0),
+                    "socket": receiver.drops(),
+                }
 
             def rest() -> int:
-                queued = sum(rise(backlog, softnet(1)).values())
-                return FRAMES - (lost_by(nic) - ring + queued + receiver.drops() + receiver.received())
+                return sent - sum(lost_so_far().values()) - receiver.received()
 
-            wait_until(lambda: rest() == 0, "all frames", 2 * DEADLINE)
-            lost = {
-                "nic-ring": lost_by(nic) - ring,
-                "backlog": rise(backlog, softnet(1))[RECEIVES],
-                "socket": receiver.drops(),
-            }
+            deadline = time.monotonic() + 4 * DEADLINE
+            while not all((lost := lost_so_far()).values()):  # which CPU of a guest is the faster one is up to chance
+                assert time.monotonic() < deadline, lost
+                cable.send(nic, FRAMES, nic.frame())
+                sent += FRAMES
+                wait_until(lambda: rest() == 0, "all frames", 2 * DEADLINE)
     finally:
         nic.write("queues/rx-0/rps_cpus", "0")
     for layer, packets in lost.items():
         record_property(f"lost at once: {layer}", packets)
-        assert packets > 0, layer
     assert window.rose["vmxnet3"]["ethtool pkts rx OOB"] == lost["nic-ring"]
     assert window.rose["vmxnet3"]["netstat RX-DRP"] == window.rose["vmxnet3"]["sar rxdrop/s"] == lost["backlog"]
     assert window.summary["layers"] == lost, window.summary["ledger"]
