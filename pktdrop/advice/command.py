@@ -10,17 +10,13 @@ from dataclasses import dataclass
 import click
 
 from pktdrop import __version__, filters
-from pktdrop.advice import remedies
-from pktdrop.advice.causes import Causes
 from pktdrop.advice.diagnosis import CONDITIONS, Circumstances, Diagnosis, Tables, diagnose, failures
 from pktdrop.advice.host import Host
 from pktdrop.advice.stations import Peaks
 from pktdrop.clock import Clock
-from pktdrop.counters.drivers import Drivers
 from pktdrop.errors import PktdropError
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.layers import Layers
 from pktdrop.namespaces import HOST, Namespaces
 from pktdrop.output import Output
 from pktdrop.trace import say
@@ -69,7 +65,7 @@ def run(settings: Settings, output: Output) -> int:
         present = frozenset(namespaces.paths())
         sees_all = any(namespaces.name(netns) == HOST for netns in present)  # then it sees every process, too
         how = Circumstances(watch.rungs, limits, present, sees_all, peaks)
-        judged = diagnose(account, how, Host(namespaces, account.counters), _tables(watch))
+        judged = diagnose(account, how, Host(namespaces, account.counters), Tables.load(watch.reasons))
     return _report(judged, account, settings, output)
 
 
@@ -94,10 +90,6 @@ def _report(judged: Diagnosis, account: Account, settings: Settings, output: Out
     if failed:
         say(f"Failed, as --fail-on asks: {', '.join(failed)}.")
     return FAILED if failed else 0
-
-
-def _tables(watch: Watch) -> Tables:
-    return Tables(Causes.load(), remedies.load(), Layers.load(reasons=watch.reasons), Drivers.load())
 
 
 def _reasons(conditions: Sequence[str]) -> list[str]:

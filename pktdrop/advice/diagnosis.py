@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""An account of drops and counters, judged: where packets were lost, why, and what to change. No I/O of its own."""
+"""An account of drops and counters, judged: where packets were lost, why, and what to change. Reads only its tables."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from pktdrop.advice import words
+from pktdrop.advice import remedies, words
 from pktdrop.advice.causes import Causes
 from pktdrop.advice.remedies import Advice, Remedy, Value
 from pktdrop.advice.shares import Place, Share, shares
@@ -56,6 +56,11 @@ class Tables:
     remedies: tuple[Remedy, ...]
     layers: Layers
     drivers: Drivers
+
+    @classmethod
+    def load(cls, reasons: Collection[str] = ()) -> Tables:
+        """Read those that come with pktdrop, for a kernel that has these reasons of the core."""
+        return cls(Causes.load(), remedies.load(), Layers.load(reasons=reasons), Drivers.load())
 
 
 @dataclass(frozen=True)

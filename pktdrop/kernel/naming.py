@@ -2,6 +2,7 @@
 """From the numbers that the kernel counts by to the names that a reader knows."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from pktdrop.kernel.reasons import ReasonNames
 from pktdrop.kernel.records import NO_CPU, RawKey
@@ -21,7 +22,11 @@ class Naming:
     reasons: ReasonNames
     namespaces: Namespaces
     symbols: Symbols = field(default_factory=Symbols)
-    layers: Layers = field(default_factory=Layers.load)
+
+    @cached_property
+    def layers(self) -> Layers:
+        """The rules that hold on the kernel with these reasons."""
+        return Layers.load(reasons=self.reasons.core.values())
 
     def key(self, raw: RawKey) -> DropKey:
         """Name one key. The interface's name must have been taught to `namespaces`, if the drop came with it."""

@@ -65,9 +65,8 @@ class Tracer:
     @cached_property
     def _naming(self) -> "Naming":
         from pktdrop.kernel.naming import Naming  # not needed before the probes are attached
-        from pktdrop.layers import Layers
 
-        return Naming(self._facts.reasons, self._namespaces, layers=Layers.load(reasons=self.reasons))
+        return Naming(self._facts.reasons, self._namespaces)
 
     @property
     def rungs(self) -> dict[str, str]:

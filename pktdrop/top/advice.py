@@ -23,24 +23,14 @@ class Adviser:
 
     def losses(self, watch: Watch) -> "tuple[Loss, ...]":
         """Return the losses since the watch began, with advice."""
-        from pktdrop.advice.diagnosis import Circumstances, diagnose  # not needed before the first loss
+        from pktdrop.advice.diagnosis import Circumstances, Tables, diagnose  # not needed before the first loss
         from pktdrop.advice.host import Host
 
+        if self._tables is None:
+            self._tables = Tables.load(watch.reasons)
         account: Account = watch.whole()
         host = Host(self._namespaces, account.counters)
-        return diagnose(account, Circumstances(watch.rungs), host, self._loaded(watch)).losses
-
-    def _loaded(self, watch: Watch) -> "Tables":
-        if self._tables is None:
-            from pktdrop.advice import remedies
-            from pktdrop.advice.causes import Causes
-            from pktdrop.advice.diagnosis import Tables
-            from pktdrop.counters.drivers import Drivers
-            from pktdrop.layers import Layers
-
-            layers = Layers.load(reasons=watch.reasons)
-            self._tables = Tables(Causes.load(), remedies.load(), layers, Drivers.load())
-        return self._tables
+        return diagnose(account, Circumstances(watch.rungs), host, self._tables).losses
 
 
 def concerning(key: Hashable, losses: "Iterable[Loss]") -> list[str]:

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pktdrop.advice import remedies
-from pktdrop.advice.causes import Causes
 from pktdrop.advice.diagnosis import Circumstances, Diagnosis, Tables, diagnose
 from pktdrop.advice.remedies import Value
 from pktdrop.advice.shares import Place
 from pktdrop.counters.collect import SOURCES, Counters
-from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.model import Row, Scope
-from pktdrop.layers import Layers
 from pktdrop.ledger.books import Books
 from pktdrop.ledger.reconcile import Bracket
 from pktdrop.model import Count, DropKey, Interval, Lost
@@ -25,7 +21,7 @@ from tests.unit.make import NOON
 HOST, BLUE = 4026531833, 4026532281
 TRACED = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
 UNTRACED = {"kfree_skb": "none", "enqueue_to_backlog": "none"}
-TABLES = Tables(Causes.load(), remedies.load(), Layers.load(), Drivers.load())
+TABLES = Tables.load()
 DNS = Scope(netns=HOST, socket="udp 0.0.0.0:53 ino:812")
 """A socket of dnsmasq."""
 
