@@ -300,6 +300,7 @@ def test_ring_backlog_and_socket_at_once(nics: dict[str, Nic], cable: Cable, rec
         nic.write("queues/rx-0/rps_cpus", "0")
     for layer, packets in lost.items():
         record_property(f"lost at once: {layer}", packets)
+        assert packets > 0, layer
     assert window.rose["vmxnet3"]["ethtool pkts rx OOB"] == lost["nic-ring"]
     assert window.rose["vmxnet3"]["netstat RX-DRP"] == window.rose["vmxnet3"]["sar rxdrop/s"] == lost["backlog"]
     assert window.summary["layers"] == lost, window.summary["ledger"]
