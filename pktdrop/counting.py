@@ -3,6 +3,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from pktdrop.clock import Clock
 from pktdrop.counters.collect import Collector, Counters, since
@@ -56,6 +57,7 @@ def _text(
     width: int,
 ) -> str:
     seconds = counters.monotonic - before.monotonic if before else None
+    rose_in = partial(counters.seconds_since, before) if before else None
     if settings.like:
         return as_other(settings.like, counters, seconds, namespaces.name) + "\n" * (before is not None)
     told = [one for one in losses.told(counters) if settings.everything or (one.value != 0 and one.kind is not None)]
@@ -65,4 +67,4 @@ def _text(
     title = f"{clock}  in {seconds:.1f} s" if seconds is not None else f"{clock}  since boot"
     if not told:
         return f"{title}: no counter of lost packets {'moved' if before else 'is above 0'}.\n"
-    return f"{title}\n{as_table(told, seconds, width, namespaces.name)}\n"
+    return f"{title}\n{as_table(told, rose_in, width, namespaces.name)}\n"

@@ -7,7 +7,7 @@ events again: what a counter rose by lies between the events of an inner and tho
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -51,6 +51,13 @@ class Account:
     """As they stand at the end; only the namespaces that were read."""
     bracket: "Between"
     """The events between the readings of the counters, at least and at most."""
+    seconds: Mapping[int | None, float] = field(default_factory=dict)
+    """In how many seconds the counters of each namespace rose, None: those of the host; new ones are left out."""
+
+    def rate(self, netns: int | None, increment: int) -> float:
+        """Return by how much a counter of a namespace rose in a second."""
+        seconds = self.seconds.get(netns, self.interval.seconds)
+        return increment / seconds if seconds else 0.0
 
 
 class Watch:
@@ -128,7 +135,7 @@ class Watch:
         step = interval(then.after, self._last.after)
         bracket = _Between(then, self._last)
         ledger = self._books.of_interval(step.drops, moved, bracket, read)
-        return Account(step, ledger, moved, counters, bracket)
+        return Account(step, ledger, moved, counters, bracket, self._increments.seconds)
 
     def whole(self) -> Account:
         """Return the account from the beginning to the last look."""

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -26,8 +26,9 @@ class Counters:
     """Counters by source and scope: as they stand, or by how much they rose."""
 
     time: float
-    """Wall clock, seconds since the epoch."""
+    """When reading began: wall clock, seconds since the epoch."""
     monotonic: float
+    """The same by CLOCK_MONOTONIC, seconds."""
     rows: Mapping[str, Mapping[Scope, Row]]
     """SOURCES; names of "driver" begin with "ethtool." or "qstats."."""
     gauges: Mapping[str, Mapping[Scope, Row]]
@@ -41,6 +42,18 @@ class Counters:
     failed: frozenset[str]
     """Sources that could not be read whole."""
     limits: tuple[str, ...]
+    read_at: Mapping[int | None, float] = field(default_factory=dict)
+    """When the counters of each namespace were read, None: those of the host; CLOCK_MONOTONIC."""
+
+    def seconds_since(self, before: "Counters", scope: Scope) -> float:
+        """Return in how many seconds the counters of a scope rose by their difference to those of an earlier reading.
+
+        Of a namespace that is new: the seconds between the readings.
+        """
+        whole = self.monotonic - before.monotonic
+        if scope.netns not in self.read_at or scope.netns not in before.read_at:
+            return whole
+        return self.read_at[scope.netns] - before.read_at[scope.netns]
 
     @property
     def backlogs(self) -> Mapping[int, Row]:
@@ -62,7 +75,9 @@ class Collector:
     def read(self, others: Iterable[int] = ()) -> Counters:
         """Read all counters of the own namespace and of `others`. What cannot be read is named in `limits`."""
         own = os.stat("/proc/thread-self/ns/net").st_ino
+        moment, monotonic = time.time(), time.monotonic()
         found = _Found()
+        found.read_at[None] = monotonic
         cpus = softnet.read_all()
         found.add("softnet", cpus.counters, cpus.gauges)
         found.add("rt_cache", procstat.rt_cache())
@@ -79,8 +94,8 @@ class Collector:
             else:
                 found.netns.add(netns)
         return Counters(
-            time=time.time(),
-            monotonic=time.monotonic(),
+            time=moment,
+            monotonic=monotonic,
             rows=found.rows,
             gauges=found.gauges,
             drivers=found.drivers,
@@ -88,10 +103,12 @@ class Collector:
             netns=frozenset(found.netns),
             failed=frozenset(found.failed),
             limits=tuple(found.limits),
+            read_at=found.read_at,
         )
 
     def _read_here(self, netns: int, found: "_Found") -> None:
         """Read what belongs to the namespace this thread is in."""
+        found.read_at[netns] = time.monotonic()
         of_links = links.read(netns)
         found.add("links", of_links)
         interfaces = [scope.interface for scope in of_links.rows if scope.interface is not None]
@@ -130,6 +147,7 @@ class _Found:
         self.netns: set[int] = set()
         self.failed: set[str] = set()
         self.limits: list[str] = []
+        self.read_at: dict[int | None, float] = {}
 
     def add(self, source: str, counters: Reading, gauges: Reading | None = None) -> None:
         self.rows[source].update(counters.rows)

@@ -19,6 +19,9 @@ class Increments:
         self.unread = frozenset(unread)
         """Namespaces that were there at the first reading, and in none so far."""
         self._last: dict[str, dict[Scope, Row]] = {source: dict(rows) for source, rows in first.rows.items()}
+        self._read_at = dict(first.read_at)
+        self.seconds: Mapping[int | None, float] = {}
+        """In how many seconds the counters of each namespace rose by what add() last returned; None: of the host."""
         self.total: dict[str, dict[Scope, dict[str, int]]] = {}
         """By how much counters rose since the first reading."""
 
@@ -28,6 +31,10 @@ class Increments:
         What was not there before counts from zero: an interface, a socket or a namespace that was made meanwhile. CPUs
         that come back have kept their counters, and namespaces that were never read have a past: these count from now.
         """
+        self.seconds = {
+            netns: moment - self._read_at[netns] for netns, moment in now.read_at.items() if netns in self._read_at
+        }
+        self._read_at.update(now.read_at)
         moved: dict[str, dict[Scope, dict[str, int]]] = {}
         for source, rows in now.rows.items():
             last = self._last.setdefault(source, {})

@@ -112,7 +112,9 @@ class Tracer:
     def snapshot(self) -> Snapshot:
         """Read all counts. Names are looked up for keys not seen before."""
         self._namespaces.forget()
-        rows = self._read()
+        rows, lost = self._read(), self._lost()
+        moment, monotonic = time.time(), time.monotonic()  # of the counts: names take a while, symbols at first 0.1 s
+        self._learn_interfaces(rows)
         drops: dict[DropKey, Count] = {}
         for raw, value in rows.items():
             key = self._keys.get(raw)
@@ -122,7 +124,7 @@ class Tracer:
             known = drops.get(key)
             # two raw keys get one name where their difference proves meaningless
             drops[key] = Count(known.packets + count.packets, known.bytes + count.bytes) if known else count
-        return Snapshot(time=time.time(), monotonic=time.monotonic(), drops=drops, lost=self._lost())
+        return Snapshot(time=moment, monotonic=monotonic, drops=drops, lost=lost)
 
     def _read(self) -> dict[bytes, RawValue]:
         """Read the map and the table in front of it. A key is in one of them only."""
@@ -133,7 +135,6 @@ class Tracer:
             if place:  # it is 0 where no key has the entry
                 raw, value = HOT_DROP.unpack_from(table, number * HOT_DROP.size)
                 rows[raw] = RawValue._make(DROP_VALUE.unpack(value))
-        self._learn_interfaces(rows)
         return rows
 
     def _read_map(self) -> dict[bytes, RawValue]:

@@ -319,8 +319,8 @@ class History:
         for scope, risen in account.moved.get("links", {}).items():
             port = self._port((scope.netns, scope.interface or ""))
             port.moved = self.elapsed
-            port.received = self.per_second(risen.get("rx_packets", 0))
-            port.sent = self.per_second(risen.get("tx_packets", 0))
+            port.received = account.rate(scope.netns, risen.get("rx_packets", 0))
+            port.sent = account.rate(scope.netns, risen.get("tx_packets", 0))
         for nic, losses in account.ledger.nics.items():
             for loss in losses:
                 self._add_nic(nic, loss)
@@ -351,7 +351,7 @@ class History:
             backlog = backlogs.get(scope.cpu)
             self.processors[scope.cpu] = Processor(
                 total,
-                {name: self.per_second(by) for name, by in risen.items()},
+                {name: account.rate(None, by) for name, by in risen.items()},
                 dict(zip(backlog.names, backlog.values, strict=True)) if backlog else {},
             )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pktdrop.counters import like
 from pktdrop.counters.collect import Counters
-from pktdrop.counters.model import Row
+from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.losses import Told
 from pktdrop.views.scope import as_object, where
 from pktdrop.views.text import Column, number, table
@@ -20,13 +20,15 @@ _COLUMNS = (
 )
 
 
-def as_table(told: Sequence[Told], seconds: float | None, width: int, name: Callable[[int], str | None]) -> str:
-    """Return counters, those of loss first; `seconds` is the time in which they rose, None since boot."""
+def as_table(
+    told: Sequence[Told], seconds: Callable[[Scope], float] | None, width: int, name: Callable[[int], str | None]
+) -> str:
+    """Return counters, those of loss first; `seconds` tells in which time those of a scope rose, None: since boot."""
     ranked = sorted(told, key=lambda one: (not one.is_loss, -one.value, one.counter))
     rows = [
         (
             number(one.value),
-            number(one.value / seconds) if seconds else "-",
+            number(one.value / seconds(one.scope)) if seconds else "-",
             _kind(one),
             where(one.scope, name),
             one.counter,

@@ -4,9 +4,17 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from typing import Any
 
+import pytest
+
 from pktdrop.demo.causes import CAUSES
+from pktdrop.kernel.naming import Naming
+from pktdrop.kernel.records import RawKey
+from pktdrop.kernel.tracer import Tracer
+from pktdrop.model import DropKey
+from pktdrop.namespaces import Namespaces
 from tests.live.net import wait_until
 from tests.live.test_causes import send
 from tests.live.tracing import DEADLINE, tracing
@@ -94,3 +102,21 @@ def test_the_ledger_survives_the_end_of_a_namespace() -> None:
         assert trace.stop() == 0
         assert "Traceback" not in trace.stderr
         assert moved(trace.summary, netns, "mib.UdpNoPorts") == 9
+
+
+def test_the_clock_is_read_with_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first interval and its rates are of the time that was counted, however long symbols take to be read."""
+    cause = by_name["udp_closed_port"]
+    with cause.net() as net, Tracer(Namespaces()) as tracer:
+        named: list[float] = []
+        key = Naming.key
+
+        def noting(self: Naming, raw: RawKey) -> DropKey:
+            named.append(time.monotonic())
+            return key(self, raw)
+
+        monkeypatch.setattr(Naming, "key", noting)
+        send(cause.build(net), lose=3, spare=0, cpu=0)
+        snapshot = tracer.snapshot()
+    assert named
+    assert snapshot.monotonic < named[0]

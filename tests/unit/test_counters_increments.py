@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,3 +104,13 @@ def test_nothing_is_lost_between_readings(steps: list[tuple[int, bool]]) -> None
         now = reading({VETH0: value}) if is_read else reading(netns=[HERE])
         told += increments.add(now, kernel_width).get("links", {}).get(VETH0, {}).get("rx_dropped", 0)
     assert told == value - 50
+
+
+def test_each_namespace_has_the_seconds_between_its_own_readings() -> None:
+    """A rate is of the time since the namespace was read, not of the interval: one may have been left out."""
+    first = replace(reading({}), read_at={None: 10.0, HERE: 10.0, THERE: 10.5})
+    increments = Increments(first)
+    increments.add(replace(reading({}, netns=[HERE]), read_at={None: 12.0, HERE: 12.0}), kernel_width)
+    assert increments.seconds == {None: 2.0, HERE: 2.0}
+    increments.add(replace(reading({}), read_at={None: 14.0, HERE: 14.0, THERE: 18.5}), kernel_width)
+    assert increments.seconds == {None: 2.0, HERE: 2.0, THERE: 8.0}
