@@ -142,6 +142,10 @@ class Port:
     lost: float = -1.0
     """When the NIC lost last."""
 
+    def copy(self) -> "Port":
+        """Return one that does not change with this one."""
+        return replace(self, kinds=self.kinds.copy(), counters=self.counters.copy())
+
 
 class Processor(NamedTuple):
     """The softnet counters of a CPU: since the start of the history, per second, and queue lengths of now."""
@@ -209,7 +213,7 @@ class History:
         for name in ("layers", "targets", "reasons", "cpus", "interfaces", "netns"):
             rows: Mapping[Any, Tally | Group] = getattr(self, name)
             setattr(other, name, {key: row.copy() for key, row in rows.items()})
-        other.ports = {queue: replace(port, kinds=port.kinds.copy()) for queue, port in self.ports.items()}
+        other.ports = {queue: port.copy() for queue, port in self.ports.items()}
         other.processors, other.lines = self.processors.copy(), self.lines.copy()
         return other
 

@@ -60,10 +60,13 @@ def share(part: int, whole: int) -> str:
 def cut(text: str, width: int, keep_end: bool = False) -> str:
     """Shorten a text to `width` characters, with ".." where something is missing.
 
-    Numbers and addresses differ at their end, so that stays; so does a mark at the end.
+    Numbers and addresses differ at their end, so that stays; so does a mark at the end. Where there is no room for a
+    single character besides, nothing is left but dots.
     """
     if len(text) <= width:
         return text
+    if width <= len(CUT):
+        return CUT[:width]
     if text.isdigit() or (text.startswith("0x") and "+" not in text):
         return CUT + text[len(text) - (width - len(CUT)) :]
     if keep_end:

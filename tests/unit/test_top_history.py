@@ -129,6 +129,7 @@ def test_a_copy_stays_as_it_was() -> None:
     assert copy.reasons[NO_SOCKET].tally.packets == 1200
     assert copy.drops[make_drop()] == 1000
     assert copy.ports[ETH0.netns, "eth0", None].kinds == {"ring": 500}
+    assert sum(copy.ports[ETH0.netns, "eth0", None].counters.values()) == 500
     assert copy.netns[BLUE].tally.packets == 1200
     assert copy.lines[NO_PORTS.counter, NO_PORTS.scope].delta == 1200
 
