@@ -56,11 +56,11 @@ static __always_inline void count_lost(void)
 		ADD(*lost, 1);
 }
 
-static __always_inline struct drop_value *new_entry(struct drop_key *key, struct sk_buff *skb, struct cpu_state *state)
+static __always_inline struct drop_value *new_entry(struct drop_key *key, struct net_device *dev)
 {
 	struct drop_value first = {};
 
-	set_interface(&first, skb, &state->netns);
+	set_interface(&first, dev);
 	/* refused where an interrupt on this CPU was faster (look again) or the map is full */
 	drops.insert(key, &first);
 	return drops.lookup(key);
@@ -72,10 +72,9 @@ static __always_inline bool is_same(const struct drop_key *one, const struct dro
 	       one->reason == other->reason && one->target_cpu == other->target_cpu && one->protocol == other->protocol;
 }
 
-static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, struct sk_buff *skb,
-				  struct cpu_state *state)
+static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, struct net_device *dev)
 {
-	set_interface(&hot->value, skb, &state->netns);
+	set_interface(&hot->value, dev);
 	hot->key.netns = key->netns;
 	hot->key.ifindex = key->ifindex;
 	hot->key.reason = key->reason;
@@ -91,36 +90,40 @@ static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, st
  * one: see Tracer in pktdrop/kernel/tracer.py. An entry is never given up, so a key is in one place only; the CPU is
  * part of the key, so no other CPU writes it.
  */
-static __always_inline struct drop_value *hot_value(struct drop_key *key, struct sk_buff *skb, struct cpu_state *state)
+static __always_inline struct drop_value *hot_value(struct drop_key *key, struct net_device *dev)
 {
 	u64 mixed = key->place ^ ((u64)key->ifindex << 32 | key->netns) ^ ((u64)key->protocol << 32 | key->reason);
 	u32 first = mixed * 0x9e3779b97f4a7c15 >> (64 - HOT_BITS);
+	struct hot_drop *hot = NULL;
 
 #pragma unroll
 	for (int probe = 0; probe < HOT_PROBES; probe++) {
 		int index = PLACE_CPU(key->place) << HOT_BITS | ((first + probe) & (HOT_DROPS - 1));
-		struct hot_drop *hot = hot_drops.lookup(&index);
 
+		hot = hot_drops.lookup(&index);
 		if (!hot)
 			return NULL;
-		if (!hot->key.place)
-			claim(hot, key, skb, state);
 		if (is_same(&hot->key, key))
 			return &hot->value;
+		if (!hot->key.place)
+			goto unused;
 	}
 	return NULL;
+unused:
+	claim(hot, key, dev);
+	return &hot->value;
 }
 
-static __always_inline void count(struct drop_key *key, struct sk_buff *skb, struct cpu_state *state)
+static __always_inline void count(struct drop_key *key, struct sk_buff *skb, struct net_device *dev)
 {
 	/* while an entry is claimed, another run on this CPU must not claim it */
-	struct drop_value *value = NESTS ? NULL : hot_value(key, skb, state);
+	struct drop_value *value = NESTS ? NULL : hot_value(key, dev);
 	u32 len = 0;
 
 	if (!value)
 		value = drops.lookup(key);
 	if (!value)
-		value = new_entry(key, skb, state);
+		value = new_entry(key, dev);
 	if (!value) {
 		count_lost();
 		return;
@@ -152,8 +155,7 @@ int count_kfree_skb(u64 *ctx)
 	key.target_cpu = MAY_BE_BACKLOG(key.reason) ? target_cpu(state, skb) : NO_CPU;
 	LOAD(protocol, skb->protocol);
 	key.protocol = FROM_NETWORK16(protocol);
-	set_place(&key, skb, rx_sk, &state->netns);
-	count(&key, skb, state);
+	count(&key, skb, set_place(&key, skb, rx_sk, &state->netns));
 	return 0;
 }
 

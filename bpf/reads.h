@@ -69,9 +69,11 @@ static __always_inline struct net *netns_of_sock(struct sock *sk, u64 *known)
 
 /*
  * Set namespace and interface of a key: from skb->dev where that is a device; else the namespace of the socket
- * the skb was meant for (rx_sk) or came from, and the interface it was received on, if any.
+ * the skb was meant for (rx_sk) or came from, and the interface it was received on, if any. Return that device, or
+ * NULL. What was loaded once is handed on: each typed load of a pointer costs the verifier a search through all types.
  */
-static __always_inline void set_place(struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk, u64 *known)
+static __always_inline struct net_device *set_place(struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk,
+						    u64 *known)
 {
 	struct net_device *dev = NULL;
 	struct sock *sk = rx_sk;
@@ -82,6 +84,7 @@ static __always_inline void set_place(struct drop_key *key, struct sk_buff *skb,
 	if (net) {
 		LOAD(key->ifindex, dev->ifindex);
 	} else {
+		dev = NULL;
 		if (!sk)
 			LOAD(sk, skb->sk);
 		net = netns_of_sock(sk, known);
@@ -89,15 +92,13 @@ static __always_inline void set_place(struct drop_key *key, struct sk_buff *skb,
 	}
 	if (net)
 		LOAD(key->netns, net->ns_inum);
+	return dev;
 }
 
-/* Copy the name of the interface, if skb->dev is one. */
-static __always_inline void set_interface(struct drop_value *value, struct sk_buff *skb, u64 *known)
+/* Copy the name of the interface, where there is one: what set_place() returned. */
+static __always_inline void set_interface(struct drop_value *value, struct net_device *dev)
 {
-	struct net_device *dev = NULL;
-
-	LOAD(dev, skb->dev);
-	if (!netns_of_dev(dev, known))
+	if (!dev)
 		return;
 #pragma unroll
 	for (int i = 0; i < INTERFACE_NAME_SIZE; i++)
