@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Place each freed packet in the one layer that lost it, and tell losses from frees that lose nothing.
+"""Place each freed packet in the one layer that lost it; tell losses from frees that lose nothing, and from doubts.
 
 The rules are data: ``data/layers.tsv``, one row per rule with the kernel function it was read in.  The first row
 that matches decides.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import translate
 from pathlib import Path
 from typing import Final
@@ -22,10 +22,19 @@ LAYERS: Final = ("nic-fifo", "nic-ring", "driver", "backlog", "stack", "socket",
 #: What kind of event a free is: the column ``class`` of the data file.
 KINDS: Final = ("capacity", "policy", "routing", "malformed", "protocol", "teardown", "unspecified")
 
-#: Longest text that explains why a free is no loss, in characters.
-NOISE_WIDTH: Final = 40
+#: What is said of a free: a packet was lost, none was, or that is not known.
+VERDICTS: Final = ("loss", "noise", "doubt")
 
-_COLUMNS: Final = ("reason", "site", "protocol", "layer", "class", "noise", "source")
+#: Longest text that explains why a free is no loss, or may be none, in characters.
+WHY_WIDTH: Final = 40
+
+#: What is said of a free whose call site has no name, where that would decide.
+NAMELESS: Final = "its place in the kernel has no name"
+
+_COLUMNS: Final = ("reason", "site", "protocol", "layer", "class", "verdict", "why", "source")
+#: Ethertypes that every kernel has a receiver for: IPv4, IPv6, ARP (include/uapi/linux/if_ether.h).
+_IP: Final = frozenset((0x0800, 0x86DD, 0x0806))
+_PROTOCOLS: Final = ("*", "none", "IP")
 # GCC names the copies it makes of a function after the function: f.isra.0, f.constprop.0, f.part.0, f.cold.
 # LLVM adds f.llvm.<hash>.
 _COPY: Final = re.compile(r"\.(?:isra|constprop|part|cold|llvm)\b.*")
@@ -34,11 +43,14 @@ _BARE: Final = re.compile(r"[+ ].*")
 
 @dataclass(frozen=True)
 class Verdict:
-    """Where a packet was freed, what kind of event that was, and why it is no loss (None: it may be one)."""
+    """Where a packet was freed, what kind of event that was, and whether it is a loss: without noise or doubt it is."""
 
     layer: str
     kind: str
     noise: str | None
+    """Why it is no loss."""
+    doubt: str | None = None
+    """Why it is not known whether it is one."""
 
 
 #: What is said of a free that no rule knows: it counts as a loss in the stack.
@@ -70,16 +82,19 @@ def parse(lines: Iterable[str]) -> tuple[Rule, ...]:
 
 
 def _rule(cells: list[str], number: int) -> Rule:
-    name, site, protocol, layer, kind, noise, source = cells
+    name, site, protocol, layer, kind, what, why, source = cells
     reason, _, where = name.partition(" where ")
-    if protocol not in ("*", "none"):
-        raise ValueError(f"line {number}: protocol {protocol!r} is neither * nor none")
-    if len(noise) > NOISE_WIDTH:
-        raise ValueError(f"line {number}: noise text is longer than {NOISE_WIDTH} characters")
+    tables.one_of("protocol", protocol, _PROTOCOLS, number)
+    tables.one_of("verdict", what, VERDICTS, number)
+    if (why == "-") != (what == "loss"):
+        raise ValueError(f"line {number}: noise and doubt say why, a loss does not")
+    if len(why) > WHY_WIDTH:
+        raise ValueError(f"line {number}: {why!r} is longer than {WHY_WIDTH} characters")
     verdict = Verdict(
         tables.one_of("layer", layer, LAYERS, number),
         tables.one_of("class", kind, KINDS, number),
-        None if noise == "-" else noise,
+        noise=why if what == "noise" else None,
+        doubt=why if what == "doubt" else None,
     )
     return Rule(reason, where, site, protocol, verdict, source, number)
 
@@ -91,14 +106,13 @@ class _Matcher:
         self.rule: Final = rule
         self._reason = re.compile(translate(rule.reason))
         self._site = re.compile(translate(rule.site))
-        self._packets_too = rule.protocol == "*"
+        self.is_of_any_site: Final = rule.site == "*"
 
-    def matches(self, reason: str, function: str, is_packet: bool) -> bool:
-        return (
-            (self._packets_too or not is_packet)
-            and self._reason.match(reason) is not None
-            and self._site.match(function) is not None
-        )
+    def fits(self, reason: str, family: str) -> bool:
+        return self.rule.protocol in ("*", family) and self._reason.match(reason) is not None
+
+    def matches(self, reason: str, function: str, family: str) -> bool:
+        return self.fits(reason, family) and self._site.match(function) is not None
 
 
 class Layers:
@@ -108,8 +122,8 @@ class Layers:
         """Take the rules, and the core reasons that the kernel has."""
         self.rules: Final = tuple(rule for rule in rules if not rule.where or rule.where in reasons)
         self._matchers = tuple(_Matcher(rule) for rule in self.rules)
-        # Whether there is a protocol, not which: senders choose ethertypes and must not make this grow.
-        self._verdicts: dict[tuple[str, str, str, bool], Verdict] = {}
+        # Families of protocols, not protocols: senders choose ethertypes and must not make this grow.
+        self._verdicts: dict[tuple[str, str, str, str], Verdict] = {}
 
     @classmethod
     def load(cls, path: Path | None = None, reasons: Collection[str] = ()) -> Layers:
@@ -121,12 +135,31 @@ class Layers:
 
     def verdict(self, subsystem: str, reason: str, site: str, protocol: int) -> Verdict:
         """Judge one free; always answers, with UNKNOWN for what no rule knows.  Arguments as for rule()."""
-        question = (subsystem, reason, site, protocol != 0)
+        question = (subsystem, reason, site, _family(protocol))
         answer = self._verdicts.get(question)
         if answer is None:
             rule = self.rule(subsystem, reason, site, protocol)
-            answer = self._verdicts[question] = UNKNOWN if rule is None else rule.verdict
+            answer = UNKNOWN if rule is None else rule.verdict
+            if is_nameless(site):
+                answer = self._without_site(_full(subsystem, reason), _family(protocol), answer)
+            self._verdicts[question] = answer
         return answer
+
+    def _without_site(self, name: str, family: str, otherwise: Verdict) -> Verdict:
+        """Judge a free whose call site has no name: where the site would decide whether it is a loss, nobody knows.
+
+        `otherwise` is what is said of other sites. Rows of packets and of any reason do not count: every free would be
+        in doubt for the sake of parts of packets (skb_release_data).
+        """
+        possible = [otherwise]
+        for matcher in self._matchers:
+            if matcher.fits(name, family) and (matcher.rule.reason != "*" or family == "none"):
+                if matcher.is_of_any_site:
+                    break
+                possible.append(matcher.rule.verdict)
+        if all(_is_loss(one) == _is_loss(otherwise) and one.doubt is None for one in possible):
+            return otherwise
+        return replace(otherwise, noise=None, doubt=NAMELESS)
 
     def rule(self, subsystem: str, reason: str, site: str, protocol: int) -> Rule | None:
         """Return the rule that decides, None if there is none.
@@ -135,9 +168,26 @@ class Layers:
         number as text; ``site`` the symbol that freed the packet, with or without an offset; ``protocol`` the
         ethertype in host order, 0 if the packet has none (AF_UNIX, netlink).
         """
-        name = reason if subsystem == "core" else f"{subsystem}/{reason}"
-        function = function_of(site)
+        name, function, family = _full(subsystem, reason), function_of(site), _family(protocol)
         for matcher in self._matchers:
-            if matcher.matches(name, function, protocol != 0):
+            if matcher.matches(name, function, family):
                 return matcher.rule
         return None
+
+
+def is_nameless(site: str) -> bool:
+    """Tell whether a call site is an address: kernel symbols are hidden, or its code is of no symbol."""
+    return site.startswith("0x")
+
+
+def _full(subsystem: str, reason: str) -> str:
+    return reason if subsystem == "core" else f"{subsystem}/{reason}"
+
+
+def _family(protocol: int) -> str:
+    """Return what the column `protocol` calls an ethertype; "" for all others."""
+    return "none" if protocol == 0 else "IP" if protocol in _IP else ""
+
+
+def _is_loss(verdict: Verdict) -> bool:
+    return verdict.noise is None and verdict.doubt is None

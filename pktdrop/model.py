@@ -29,7 +29,14 @@ class DropKey(NamedTuple):
     layer: str
     """Where on its way the packet was lost, one of `layers.LAYERS`."""
     noise: str | None
-    """Why this free is no loss; None for a loss."""
+    """Why this free is no loss."""
+    doubt: str | None = None
+    """Why it is not known whether this free is a loss."""
+
+    @property
+    def is_loss(self) -> bool:
+        """Tell whether a packet was lost: it is no noise, and there is no doubt."""
+        return self.noise is None and self.doubt is None
 
 
 class Count(NamedTuple):
@@ -73,20 +80,28 @@ class Interval:
 
 
 class Amounts(NamedTuple):
-    """Packets lost, and packets freed without loss."""
+    """Packets lost, packets freed without loss, and packets of which it is not known whether they were lost."""
 
     loss: int
     noise: int
+    doubt: int = 0
 
     @classmethod
     def of(cls, drops: Mapping[DropKey, Count]) -> "Amounts":
         """Sum up drops."""
-        noise = sum(count.packets for key, count in drops.items() if key.noise is not None)
-        return cls(sum(count.packets for count in drops.values()) - noise, noise)
+        loss = noise = doubt = 0
+        for key, (packets, _) in drops.items():
+            if key.noise is not None:
+                noise += packets
+            elif key.doubt is not None:
+                doubt += packets
+            else:
+                loss += packets
+        return cls(loss, noise, doubt)
 
     def plus(self, other: "Amounts") -> "Amounts":
         """Return the sum of both."""
-        return Amounts(self.loss + other.loss, self.noise + other.noise)
+        return Amounts(self.loss + other.loss, self.noise + other.noise, self.doubt + other.doubt)
 
 
 def counted_since(before: int, after: int, width: int = 64) -> int:

@@ -75,7 +75,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Noise:
-    """Frees that are no loss."""
+    """Frees that are no loss, or of which that is not known, and why."""
 
     reason: str
     why: str
@@ -124,6 +124,8 @@ class Diagnosis:
     losses: tuple[Loss, ...]
     """Those for lack of room first, then by size."""
     noise: tuple[Noise, ...]
+    doubt: tuple[Noise, ...]
+    """Of which it is not known whether they were lost; neither among the lost nor among the noise."""
     watched: Watched
     limits: tuple[str, ...]
     """What could not be seen, a sentence each."""
@@ -178,6 +180,7 @@ def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -
         stations=stations(account, found, how.peaks, tables.drivers, host, host.value),
         losses=tuple(sorted(losses, key=lambda loss: (loss.share.kind != "capacity", -loss.share.packets))),
         noise=_noise(account),
+        doubt=_doubt(account),
         watched=watched,
         limits=_folded(how.limits),
     )
@@ -226,6 +229,16 @@ def _noise(account: Account) -> tuple[Noise, ...]:
         if key.noise is not None:
             name = key.reason if key.subsystem == "core" else f"{key.subsystem}/{key.reason}"
             sums[name, key.noise] += count.packets
+    return tuple(Noise(reason, why, packets) for (reason, why), packets in sums.most_common())
+
+
+def _doubt(account: Account) -> tuple[Noise, ...]:
+    """Sum up what neither the place in the kernel nor a counter tells."""
+    sums: Tally[tuple[str, str]] = Tally()
+    for entry in account.ledger.entries:
+        if entry.status == "doubt":
+            for reason, packets in entry.by:
+                sums[reason, entry.note] += packets
     return tuple(Noise(reason, why, packets) for (reason, why), packets in sums.most_common())
 
 

@@ -100,7 +100,7 @@ def _events(account: Account, causes: Causes, layers: Layers) -> Iterator[Share]
 
     sums: dict[tuple[str, str, Cause, Place], _Sum] = {}
     for key, count in account.interval.drops.items():
-        if key.noise is not None or not count.packets:
+        if not key.is_loss or not count.packets:
             continue
         kind, cause = judged(key.subsystem, key.reason, key.location, key.protocol != 0, key.layer)
         total = sums.setdefault((key.layer, kind, cause, _place_of(cause, key)), _Sum())
@@ -160,7 +160,7 @@ def _seen(account: Account) -> Tally[tuple[int | None, str | None, str]]:
     """Count events by network namespace, interface and layer."""
     seen: Tally[tuple[int | None, str | None, str]] = Tally()
     for key, count in account.interval.drops.items():
-        if key.noise is None:
+        if key.is_loss:
             seen[key.netns, key.interface, key.layer] += count.packets
     return seen
 

@@ -48,4 +48,5 @@ class Naming:
             location=location,
             layer=verdict.layer,
             noise=verdict.noise,
+            doubt=verdict.doubt,
         )

@@ -106,7 +106,10 @@ class Tracer:
                 "a few milliseconds, and those are not counted as missed (the ledger tells)."
             )
         if self._keys and self._naming.symbols.hidden:
-            found.append(f"call sites are addresses: {self._naming.symbols.hidden}.")
+            found.append(
+                f"call sites are addresses: {self._naming.symbols.hidden}. What only they tell is not known: the layer "
+                "of a drop, and whether it is noise; such drops are counted as not known whether lost."
+            )
         return tuple(found)
 
     def snapshot(self) -> Snapshot:

@@ -8,6 +8,7 @@ from pktdrop.counters.collect import kernel_width
 from pktdrop.counters.drivers import Drivers, Loss
 from pktdrop.counters.increments import Moved
 from pktdrop.counters.model import Row, Scope
+from pktdrop.layers import LAYERS
 from pktdrop.ledger.entry import FOLDED, FOLDING_DRIVERS, PEER, PEER_DRIVERS, Entry
 from pktdrop.ledger.identities import NO_COUNTER, Identities
 from pktdrop.ledger.reconcile import Between, Reconciler
@@ -40,6 +41,15 @@ class Ledger:
     def unexplained(self) -> int:
         """Packets of loss counters that nothing explains."""
         return sum(packets for entry, packets in self.without_event if entry.status == "unexplained")
+
+    @property
+    def doubt(self) -> Mapping[str, int]:
+        """Packets of which it is not known whether they were lost, by layer; none of them is among the lost."""
+        found: dict[str, int] = {}
+        for entry in self.entries:
+            if entry.status == "doubt":
+                found[entry.layer] = found.get(entry.layer, 0) + sum(count for _, count in entry.by)
+        return {layer: found[layer] for layer in LAYERS if layer in found}
 
     @property
     def of_loss(self) -> tuple[Entry, ...]:

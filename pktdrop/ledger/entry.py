@@ -25,8 +25,9 @@ __all__ = [
 ]
 
 #: exact: the events are the increments. bound: they differ as far as the identity allows. no-event: such packets have
-#: no events. silent: events that no counter shows. unexplained: none of these.
-STATUSES: Final = ("exact", "bound", "unexplained", "no-event", "silent")
+#: no events. silent: lost packets that no counter shows. doubt: events of which neither the place in the kernel nor a
+#: counter tells whether packets were lost. unexplained: none of these.
+STATUSES: Final = ("exact", "bound", "unexplained", "no-event", "silent", "doubt")
 
 #: The layer that lost what a driver counts, by class of the counter (pktdrop.counters.drivers.CLASSES).
 #: Classes that are no loss of this host (pause, filter, warning) are not here.
@@ -62,7 +63,7 @@ class Entry:
 
     layer: str
     counter: str
-    """"softnet.dropped"; "none" if there is no counter of these events."""
+    """"softnet.dropped"; "none" if there is no counter of these events, or none that says whether they are losses."""
     scope: Scope
     delta: int
     """By how much the counter rose."""
@@ -77,7 +78,7 @@ class Entry:
     kind: str | None = None
     """What a driver counts here: a class of CLASS_LAYERS or another one, PEER, FOLDED; None: no driver does."""
     revealed: int = 0
-    """Of the events, those that are called no loss and are one, as this counter has them."""
+    """Of the events, those that are called noise or doubt and are losses, as this counter has them."""
 
     @property
     def is_hardware(self) -> bool:

@@ -45,11 +45,12 @@ class _Alike(NamedTuple):
     reason: str
     layer: str
     noise: str | None
+    doubt: str | None
     netns: int | None
     interface: str | None
     target_cpu: int | None
-    lines: tuple[int, ...]
-    """Rows of identities.tsv that hold for them."""
+    lines: tuple[tuple[int, str], ...]
+    """Rows of identities.tsv that hold for them, and how."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -61,7 +62,8 @@ class Claim:
     layer: str
     row: Identity
     netns: int | None
-    is_noise: bool
+    is_loss: bool
+    is_doubt: bool
     wheres: tuple[Where, ...]
     """The counters in the place of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
     order: tuple[int | str, ...]
@@ -74,8 +76,8 @@ class Claim:
 
     @property
     def reveals(self) -> bool:
-        """Tell whether the counter of these events, which are called no loss, tells the losses among them."""
-        return self.is_noise and self.row.relation == "lost"
+        """Tell whether the counter of these events, which are called noise or doubt, tells the losses among them."""
+        return self.is_doubt or (not self.is_loss and self.row.relation == "lost")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -86,6 +88,7 @@ class Group:
     reason: str
     layer: str
     is_loss: bool
+    doubt: str | None
     claims: tuple[Claim, ...]
     expected: str
     """Counter that has all of them; "none" if there is no such counter."""
@@ -137,8 +140,8 @@ class Events:
 
     def _learn(self, key: DropKey) -> int:
         rows = self._identities.of(key.subsystem, key.reason, key.location, key.protocol)
-        lines = tuple(row.line for row in rows)
-        alike = _Alike(key.reason, key.layer, key.noise, key.netns, key.interface, key.target_cpu, lines)
+        lines = tuple((row.line, row.relation) for row in rows)
+        alike = _Alike(key.reason, key.layer, key.noise, key.doubt, key.netns, key.interface, key.target_cpu, lines)
         number = self._alike.get(alike)
         if number is None:
             number = self._alike[alike] = len(self.groups)
@@ -157,7 +160,8 @@ class Events:
             number=number,
             reason=alike.reason,
             layer=alike.layer,
-            is_loss=alike.noise is None,
+            is_loss=alike.noise is None and alike.doubt is None,
+            doubt=alike.doubt,
             claims=claims,
             expected=NO_COUNTER if expected is None else expected.row.counters[-1],
             scope=scope,
@@ -189,7 +193,9 @@ def _claim(group: int, of: _Alike, row: Identity, fact: Counter) -> Claim:
     cpu = -1 if of.target_cpu is None else of.target_cpu
     order = row.line, of.reason, of.layer, of.netns or 0, of.interface or "", cpu
     wheres = tuple(_wheres(row, fact, of))
-    return Claim(group, of.reason, of.layer, row, of.netns, of.noise is not None, wheres, order)
+    is_doubt = of.doubt is not None
+    is_loss = of.noise is None and not is_doubt
+    return Claim(group, of.reason, of.layer, row, of.netns, is_loss, is_doubt, wheres, order)
 
 
 def _wheres(row: Identity, fact: Counter, of: _Alike) -> Iterator[Where]:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pktdrop import tables
-from pktdrop.layers import LAYERS, function_of
+from pktdrop.layers import LAYERS, function_of, is_nameless
 
 #: = : the events are the increments of the counter. <= : they are at most these, some increments have no event.
 #: >= : they are at least these, some events are not counted. ~ : both, neither bounds the other. other: some events are
@@ -143,12 +143,11 @@ class _Matcher:
         self._site = re.compile(translate(identity.site))
         self._protocol = None if identity.protocol == "*" else _PROTOCOLS[identity.protocol]
 
+    def fits(self, reason: str, protocol: int) -> bool:
+        return self._protocol in (None, protocol) and self._reason.match(reason) is not None
+
     def matches(self, reason: str, function: str, protocol: int) -> bool:
-        return (
-            self._protocol in (None, protocol)
-            and self._reason.match(reason) is not None
-            and self._site.match(function) is not None
-        )
+        return self.fits(reason, protocol) and self._site.match(function) is not None
 
 
 class Identities:
@@ -194,7 +193,7 @@ class Identities:
         """Return the rows that hold for an event, one for each counter: the first that matches.
 
         A row with no counter ends the search: what stands below it does not hold for its events. Arguments as for
-        pktdrop.layers.Layers.rule().
+        pktdrop.layers.Layers.rule(). Where the site has no name, rows of any site hold, but only explain.
         """
         name = reason if subsystem == "core" else f"{subsystem}/{reason}"
         known = protocol if protocol in _PROTOCOLS.values() else -1
@@ -224,10 +223,15 @@ class Identities:
     def _search(self, reason: str, function: str, protocol: int) -> tuple[Identity, ...]:
         found: list[Identity] = []
         taken: set[str] = set()
+        nameless = is_nameless(function)
         for matcher in self._matchers:
             row = matcher.identity
-            if not taken.isdisjoint(row.counters) or not matcher.matches(reason, function, protocol):
+            if not taken.isdisjoint(row.counters):
                 continue
+            if not matcher.matches(reason, function, protocol):
+                if not (nameless and row.counters and matcher.fits(reason, protocol)):
+                    continue
+                row = replace(row, relation="other")
             if not row.counters:
                 return tuple(found) or (row,)
             found.append(row)

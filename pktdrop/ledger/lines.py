@@ -40,8 +40,8 @@ class Line:
     """Events that are increments, one to one."""
     sure: int = 0
     """Events that the counter must have counted."""
-    revealed: int = 0
-    """Events that are called no loss and are one, as this counter has them."""
+    revealing: dict[int, int] = field(default_factory=dict)
+    """Events by group that are called noise or doubt, and are losses as far as this counter has them."""
     reasons: dict[str, int] = field(default_factory=dict)
     layers: dict[str, int] = field(default_factory=dict)
     """Where the packets were lost."""
@@ -53,6 +53,16 @@ class Line:
     def where(self) -> Where:
         """Return counter and place."""
         return self.fact.name, self.place
+
+    @property
+    def revealed(self) -> Mapping[int, int]:
+        """Return of `revealing` what the counter has beyond all other events."""
+        room = max(0, self.delta - self.total + sum(self.revealing.values()))
+        found = {}
+        for group, packets in self.revealing.items():
+            found[group] = min(packets, room)
+            room -= found[group]
+        return found
 
     @property
     def takes_from_anywhere(self) -> bool:
@@ -83,7 +93,8 @@ class Line:
 
     def _count(self, claim: Claim, packets: int) -> None:
         self.total += packets
-        self.revealed += packets * claim.reveals
+        if claim.reveals and self.fact.loss != "no":
+            self.revealing[claim.group] = self.revealing.get(claim.group, 0) + packets
         self.reasons[claim.reason] = self.reasons.get(claim.reason, 0) + packets
         self.layers[claim.layer] = self.layers.get(claim.layer, 0) + packets
 

@@ -16,7 +16,7 @@ from pktdrop.ledger.attribution import give
 from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER, PEER, PEER_DRIVERS, Entry, place_in_order
 from pktdrop.ledger.events import Drops, Events, Group, Packets
 from pktdrop.ledger.identities import Identities
-from pktdrop.ledger.lines import Classify, Moved, by_source, lines_of
+from pktdrop.ledger.lines import Classify, Line, Moved, by_source, lines_of
 from pktdrop.ledger.verdict import Between, Bracket, Judge, Windows
 
 __all__ = ["PEER", "PEER_DRIVERS", "Between", "Bracket", "Classify", "Drops", "Moved", "Reconciler", "reconcile"]
@@ -65,6 +65,7 @@ class Reconciler:
         entries = [self._judge.entry(line, windows, line.fact.name in summed) for line in lines.values()]
         entries += self._hardware(moved)
         entries += _silent(quiet, packets, windows, summed)
+        entries += _doubts(events.groups, packets, _settled(lines.values()))
         return tuple(sorted(entries, key=place_in_order))
 
     def _hardware(self, moved: Moved) -> Iterator[Entry]:
@@ -100,6 +101,35 @@ def reconcile(
 def _class_note(kind: str) -> str:
     never = ", never an event" if kind in ("fifo", "ring") else ""
     return f"counted by the driver ({kind}){never}"
+
+
+def _settled(lines: Iterable[Line]) -> Mapping[int, int]:
+    """Return how many events of each group are losses by what counters say; a part and its whole count once."""
+    revealed: dict[str, dict[int, int]] = {}
+    part_of: dict[str, str | None] = {}
+    for line in lines:
+        part_of[line.fact.name] = line.fact.part_of
+        of_counter = revealed.setdefault(line.fact.name, {})
+        for group, packets in line.revealed.items():
+            of_counter[group] = of_counter.get(group, 0) + packets
+    settled: dict[int, int] = {}
+    for name, groups in revealed.items():
+        for group, packets in groups.items():
+            if group not in revealed.get(part_of[name] or "", ()):
+                settled[group] = settled.get(group, 0) + packets
+    return settled
+
+
+def _doubts(groups: Iterable[Group], packets: Packets, settled: Mapping[int, int]) -> Iterator[Entry]:
+    """Events of which neither their place in the kernel nor a counter tells whether packets were lost."""
+    open_: dict[tuple[str, str, int | None, str], int] = {}
+    for group in groups:
+        left = packets[group.number] - settled.get(group.number, 0) if group.doubt is not None else 0
+        if left > 0:
+            question = group.layer, group.reason, group.scope.netns, group.doubt or ""
+            open_[question] = open_.get(question, 0) + left
+    for (layer, reason, netns, why), count in open_.items():
+        yield Entry(layer, NO_COUNTER, Scope(netns=netns), 0, 0, 0, "doubt", ((reason, count),), why)
 
 
 def _silent(

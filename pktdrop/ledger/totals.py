@@ -42,7 +42,7 @@ def totals(
     entries = tuple(entries)
     lost: Tally[str] = Tally()
     for key, (packets, _) in drops.items():
-        if key.noise is None:
+        if key.is_loss:
             lost[key.layer] += packets
     nic = _largest(entries, identities) if hardware is None else _by_layer(hardware)
     seen = _seen_at(nic, drops)
@@ -89,7 +89,7 @@ def _seen_at(nic: _Nic, drops: Mapping[DropKey, Count]) -> Tally[tuple[int | Non
     if all(layer in _BEFORE_EVENTS for _, _, layer in nic):
         return seen
     for key, (packets, _) in drops.items():
-        if key.noise is None and key.interface is not None and key.layer not in _BEFORE_EVENTS:
+        if key.is_loss and key.interface is not None and key.layer not in _BEFORE_EVENTS:
             seen[key.netns, key.interface, key.layer] += packets
     return seen
 

@@ -103,7 +103,7 @@ class Judge:
             by=tuple(sorted(line.reasons.items(), key=lambda item: (-item[1], item[0]))),
             note=note,
             kind=line.kind,
-            revealed=line.revealed,
+            revealed=sum(line.revealed.values()),
         )
 
     def _verdict(self, line: Line, windows: Windows | None) -> tuple[str, str]:

@@ -49,7 +49,7 @@ def _is_meant(key: Hashable, share: "Share") -> bool:
     place = share.place
     if isinstance(key, Reason):
         named = key.name in share.reasons or (key.name == NO_EVENT and not share.reasons)
-        return key.noise is None and key.layer == share.layer and named
+        return key.noise is None and key.doubt is None and key.layer == share.layer and named
     if isinstance(key, int):
         return key == place.cpu or key in place.sources
     if not isinstance(key, tuple):

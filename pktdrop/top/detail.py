@@ -53,6 +53,8 @@ def lines(seen: History, key: Hashable, context: Context, advice: Sequence[str],
 def _what(key: Reason) -> str:
     if key.noise is not None:
         return f"{key.name}: no loss: {key.noise}"
+    if key.doubt is not None:
+        return f"{key.name}: not known whether lost: {key.doubt}"
     if key.name == NO_EVENT:
         return f"lost in {key.layer} without a drop event: counters alone tell, see below"
     return f"{key.name}, lost in {key.layer}"

@@ -28,6 +28,7 @@ class Reason(NamedTuple):
     layer: str
     name: str
     noise: str | None
+    doubt: str | None = None
 
 
 class Tally:
@@ -67,11 +68,13 @@ class Group:
     """The drops that one row sums up."""
 
     tally: Tally
-    """Losses; in a row of noise, noise."""
+    """Losses; in a row of noise or doubt, that."""
     place: int = -1
     """Among all groups of a history."""
     noise: int = 0
     """Packets that are no loss, in a row that has both."""
+    doubt: int = 0
+    """Packets of which it is not known whether they were lost, in a row that has others, too."""
     keys: list[DropKey] = field(default_factory=list)
     interfaces: set[str] = field(default_factory=set)
     netns: set[str] = field(default_factory=set)
@@ -180,6 +183,7 @@ class History:
         self.lost = Lost(0, 0)
         self.filtered = 0
         self.noise = 0
+        self.doubt = 0
         self.unexplained = 0
         self.loss = Tally(self._stretch)
         """Packets lost on the whole host, with or without an event."""
@@ -250,6 +254,10 @@ class History:
                 for place in places[1:]:
                     self._groups[place].noise += packets
                 places = places[:1]
+            elif key.doubt is not None:
+                for place in places[1:]:
+                    self._groups[place].doubt += packets
+                places = places[:1]
             elif key.target_cpu is not None:
                 full[key.target_cpu] = full.get(key.target_cpu, 0) + packets
             for place in places:
@@ -262,7 +270,7 @@ class History:
     def _learn(self, key: DropKey) -> tuple[int, ...]:
         """Return the places of the groups of a new kind of drop, that of its reason first."""
         groups = (
-            self._group(self.reasons, Reason(key.layer, reason(key), key.noise)),
+            self._group(self.reasons, Reason(key.layer, reason(key), key.noise, key.doubt)),
             self._group(self.cpus, key.cpu),
             self._group(self.interfaces, (key.netns, interface_of(key))),
             self._group(self.netns, key.netns),
@@ -291,7 +299,7 @@ class History:
             self.loss.add(sum(lost.values()), start, self.elapsed)
         events: Counter[str] = Counter()
         for key, count in account.interval.drops.items():
-            if key.noise is None:
+            if key.is_loss:
                 events[key.layer] += count.packets
         for layer, packets in lost.items():
             self._tally(self.layers, layer).add(packets, start, self.elapsed)
@@ -302,8 +310,11 @@ class History:
 
     def _add_ledger(self, account: Account) -> None:
         self.unexplained += account.ledger.unexplained
+        self.doubt += sum(account.ledger.doubt.values())
         hints = account.ledger.hints
         for entry in account.ledger.entries:
+            if entry.status == "doubt":  # a row of the reasons
+                continue
             key = (entry.counter, entry.scope)
             before = self.lines.get(key)
             delta, by = entry.delta, Counter(dict(entry.by))

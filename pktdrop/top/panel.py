@@ -10,7 +10,7 @@ from pktdrop.layers import LAYERS
 from pktdrop.top.history import History
 from pktdrop.top.lines import Line, Piece, joined
 from pktdrop.top.series import sparkline
-from pktdrop.views.text import MARK, cut, number, safe
+from pktdrop.views.text import DOUBT, MARK, cut, number, safe
 
 LEAST_STATION: Final = 10
 MOST_STATION: Final = 24
@@ -73,6 +73,7 @@ def _figures(history: History, mode: Mode, width: int) -> list[Line]:
         *state,
         _figure("lost events", lost, "loss"),
         _figure("unexplained", history.unexplained, "odd", "?"),
+        *([_figure(f"doubt{DOUBT}", history.doubt, "")] if history.doubt else []),
         *([_figure(f"noise{MARK}", history.noise, "")] if mode.noise else [(("noise hidden", "title"),)]),
         *([_figure("limits (L)", mode.limits, "odd")] if mode.limits else []),
         *([_figure("filtered", history.filtered, "")] if history.filtered else []),

@@ -10,7 +10,7 @@ from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER
 from pktdrop.top.grid import Column, Row, ago, names, numbers, ranges, trend
 from pktdrop.top.history import NO_EVENT, Group, History, Line, Reason, Tally
 from pktdrop.views.scope import Name, where
-from pktdrop.views.text import share
+from pktdrop.views.text import DOUBT, share
 
 _NOT_NOISE: Final = "*"
 _WORST_FIRST: Final = ("unexplained", "no-event", "bound", "exact", "silent")
@@ -52,10 +52,22 @@ def _share(history: History) -> Column:
     return Column("share", lambda packets: share(packets, whole) if packets else "-", right=True, rank=4)
 
 
-def _mark(tally: Tally, now: float, is_noise: bool = False) -> str:
-    if is_noise:
+def _mark(key: Reason | None, tally: Tally, now: float) -> str:
+    if key is not None and key.noise is not None:
         return _NOT_NOISE
+    if key is not None and key.doubt is not None:
+        return DOUBT
     return "!" if tally.rate(now) else " "
+
+
+def _apart(history: History, context: Context, rank: int) -> tuple[Column, ...]:
+    """Return the columns of what is no loss, and of what may be none, as far as they are shown."""
+    noise = (numbers("noise", rank=rank),) if context.noise else ()
+    return (*((numbers("doubt", rank=rank),) if history.doubt else ()), *noise)
+
+
+def _values_apart(history: History, context: Context, group: Group) -> tuple[int, ...]:
+    return (*((group.doubt,) if history.doubt else ()), *((group.noise,) if context.noise else ()))
 
 
 # --- reasons
@@ -81,13 +93,13 @@ def _reason_rows(history: History, context: Context) -> Iterator[Row]:
         if key.noise is not None and not context.noise:
             continue
         yield Row(key, _reason_values(key, group, history.elapsed),
-                  _mark(group.tally, history.elapsed, key.noise is not None), _words(group))  # fmt: skip
+                  _mark(key, group.tally, history.elapsed), _words(group))  # fmt: skip
 
 
 def _reason_values(key: Reason, group: Group, now: float) -> tuple[Any, ...]:
     tally = group.tally
     return (
-        tally.rate(now), tally.packets, 0 if key.noise is not None else tally.packets, key.layer, key.name,
+        tally.rate(now), tally.packets, 0 if key.noise or key.doubt else tally.packets, key.layer, key.name,
         cpus(group), _listed(group.interfaces), _listed(group.netns), tally.seen, tally.series,
     )  # fmt: skip
 
@@ -112,7 +124,6 @@ def _words(group: Group, *more: str) -> str:
 
 
 def _cpu_columns(history: History, context: Context) -> tuple[Column, ...]:
-    noise = (numbers("noise", rank=11),) if context.noise else ()
     return (
         Column("CPU", right=True, order=lambda cpu: -cpu),
         numbers("/s"),
@@ -125,7 +136,7 @@ def _cpu_columns(history: History, context: Context) -> tuple[Column, ...]:
         numbers("processed/s", rank=7),
         numbers("rps", rank=9),
         numbers("flow limit", rank=10),
-        *noise,
+        *_apart(history, context, 11),
         Column("most", least=12, rank=2),
         trend(history.elapsed, context.marks),
     )
@@ -146,7 +157,7 @@ def _cpu_rows(history: History, context: Context) -> Iterator[Row]:
                 total.get("dropped", 0), total.get("time_squeeze", 0),
                 processor.rates.get("processed", 0.0) if processor else 0.0,
                 total.get("received_rps", 0), total.get("flow_limit_count", 0),
-                *((group.noise,) if context.noise else ()), most(history, group), group.tally.series,
+                *_values_apart(history, context, group), most(history, group), group.tally.series,
             ),
             "!" if group.tally.rate(history.elapsed) or (target and target.rate(history.elapsed)) else " ",
             _words(group, f"cpu{cpu}"),
@@ -157,7 +168,7 @@ def most(history: History, group: Group) -> str:
     """Name the reason of most losses in a group, "-" without one."""
     sums: dict[str, int] = {}
     for key in group.keys:
-        if key.noise is None:
+        if key.is_loss:
             sums[key.reason] = sums.get(key.reason, 0) + history.drops.get(key, 0)
     return max(sums, key=lambda name: (sums[name], name)) if sums else "-"
 
@@ -172,7 +183,6 @@ def _kinds(history: History) -> list[str]:
 
 
 def _interface_columns(history: History, context: Context) -> tuple[Column, ...]:
-    noise = (numbers("noise", rank=11),) if context.noise else ()
     return (
         Column("iface", least=6),
         Column("queue", right=True, show=lambda queue: "all" if queue < 0 else str(queue), rank=6,
@@ -182,7 +192,7 @@ def _interface_columns(history: History, context: Context) -> tuple[Column, ...]
         numbers("/s"),
         numbers("total"),
         *(numbers(kind, rank=3) for kind in _kinds(history)),
-        *noise,
+        *_apart(history, context, 11),
         numbers("rx/s", rank=7),
         numbers("tx/s", rank=8),
         Column("most", least=12, rank=4),
@@ -198,14 +208,13 @@ def _interface_rows(history: History, context: Context) -> Iterator[Row]:
         port = history.ports.get((netns, name, queue))
         group = history.interfaces.get((netns, name), nothing) if queue is None else nothing
         namespace = _netns_name(netns, history.interfaces.get((netns, name), nothing), context)
-        noise = (group.noise,) if context.noise else ()
         is_moving = port is not None and port.moved == history.elapsed
         yield Row(
             (netns, name, queue),
             (
                 name, -1 if queue is None else queue, namespace, (port.driver if port else "") or "-",
                 group.tally.rate(history.elapsed), group.tally.packets,
-                *((port.kinds.get(kind, 0) if port else 0) for kind in kinds), *noise,
+                *((port.kinds.get(kind, 0) if port else 0) for kind in kinds), *_values_apart(history, context, group),
                 port.received if port and is_moving else 0.0, port.sent if port and is_moving else 0.0,
                 most(history, group), group.tally.series,
             ),
@@ -218,14 +227,13 @@ def _interface_rows(history: History, context: Context) -> Iterator[Row]:
 
 
 def _netns_columns(history: History, context: Context) -> tuple[Column, ...]:
-    noise = (numbers("noise", rank=4),) if context.noise else ()
     return (
         numbers("/s"),
         numbers("total"),
         _share(history),
         Column("netns", least=10),
         Column("inode", lambda inode: "-" if inode is None else str(inode), right=True, rank=6),
-        *noise,
+        *_apart(history, context, 4),
         names("iface", 6, rank=7),
         Column("most", least=12, rank=3),
         _seen(history),
@@ -236,14 +244,14 @@ def _netns_columns(history: History, context: Context) -> tuple[Column, ...]:
 def _netns_rows(history: History, context: Context) -> Iterator[Row]:
     for inode, group in history.netns.items():
         name = _netns_name(inode, group, context)
-        noise = (group.noise,) if context.noise else ()
         yield Row(
             ("netns", inode),
             (
-                group.tally.rate(history.elapsed), group.tally.packets, group.tally.packets, name, inode, *noise,
+                group.tally.rate(history.elapsed), group.tally.packets, group.tally.packets, name, inode,
+                *_values_apart(history, context, group),
                 _listed(group.interfaces), most(history, group), group.tally.seen, group.tally.series,
             ),
-            _mark(group.tally, history.elapsed),
+            _mark(None, group.tally, history.elapsed),
             _words(group, name, str(inode)),
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pktdrop.advice.diagnosis import KIND_WORDS, Diagnosis, Loss
+from pktdrop.advice.diagnosis import KIND_WORDS, Diagnosis, Loss, Noise
 from pktdrop.advice.remedies import Advice
 from pktdrop.advice.stations import Station
 from pktdrop.views.scope import as_object
@@ -34,8 +34,14 @@ def as_text(diagnosis: Diagnosis, width: int) -> str:
     parts.append(_filled(_watched(diagnosis), width))
     parts.append(table(_STATIONS, [_station(station) for station in diagnosis.stations], width))
     parts += _losses(diagnosis, width)
+    if diagnosis.doubt:
+        packets = sum(one.packets for one in diagnosis.doubt)
+        opening = f"{_counted(packets, 'packet')} of which it is not known whether they were lost"
+        parts.append(_filled(f"{opening}: {_told(diagnosis.doubt)}.", width))
     if diagnosis.noise:
-        parts.append(_noise(diagnosis, width))
+        packets = sum(one.packets for one in diagnosis.noise)
+        opening = f"Not lost: {_counted(packets, 'packet')} freed without loss (noise)"
+        parts.append(_filled(f"{opening}: {_told(diagnosis.noise)}.", width))
     if diagnosis.limits:
         parts.append("\n".join(["What could not be seen:", *(_item(limit, width) for limit in diagnosis.limits)]))
     return "\n\n".join(parts) + "\n"
@@ -121,13 +127,10 @@ def _advice(advice: Advice, width: int) -> Iterator[str]:
         yield _labelled("Cost", advice.cost, width)
 
 
-def _noise(diagnosis: Diagnosis, width: int) -> str:
-    packets = sum(noise.packets for noise in diagnosis.noise)
-    told = [f"{number(noise.packets)} {safe(noise.reason)} ({noise.why})" for noise in diagnosis.noise[:_SHOWN]]
-    more = len(diagnosis.noise) - _SHOWN
-    if more > 0:
-        told.append(f"and {_counted(more, 'kind')} more")
-    return _filled(f"Not lost: {_counted(packets, 'packet')} freed without loss (noise): {', '.join(told)}.", width)
+def _told(frees: Sequence[Noise]) -> str:
+    told = [f"{number(one.packets)} {safe(one.reason)} ({one.why})" for one in frees[:_SHOWN]]
+    more = len(frees) - _SHOWN
+    return ", ".join([*told, f"and {_counted(more, 'kind')} more"][: len(told) + (more > 0)])
 
 
 def _item(text: str, width: int) -> str:
@@ -177,9 +180,10 @@ def as_json(diagnosis: Diagnosis, failed: Sequence[str], version: str) -> str:
                     for station in diagnosis.stations
                 ],
                 "losses": [_loss_object(loss) for loss in diagnosis.losses],
-                "noise": [
-                    {"reason": noise.reason, "why": noise.why, "packets": noise.packets} for noise in diagnosis.noise
-                ],
+                **{
+                    verdict: [{"reason": one.reason, "why": one.why, "packets": one.packets} for one in frees]
+                    for verdict, frees in (("noise", diagnosis.noise), ("doubt", diagnosis.doubt))
+                },
                 "watched": {
                     "interfaces": watched.interfaces,
                     "cpus": watched.cpus,

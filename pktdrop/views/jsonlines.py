@@ -38,6 +38,7 @@ class JsonView:
             ],
             ledger=[entry_object(entry) for entry in ledger.entries],
             layers=dict(ledger.lost),
+            doubt=dict(ledger.doubt),
             lost=interval.lost._asdict(),
             filtered=selection.filtered,
         )
@@ -58,6 +59,7 @@ class JsonView:
             "location": key.location,
             "layer": key.layer,
             "noise": key.noise or "",
+            "doubt": key.doubt or "",
         }
 
 

@@ -18,15 +18,17 @@ _COLUMNS = (
     Column("by", least=15),
 )
 _APART = "exact: to the packet; counters were read a moment away from the last drops."
-_WORST_FIRST: Sequence[str] = ("unexplained", "no-event", "bound", "exact", "silent")
+_WORST_FIRST: Sequence[str] = ("unexplained", "no-event", "bound", "exact", "silent", "doubt")
 
 
 def totals_line(ledger: Ledger) -> str:
     """Say how much was lost in which layer, and how much of what counters rose by nothing explains."""
     lost = sum(ledger.lost.values())
     layers = ", ".join(f"{layer} {number(packets)}" for layer, packets in ledger.lost.items())
+    doubt = ", ".join(f"{layer} {number(packets)}" for layer, packets in ledger.doubt.items())
     return (
         f"Lost in all: {_packets(lost)}{f' ({layers})' if layers else ''}. Unexplained: {number(ledger.unexplained)}."
+        + (f"\nNot known whether lost: {number(sum(ledger.doubt.values()))} ({doubt})." if doubt else "")
     )
 
 

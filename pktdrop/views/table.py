@@ -9,7 +9,7 @@ from pktdrop.filters import Selection
 from pktdrop.model import Amounts, Count, DropKey, Interval, Lost
 from pktdrop.protocols import Protocols
 from pktdrop.views.scope import Name
-from pktdrop.views.text import MARK, Column, number, share, table
+from pktdrop.views.text import DOUBT, MARK, Column, number, share, table
 
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Ledger
@@ -41,6 +41,12 @@ _NOISE_COLUMNS = (
     Column("why it is no loss", least=20),
     Column("where", least=14, keep_end=True),
 )
+_DOUBT_COLUMNS = (
+    Column("packets", "right"),
+    Column("reason", least=14),
+    Column("why it may be no loss", least=20),
+    Column("where", least=14, keep_end=True),
+)
 
 _Drops = Mapping[DropKey, Count]
 
@@ -61,7 +67,7 @@ class TableView:
         without_event = without_event_lines(ledger, width, self._netns_name)
         if not selection.drops and not without_event:
             return ""
-        ranked = sorted(selection.drops.items(), key=lambda item: (item[0].noise is not None, -item[1].packets))
+        ranked = sorted(selection.drops.items(), key=lambda item: (_kind(item[0]), -item[1].packets))
         rows = [(self._cells(key, count, interval.seconds), count.packets) for key, count in ranked]
         title = f"{_clock(interval.end)}  {_amounts(Amounts.of(selection.drops))} in {interval.seconds:.1f} s"
         parts = [title, *([self._table(_ROW_COLUMNS, rows, width)] if rows else []), *without_event]
@@ -88,7 +94,8 @@ class TableView:
         """Return the totals of the whole run."""
         from pktdrop.views.ledger import entries_table, totals_line
 
-        loss = {key: count for key, count in selection.drops.items() if key.noise is None}
+        loss = {key: count for key, count in selection.drops.items() if key.is_loss}
+        doubt = {key: count for key, count in selection.drops.items() if key.doubt is not None}
         noise = {key: count for key, count in selection.drops.items() if key.noise is not None}
         title = f"{_clock(whole.start)} to {_clock(whole.end)}, {whole.seconds:.1f} s"
         size = number(sum(count.bytes for count in loss.values()))
@@ -96,10 +103,11 @@ class TableView:
         if loss:
             parts.append(self._shares(_REASON_COLUMNS, _by_reason(loss), width))
             parts.append(self._shares(_CPU_COLUMNS, _grouped(loss, lambda key: (cpu(key),)), width))
-        if noise:
-            groups = _grouped(noise, lambda key: (reason(key), key.noise or "", key.location))
-            rows = [((number(packets), *name), packets) for name, packets in groups.items()]
-            parts.append(self._table(_NOISE_COLUMNS, rows, width))
+        for columns, drops in ((_DOUBT_COLUMNS, doubt), (_NOISE_COLUMNS, noise)):
+            if drops:
+                groups = _grouped(drops, lambda key: (reason(key), key.doubt or key.noise or "", key.location))
+                rows = [((number(packets), *name), packets) for name, packets in groups.items()]
+                parts.append(self._table(columns, rows, width))
         if ledger.of_loss:
             parts.append(entries_table(ledger.of_loss, self._limit, width, self._netns_name))
         parts.append("\n".join([totals_line(ledger), *_accounts(whole.lost, selection.filtered)]))
@@ -122,11 +130,16 @@ class TableView:
 
 
 def reason(key: DropKey) -> str:
-    """Return the reason, with its subsystem unless that is core, and the mark of noise."""
+    """Return the reason, with its subsystem unless that is core, and the mark of noise or doubt."""
     name = key.reason if key.subsystem == "core" else f"{key.subsystem}/{key.reason}"
     if key.subsystem == "core" and key.reason.isdigit():
         name = f"core/{key.reason}"
-    return name + MARK * (key.noise is not None)
+    return name + ("", DOUBT, MARK)[_kind(key)]
+
+
+def _kind(key: DropKey) -> int:
+    """Return in which order losses, doubts and noise are shown."""
+    return 0 if key.is_loss else 1 if key.doubt is not None else 2
 
 
 def cpu(key: DropKey) -> str:
@@ -162,6 +175,8 @@ def _amounts(amounts: Amounts, size: str = "") -> str:
     text = f"{_packets(amounts.loss)} dropped" if amounts.loss else "nothing dropped"
     if amounts.loss and size:
         text += f" ({size} bytes)"
+    if amounts.doubt:
+        text += f", {number(amounts.doubt)} not known whether lost ({DOUBT})"
     return text + (f", {number(amounts.noise)} noise ({MARK})" if amounts.noise else "")
 
 

@@ -10,6 +10,8 @@ GAP = 2
 CUT = ".."
 MARK = "*"
 """Behind a name: it is noise."""
+DOUBT = "?"
+"""Behind a name: it is not known whether it is a loss."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def cut(text: str, width: int, keep_end: bool = False) -> str:
         return CUT + text[len(text) - (width - len(CUT)) :]
     if keep_end:
         return _cut_site(text, width)
-    mark = MARK if text.endswith(MARK) else ""
+    mark = text[-1] if text.endswith((MARK, DOUBT)) else ""
     return text[: width - len(CUT + mark)] + CUT + mark
 
 

@@ -33,7 +33,7 @@ def drop(reason: str, site: str, **changes: Any) -> DropKey:
         | changes
     )
     verdict = LAYER_RULES.verdict(key.subsystem, key.reason, key.location, key.protocol)
-    return key._replace(layer=verdict.layer, noise=verdict.noise)
+    return key._replace(layer=verdict.layer, noise=verdict.noise, doubt=verdict.doubt)
 
 
 def backlog(cpu: int | None, current: int = 0, **changes: Any) -> DropKey:

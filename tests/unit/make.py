@@ -50,6 +50,16 @@ def make_backlog_drop(**changes: Any) -> DropKey:
     return make_drop(**(backlog | changes))
 
 
+def make_doubt(**changes: Any) -> DropKey:
+    """A segment that reached a TIME_WAIT socket, or a SYN at a full accept queue."""
+    doubt: dict[str, Any] = {
+        "reason": "NOT_SPECIFIED",
+        "location": "tcp_v4_rcv+0x91",
+        "doubt": "TIME_WAIT, or a full accept queue",
+    }
+    return make_drop(**(doubt | changes))
+
+
 def make_noise(**changes: Any) -> DropKey:
     """A frame for another host, seen by an interface that lets all pass."""
     noise: dict[str, Any] = {

@@ -95,6 +95,7 @@ def test_an_address_without_a_name(naming: Naming) -> None:
     """A call site that has no symbol is an address, in the layer of what is not known."""
     key = naming.key(_raw(location=0xFFFFFFFF90000000, reason=2))
     assert (key.location, key.layer, key.noise) == ("0xffffffff90000000", "stack", None)
+    assert key.doubt == "its place in the kernel has no name"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Frees of which it is not known whether they are losses: apart from losses in every output, settled by counters."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pktdrop.advice.diagnosis import Diagnosis, failures
+from pktdrop.counters.model import Scope
+from pktdrop.filters import Filters, reason_filter
+from pktdrop.ledger.reconcile import reconcile
+from pktdrop.ledger.totals import totals
+from pktdrop.model import Amounts, Count
+from pktdrop.protocols import Protocols
+from pktdrop.top.history import History, Reason
+from pktdrop.views.diagnose import as_json, as_text
+from pktdrop.views.jsonlines import JsonView
+from pktdrop.views.table import TableView
+from tests.unit.accounts import HOST, judge, make_account
+from tests.unit.fates import HERE, IDENTITIES, TRACED, counts, drop, mib
+from tests.unit.make import make_doubt, make_drop, make_interval, make_ledger, make_noise, make_selection
+
+CLOSE = make_doubt(netns=HOST, netns_name="host")
+CLOSES = drop("NOT_SPECIFIED", "tcp_v4_rcv+0x91")
+VIEW = TableView(Protocols.load(), 20, lambda _: "host")
+
+
+def entries_of(packets: int, **moved: int) -> tuple[dict[str, int], int]:
+    """Segments freed at tcp_v4_rcv, and counters that rose: packets lost by layer, and those left in doubt."""
+    drops = counts({CLOSES: packets})
+    entries = reconcile(drops, mib(**moved), TRACED, IDENTITIES)
+    doubt = sum(count for entry in entries if entry.status == "doubt" for _, count in entry.by)
+    return totals(entries, drops, IDENTITIES), doubt
+
+
+def test_closing_connections_are_no_loss() -> None:
+    """Each TCP connection that ends frees a segment so: a host that does this all day has lost nothing."""
+    assert entries_of(100) == ({}, 100)
+
+
+def test_a_counter_settles_what_it_has() -> None:
+    """ListenOverflows and ListenDrops have the same 30 handshakes that found the queue full; the rest stays open."""
+    assert entries_of(100, TcpExtListenOverflows=30, TcpExtListenDrops=30) == ({"socket": 30}, 70)
+
+
+def test_what_a_counter_has_beyond_the_doubts_is_lost_without_an_event() -> None:
+    """SYNs at a full queue raise no event: 250 lost, of which at most 100 can be those with one."""
+    assert entries_of(100, TcpExtListenOverflows=250, TcpExtListenDrops=250) == ({"socket": 250}, 0)
+
+
+def test_counters_of_no_loss_settle_nothing() -> None:
+    """Resets are sent for many reasons, and a deferred accept loses no packet."""
+    assert entries_of(10, TcpOutRsts=10, TcpExtTCPDeferAcceptDrop=10) == ({}, 10)
+
+
+def test_counters_of_different_losses_settle_different_packets() -> None:
+    """Of ten segments six were malformed and three found the queue full."""
+    assert entries_of(10, TcpInErrs=6, TcpExtListenOverflows=3, TcpExtListenDrops=3) == ({"stack": 6, "socket": 3}, 1)
+
+
+def test_amounts_keep_doubt_apart() -> None:
+    """Neither loss nor noise has what is in doubt."""
+    drops = {make_drop(): Count(7, 1), CLOSE: Count(5, 1), make_noise(): Count(50, 1)}
+    assert Amounts.of(drops) == Amounts(loss=7, noise=50, doubt=5)
+    assert Amounts.of(drops).plus(Amounts(1, 2, 3)) == Amounts(8, 52, 8)
+
+
+def test_no_loss_and_a_doubt_are_never_both() -> None:
+    """A loss has neither of the texts."""
+    assert make_drop().is_loss
+    assert not CLOSE.is_loss
+    assert not make_noise().is_loss
+
+
+def test_an_interval_shows_doubt_with_a_mark_of_its_own() -> None:
+    """Rows of doubt stand between losses and noise, and are told apart in the title."""
+    drops = {make_noise(): Count(50, 50), CLOSE: Count(5, 300), make_drop(): Count(7, 700)}
+    text = VIEW.interval(make_interval(drops), make_selection(drops), make_ledger(), 80)
+    assert "  7 packets dropped, 5 not known whether lost (?), 50 noise (*) in 2.0 s\n" in text
+    assert [line.split()[2] for line in text.splitlines()[2:5]] == ["NO_SOCKET", "NOT_SPECIFIED?", "OTHERHOST*"]
+
+
+def test_the_summary_has_doubt_apart() -> None:
+    """It is in no share, has a table of its own that says why, and a total by layer."""
+    account = make_account({make_drop(netns=HOST): 7, CLOSE: 5})
+    drops = account.interval.drops
+    text = VIEW.summary(account.interval, make_selection(drops), account.ledger, 80)
+    assert ": 7 packets dropped (420 bytes), 5 not known whether lost (?)." in text
+    assert "      7  100 %  socket  NO_SOCKET" in text
+    assert "packets  reason          why it may be no loss" in text
+    assert "      5  NOT_SPECIFIED?  TIME_WAIT, or a full accept queue  tcp_v4_rcv+0x91" in text
+    assert text.endswith("Unexplained: 0.\nNot known whether lost: 5 (socket 5).\nDrops not counted: 0"
+                         " (map full: 0, missed: 0).\n")  # fmt: skip
+
+
+def test_json_has_doubt_apart() -> None:
+    """Each drop says why it is in doubt, and the totals by layer have it in a key of its own."""
+    account = make_account({make_drop(netns=HOST): 7, CLOSE: 5})
+    line = json.loads(
+        JsonView(Protocols.load()).interval(
+            account.interval, make_selection(account.interval.drops), account.ledger, "summary"
+        )
+    )
+    assert (line["layers"], line["doubt"]) == ({"socket": 7}, {"socket": 5})
+    assert [(one["noise"], one["doubt"]) for one in line["drops"]] == [("", ""), ("", CLOSE.doubt)]
+    (entry,) = [one for one in line["ledger"] if one["status"] == "doubt"]
+    assert entry == {
+        "layer": "socket", "counter": "none", "scope": {"netns": HOST}, "delta": 0, "explained": 0, "unexplained": 0,
+        "status": "doubt", "by": [{"reason": "NOT_SPECIFIED", "count": 5}], "note": CLOSE.doubt,
+    }  # fmt: skip
+
+
+def test_no_noise_hides_no_doubt() -> None:
+    """What may be a loss is shown; a filter by reason hides it as any other."""
+    drops = {CLOSE: Count(5, 1), make_noise(): Count(1, 1)}
+    assert set(Filters((), noise=False).select(drops).drops) == {CLOSE}
+    assert set(Filters((reason_filter(["NO_SOCKET"]),)).select(drops).drops) == set()
+
+
+@pytest.fixture(name="diagnosis")
+def _diagnosis() -> Diagnosis:
+    return judge(make_account({CLOSE: 5}))
+
+
+def test_diagnose_calls_it_neither_lost_nor_not_lost(diagnosis: Diagnosis) -> None:
+    """It has a sentence of its own, no station, no numbered loss."""
+    assert diagnosis.verdict == "Nothing was lost on this host in 10.0 s."
+    assert {station.status for station in diagnosis.stations} == {"ok"}
+    text = " ".join(as_text(diagnosis, 80).split())
+    assert (
+        "5 packets of which it is not known whether they were lost: 5 NOT_SPECIFIED (TIME_WAIT, or a full "
+        "accept queue)." in text
+    )
+    assert "1. " not in text
+    found = json.loads(as_json(diagnosis, (), "1.0"))
+    assert (found["packets"], found["noise"]) == (0, [])
+    assert found["doubt"] == [{"reason": "NOT_SPECIFIED", "why": CLOSE.doubt, "packets": 5}]
+
+
+def test_doubt_trips_no_condition_but_its_reason(diagnosis: Diagnosis) -> None:
+    """A host whose connections end fails nothing; who asks for the reason gets it."""
+    account = make_account({CLOSE: 5})
+    assert failures(diagnosis, account, ("loss", "capacity", "unexplained")) == ()
+    assert failures(diagnosis, account, ("NOT_SPECIFIED",)) == ("NOT_SPECIFIED",)
+
+
+def test_what_a_counter_settles_is_diagnosed_as_loss() -> None:
+    """A full accept queue is a loss at the listener, and only the rest stays in doubt."""
+    moved = {"mib": {Scope(netns=HOST): {"TcpExtListenOverflows": 3, "TcpExtListenDrops": 3}}}
+    diagnosis = judge(make_account({CLOSE: 5}, moved))
+    assert [(loss.share.packets, loss.share.cause.name) for loss in diagnosis.losses] == [(3, "listen-queue")]
+    assert [one.packets for one in diagnosis.doubt] == [2]
+    assert failures(diagnosis, make_account({CLOSE: 5}, moved), ("loss",)) == ("loss",)
+
+
+def test_the_live_view_has_doubt_apart() -> None:
+    """Its packets are in no rate of loss; its row is marked, and the host's figure is of what is left open."""
+    history = History(1.0)
+    account = make_account({make_drop(netns=HOST): 7, CLOSE: 5})
+    history.add(account, make_selection(account.interval.drops))
+    assert (history.loss.packets, history.noise, history.doubt) == (7, 0, 5)
+    row = Reason("socket", "NOT_SPECIFIED?", None, CLOSE.doubt)
+    assert history.reasons[row].tally.packets == 5
+    assert (history.netns[HOST].tally.packets, history.netns[HOST].doubt) == (7, 5)
+    assert HERE.netns == HOST
+
+
+def test_counters_settle_what_hidden_symbols_leave_open() -> None:
+    """Without call sites a full receive buffer is told by its counter, and frames nobody knows stay in doubt."""
+    hidden = "0xffffffff81000000"
+    drops = counts({drop("SOCKET_RCVBUFF", hidden): 40, drop("UNHANDLED_PROTO", hidden, protocol=0x88CC): 3})
+    assert {key.is_loss for key in drops} == {False}
+    entries = reconcile(drops, mib(UdpInErrors=40, UdpRcvbufErrors=40), TRACED, IDENTITIES)
+    assert totals(entries, drops, IDENTITIES) == {"socket": 40}
+    assert [entry.by for entry in entries if entry.status == "doubt"] == [(("UNHANDLED_PROTO", 3),)]
