@@ -9,6 +9,7 @@
  * Compiled with bcc behind the layouts of struct sk_buff and others, made from the running kernel; set from outside:
  *   SAFE_READ    how kernel memory is read, see reads.h
  *   ARGUMENTS    number of arguments of the tracepoint: 2 (skb, location), 3 (+ reason), 4 (+ rx_sk)
+ *   NETNS_COOKIE 1 where struct net has a cookie that tells namespaces apart; else their inodes have to do
  *   NESTS        1 where the kernel lets a program interrupt itself on a CPU, so that adding must be atomic
  *   MAY_BE_BACKLOG(reason)  0 where the reason says that the skb was not freed inside enqueue_to_backlog()
  */
@@ -56,11 +57,11 @@ static __always_inline void count_lost(void)
 		ADD(*lost, 1);
 }
 
-static __always_inline struct drop_value *new_entry(struct drop_key *key, struct net_device *dev)
+static __always_inline struct drop_value *new_entry(struct drop_key *key, const struct origin *from)
 {
 	struct drop_value first = {};
 
-	set_interface(&first, dev);
+	set_names(&first, from);
 	/* refused where an interrupt on this CPU was faster (look again) or the map is full */
 	drops.insert(key, &first);
 	return drops.lookup(key);
@@ -72,9 +73,9 @@ static __always_inline bool is_same(const struct drop_key *one, const struct dro
 	       one->reason == other->reason && one->target_cpu == other->target_cpu && one->protocol == other->protocol;
 }
 
-static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, struct net_device *dev)
+static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, const struct origin *from)
 {
-	set_interface(&hot->value, dev);
+	set_names(&hot->value, from);
 	hot->key.netns = key->netns;
 	hot->key.ifindex = key->ifindex;
 	hot->key.reason = key->reason;
@@ -90,7 +91,7 @@ static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, st
  * one: see Tracer in pktdrop/kernel/tracer.py. An entry is never given up, so a key is in one place only; the CPU is
  * part of the key, so no other CPU writes it.
  */
-static __always_inline struct drop_value *hot_value(struct drop_key *key, struct net_device *dev)
+static __always_inline struct drop_value *hot_value(struct drop_key *key, const struct origin *from)
 {
 	u64 mixed = key->place ^ ((u64)key->ifindex << 32 | key->netns) ^ ((u64)key->protocol << 32 | key->reason);
 	u32 first = mixed * 0x9e3779b97f4a7c15 >> (64 - HOT_BITS);
@@ -110,20 +111,20 @@ static __always_inline struct drop_value *hot_value(struct drop_key *key, struct
 	}
 	return NULL;
 unused:
-	claim(hot, key, dev);
+	claim(hot, key, from);
 	return &hot->value;
 }
 
-static __always_inline void count(struct drop_key *key, struct sk_buff *skb, struct net_device *dev)
+static __always_inline void count(struct drop_key *key, struct sk_buff *skb, const struct origin *from)
 {
 	/* while an entry is claimed, another run on this CPU must not claim it */
-	struct drop_value *value = NESTS ? NULL : hot_value(key, dev);
+	struct drop_value *value = NESTS ? NULL : hot_value(key, from);
 	u32 len = 0;
 
 	if (!value)
 		value = drops.lookup(key);
 	if (!value)
-		value = new_entry(key, dev);
+		value = new_entry(key, from);
 	if (!value) {
 		count_lost();
 		return;
@@ -141,6 +142,7 @@ int count_kfree_skb(u64 *ctx)
 	struct sk_buff *skb = (struct sk_buff *)ctx[0];
 	struct drop_key key = {};
 	struct sock *rx_sk = NULL;
+	struct origin from;
 	u16 protocol = 0;
 
 	if (!state) /* never: the array has its one entry, but the verifier cannot know */
@@ -155,7 +157,8 @@ int count_kfree_skb(u64 *ctx)
 	key.target_cpu = MAY_BE_BACKLOG(key.reason) ? target_cpu(state, skb) : NO_CPU;
 	LOAD(protocol, skb->protocol);
 	key.protocol = FROM_NETWORK16(protocol);
-	count(&key, skb, set_place(&key, skb, rx_sk, &state->netns));
+	from = set_place(&key, skb, rx_sk, &state->netns);
+	count(&key, skb, &from);
 	return 0;
 }
 

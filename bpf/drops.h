@@ -16,7 +16,7 @@
  */
 struct drop_key {
 	u64 place;	/* lower 48 bits of the return address inside the function that freed the skb; then its CPU */
-	u32 netns;	/* inode of the network namespace; 0: could not be known */
+	u32 netns;	/* lower half of the network namespace's cookie, or its inode; 0: could not be known */
 	u32 ifindex;	/* interface the skb was on or came in by; 0: none or could not be known */
 	u32 reason;	/* enum skb_drop_reason, subsystem in the upper 16 bits; 0: the kernel gives none */
 	u16 target_cpu; /* CPU whose backlog enqueue_to_backlog() was filling with this skb; NO_CPU: none known */
@@ -31,6 +31,9 @@ struct drop_value {
 	u64 packets;			     /* skbs: one GSO or GRO skb counts once, as in the kernel's own counters */
 	u64 bytes;			     /* sum of skb->len */
 	char interface[INTERFACE_NAME_SIZE]; /* name at the first drop of this key, NUL-padded; empty: unknown */
+	u64 netns_cookie;		     /* of the network namespace; 0: the kernel has none, or it is unknown */
+	u32 netns_inode;		     /* 0: unknown */
+	u32 unused;
 };
 
 /* The drops of one key on one CPU, in the table in front of the map. Unused while key.place is 0. */
@@ -51,5 +54,5 @@ struct cpu_state {
 };
 
 _Static_assert(sizeof(struct drop_key) == 24, "struct drop_key has padding");
-_Static_assert(sizeof(struct drop_value) == 32, "struct drop_value has padding");
-_Static_assert(sizeof(struct hot_drop) == 56, "struct hot_drop has padding");
+_Static_assert(sizeof(struct drop_value) == 48, "struct drop_value has padding");
+_Static_assert(sizeof(struct hot_drop) == 72, "struct hot_drop has padding");

@@ -68,13 +68,40 @@ static __always_inline struct net *netns_of_sock(struct sock *sk, u64 *known)
 }
 
 /*
- * Set namespace and interface of a key: from skb->dev where that is a device; else the namespace of the socket
- * the skb was meant for (rx_sk) or came from, and the interface it was received on, if any. Return that device, or
- * NULL. What was loaded once is handed on: each typed load of a pointer costs the verifier a search through all types.
+ * What stands for a namespace in a key: half of its cookie, as 32 bits tell 4 billion namespaces apart. The kernel
+ * gives cookies out one by one, to each CPU 4096 at a time (gen_cookie_next() in include/linux/cookie.h); an inode
+ * again within seconds.
  */
-static __always_inline struct net_device *set_place(struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk,
-						    u64 *known)
+static __always_inline u32 netns_number(struct net *net)
 {
+#if NETNS_COOKIE
+	u64 cookie = 0;
+
+	LOAD(cookie, net->net_cookie);
+	return cookie;
+#else
+	u32 inode = 0;
+
+	LOAD(inode, net->ns_inum);
+	return inode;
+#endif
+}
+
+/* Where an skb was, proven: its namespace and its device, NULL where it is not known. */
+struct origin {
+	struct net *net;
+	struct net_device *dev;
+};
+
+/*
+ * Set namespace and interface of a key, and return them: from skb->dev where that is a device; else the namespace of
+ * the socket the skb was meant for (rx_sk) or came from, and the interface it was received on, if any. What was loaded
+ * once is handed on: each typed load of a pointer costs the verifier a search through all types.
+ */
+static __always_inline struct origin set_place(struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk,
+					       u64 *known)
+{
+	struct origin from = {};
 	struct net_device *dev = NULL;
 	struct sock *sk = rx_sk;
 	struct net *net;
@@ -83,24 +110,31 @@ static __always_inline struct net_device *set_place(struct drop_key *key, struct
 	net = netns_of_dev(dev, known);
 	if (net) {
 		LOAD(key->ifindex, dev->ifindex);
+		from.dev = dev;
 	} else {
-		dev = NULL;
 		if (!sk)
 			LOAD(sk, skb->sk);
 		net = netns_of_sock(sk, known);
 		LOAD(key->ifindex, skb->skb_iif);
 	}
 	if (net)
-		LOAD(key->netns, net->ns_inum);
-	return dev;
+		key->netns = netns_number(net);
+	from.net = net;
+	return from;
 }
 
-/* Copy the name of the interface, where there is one: what set_place() returned. */
-static __always_inline void set_interface(struct drop_value *value, struct net_device *dev)
+/* Say of a new entry what it is: the namespace whole, and the name of the interface. */
+static __always_inline void set_names(struct drop_value *value, const struct origin *from)
 {
-	if (!dev)
+	if (from->net) {
+		LOAD(value->netns_inode, from->net->ns_inum);
+#if NETNS_COOKIE
+		LOAD(value->netns_cookie, from->net->net_cookie);
+#endif
+	}
+	if (!from->dev)
 		return;
 #pragma unroll
 	for (int i = 0; i < INTERFACE_NAME_SIZE; i++)
-		LOAD(value->interface[i], dev->name[i]);
+		LOAD(value->interface[i], from->dev->name[i]);
 }

@@ -42,6 +42,7 @@ def run(settings: Settings, clock: Clock, output: Output) -> None:
         output.write(_text(settings, losses, before, None, namespaces, output.width))
         return
     for _ in clock.ticks():
+        namespaces.look()
         now = collector.read(namespaces.paths() if settings.all_netns else ())
         output.write(_text(settings, losses, since(before, now), before, namespaces, output.width))
         say(*(f"Limit: {limit}" for limit in now.limits if limit not in said))

@@ -6,6 +6,25 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
+class Netns(NamedTuple):
+    """A network namespace, and no other one that has its inode before or after it."""
+
+    inode: int
+    cookie: int | None = None
+    """struct net.net_cookie, which the kernel never gives again; None: it has none, or does not tell it."""
+    number: int = 0
+    """Without a cookie: how many others were seen to have the inode before."""
+
+    def __str__(self) -> str:
+        """Return the inode, as lsns(8) and readlink(1) show it."""
+        return str(self.inode)
+
+
+def in_order(netns: Netns | None) -> tuple[int, ...]:
+    """Return what namespaces are sorted by: one of which nothing is known comes first."""
+    return () if netns is None else (netns.inode, netns.cookie or 0, netns.number)
+
+
 class DropKey(NamedTuple):
     """What a drop is counted by. None means that this run cannot know."""
 
@@ -19,8 +38,8 @@ class DropKey(NamedTuple):
     """CPU whose backlog had no room for the skb; only drops of enqueue_to_backlog() have one."""
     ifindex: int | None
     interface: str | None
-    netns: int | None
-    """Inode of the network namespace."""
+    netns: Netns | None
+    """Network namespace."""
     netns_name: str | None
     protocol: int
     """Ethertype; 0: the skb had none."""

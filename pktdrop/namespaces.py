@@ -1,93 +1,215 @@
 # SPDX-License-Identifier: MIT
-"""Network namespaces: their names, and being inside one."""
+"""Network namespaces: which there are, their names, and being inside one.
+
+An inode is given again within seconds; a cookie never (`Netns`). Nothing here keeps a namespace alive: no descriptor of
+one stays open, and what leads to one is checked each time that it is followed.
+"""
 
 import ctypes
 import errno
 import os
 import re
 import socket
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from fcntl import ioctl
 from pathlib import Path
+from typing import TypeVar
+
+from pktdrop.model import Netns
 
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+_SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14 and later
+_COOKIE = struct.Struct("=Q")
+# include/uapi/linux/nsfs.h: the kind of a namespace (Linux 4.11), and its id (6.18), of network namespaces the cookie
+_NS_GET_NSTYPE = 0xB703
+_NS_GET_ID = 0x8008B70D
 _KTHREADD = 2
 _NET_ROOT = re.compile(rb"net:\[([0-9]{1,20})\]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
+_HERE = Path("/proc/thread-self/ns/net")
+_REMEMBERED = 4096
+"""Namespaces that are gone whose names are still known, and those known to be gone: the last ones."""
+_Known = TypeVar("_Known")
 HOST = "host"
 """How the kernel's first namespace is called: init_net, the one of its own threads."""
 
 
-@contextmanager
-def inside(path: Path, netns: int | None = None) -> Iterator[None]:
-    """Move this thread into the namespace that `path` names, and back at the end.
+def cookie_here() -> int | None:
+    """Return the cookie of the network namespace this thread is in; None where the kernel does not tell it."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asked:
+            answer = asked.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, _COOKIE.size)
+    except OSError:
+        return None
+    return int(_COOKIE.unpack(answer)[0]) if len(answer) == _COOKIE.size else None
 
-    Raises OSError where the namespace is gone or may not be entered (CAP_SYS_ADMIN), or where `netns`, the inode it
-    must have, is given and the path names another one by now.
+
+def identify(path: Path) -> Netns:
+    """Return the network namespace that a path names; its number is left 0.
+
+    Raises OSError where the path names none (a plain file, another kind of namespace). The cookie is None where the
+    kernel tells none, or only to whom may enter the namespace, and this process may not.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
+    with _opened(path) as (descriptor, inode):
+        return Netns(inode, _cookie(descriptor))
 
-    def enter(descriptor: int) -> None:
-        if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
 
-    with open("/proc/thread-self/ns/net", "rb") as home, open(path, "rb") as target:
-        if netns not in (None, os.fstat(target.fileno()).st_ino):
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
-        enter(target.fileno())
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[int, int]]:
+    """Open what a path names, and give its descriptor and its inode. Raises OSError if it is no network namespace."""
+    # looked at before it is opened: anything may stand in a directory, and some files do something when opened
+    status = path.stat()
+    if status.st_dev != _HERE.stat().st_dev:
+        raise OSError(errno.EINVAL, "it is no network namespace", str(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_dev != _HERE.stat().st_dev or _kind(descriptor) != _CLONE_NEWNET:
+            raise OSError(errno.EINVAL, "it is no network namespace", str(path))
+        yield descriptor, status.st_ino
+    finally:
+        os.close(descriptor)
+
+
+def _kind(descriptor: int) -> int:
+    try:
+        return ioctl(descriptor, _NS_GET_NSTYPE)
+    except OSError:  # a kernel that cannot tell; setns(2) will
+        return _CLONE_NEWNET
+
+
+def _cookie(descriptor: int) -> int | None:
+    answer = bytearray(_COOKIE.size)
+    try:
+        ioctl(descriptor, _NS_GET_ID, answer)
+        return int(_COOKIE.unpack(answer)[0])
+    except OSError:  # before Linux 6.18: from inside
+        with suppress(OSError), _entered(descriptor):
+            return cookie_here()
+        return None
+
+
+@contextmanager
+def _entered(descriptor: int) -> Iterator[None]:
+    with _HERE.open("rb") as home:
+        _setns(descriptor)
         try:
             yield
         finally:
-            enter(home.fileno())
+            _setns(home.fileno())
+
+
+def _setns(descriptor: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@contextmanager
+def inside(path: Path, netns: Netns | None = None) -> Iterator[None]:
+    """Move this thread into the namespace that `path` names, and back at the end.
+
+    Raises OSError where the namespace is gone or may not be entered (CAP_SYS_ADMIN), or where `netns`, which it must
+    be, is given and the path names another one by now.
+    """
+    with ExitStack() as stack:
+        try:
+            descriptor, inode = stack.enter_context(_opened(path))
+            stack.enter_context(_entered(descriptor))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        if netns is not None and (inode, cookie_here() if netns.cookie is not None else None) != netns[:2]:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        yield
 
 
 class Namespaces:
     """Names of network namespaces and of the interfaces in them, looked up when first asked for.
 
-    A name stays known after its namespace or interface is gone. What was not found is searched again after `forget`.
+    A name stays known after its namespace or interface is gone. All there is is searched for once at most between two
+    calls of `look`.
     """
 
-    def __init__(self, run: Path = Path("/run/netns"), proc: Path = Path("/proc")) -> None:
-        """Take the directory of named namespaces (ip-netns(8)) and that of processes."""
+    def __init__(
+        self,
+        run: Path = Path("/run/netns"),
+        proc: Path = Path("/proc"),
+        identify: Callable[[Path], Netns] = identify,
+    ) -> None:
+        """Take the directory of named namespaces (ip-netns(8)), that of processes, and what tells namespaces apart."""
         self._run = run
         self._proc = proc
-        self._names: dict[int, str] = {}
-        self._paths: dict[int, Path] = {}
-        self._interfaces: dict[tuple[int, int], str] = {}
+        self._identify_path = identify
+        self._names: dict[Netns, str] = {}
+        self._paths: dict[Netns, Path] = {}
+        self._interfaces: dict[tuple[Netns, int], str] = {}
+        self._host: Netns | None = None
         self._searched = False
-        self._listed: set[int] = set()
+        self._listed: set[Netns] = set()
+        self._pending: dict[Netns, None] = {}
+        """Those asked for and not found so far: the next search settles them."""
+        self._gone: dict[Netns, None] = {}
+        """Those that a search did not find, which began after they were asked for."""
+        self._present: frozenset[Netns] = frozenset()
+        """Those that the last search found."""
+        self._numbers: dict[int, int] = {}
+        """Of inodes, where there are no cookies: how many namespaces had each before."""
 
-    def forget(self) -> None:
-        """Search again for what was not found so far: call it once per Snapshot."""
+    def look(self) -> None:
+        """Begin the next look: what was not found so far may be searched for again."""
         self._searched = False
         self._listed.clear()
 
-    def name(self, netns: int) -> str | None:
+    @property
+    def sees_host(self) -> bool:
+        """Whether the last search saw the processes of the host: threads of the kernel are among them."""
+        return self._host is not None
+
+    def own(self) -> Netns:
+        """Return the namespace this thread is in. Raises OSError without /proc."""
+        return self._numbered(self._identify_path(_HERE))
+
+    def of_drop(self, inode: int, cookie: int | None) -> Netns:
+        """Return the namespace of a drop, as the kernel tells of it."""
+        return self._numbered(Netns(inode, cookie))
+
+    def name(self, netns: Netns) -> str | None:
         """Return "host", or the name under /run/netns, or "comm[pid]" of the first process in it, or None."""
-        if netns not in self._names and not self._searched:
-            self._search()
+        self._look_for(netns)
         return self._names.get(netns)
 
-    def learn_interface(self, netns: int, ifindex: int, name: str) -> None:
+    def expect(self, netns: Netns) -> None:
+        """Let the next search settle whether a namespace is there: those of many drops take one search, not many."""
+        if netns not in self._names and netns not in self._gone:
+            self._pending[netns] = None
+
+    def is_gone(self, netns: Netns) -> bool:
+        """Tell whether a namespace was searched for and nothing leads to it: no name, mount or process.
+
+        False where processes of the host cannot be seen: it may well be there.
+        """
+        return netns in self._gone and self.sees_host
+
+    def learn_interface(self, netns: Netns, ifindex: int, name: str) -> None:
         """Remember a name that the kernel gave with a drop."""
         self._interfaces[netns, ifindex] = name
 
-    def interface(self, netns: int, ifindex: int) -> str | None:
+    def interface(self, netns: Netns, ifindex: int) -> str | None:
         """Return the name of an interface, or None if it or its namespace cannot be found."""
-        if (netns, ifindex) not in self._interfaces and netns not in self._listed:
+        if (netns, ifindex) not in self._interfaces and netns not in self._listed and netns not in self._gone:
             self._listed.add(netns)
             self.name(netns)
             self._list_interfaces(netns)
         return self._interfaces.get((netns, ifindex))
 
-    def paths(self) -> dict[int, Path]:
-        """Return by inode a path to each namespace that has a name, a mount or a process; searches anew."""
-        self._paths.clear()
+    def paths(self) -> dict[Netns, Path]:
+        """Return a path to each namespace that has a name, a mount or a process."""
         self._search()
         return dict(self._paths)
 
     @contextmanager
-    def entered(self, netns: int) -> Iterator[None]:
+    def entered(self, netns: Netns) -> Iterator[None]:
         """Move this thread into a namespace, and back at the end. Raises OSError as `inside` does.
 
         The path that led there before may have ended with its process: then another one is searched for.
@@ -97,36 +219,33 @@ class Namespaces:
                 stack.enter_context(inside(self._path(netns), netns))
             except OSError:
                 self._paths.pop(netns, None)
-                self._search()
                 stack.enter_context(inside(self._path(netns), netns))
             yield
 
     @contextmanager
     def entered_host(self) -> Iterator[None]:
         """Move this thread into the kernel's first namespace, and back. Raises OSError where it cannot be seen."""
-        if HOST not in self._names.values() and not self._searched:
+        if self._host is None:
             self._search()
-        hosts = [netns for netns, name in self._names.items() if name == HOST]
-        if not hosts:
+        if self._host is None:
             raise OSError(errno.ENOENT, "the host's network namespace cannot be seen from here")
-        with self.entered(hosts[0]):
+        with self.entered(self._host):
             yield
 
-    def _path(self, netns: int) -> Path:
-        if netns not in self._paths and not self._searched:
-            self._search()
+    def _path(self, netns: Netns) -> Path:
+        if netns not in self._paths:
+            self._look_for(netns)
         if netns not in self._paths:
             raise OSError(errno.ENOENT, "it is gone, or nothing that can be seen is in it")
         return self._paths[netns]
 
     def interfaces(self) -> set[str]:
         """Return the names of the interfaces of all namespaces that can be entered."""
-        self._search()
-        for netns in list(self._paths):
+        for netns in self.paths():
             self._list_interfaces(netns)
         return {*(name for _, name in socket.if_nameindex()), *self._interfaces.values()}
 
-    def _list_interfaces(self, netns: int) -> None:
+    def _list_interfaces(self, netns: Netns) -> None:
         path = self._paths.get(netns)
         if path is None:
             return
@@ -137,30 +256,59 @@ class Namespaces:
         except OSError:  # gone or not to be entered: the drop shows the number of its interface
             self._paths.pop(netns, None)
 
+    # ------------------------------------------------------------------------------------------------------ searching
+
+    def _look_for(self, netns: Netns) -> None:
+        if netns not in self._present and netns not in self._gone:
+            self._pending[netns] = None
+            self._search()
+
     def _search(self) -> None:
+        """Find all namespaces there are, unless that was done in this look."""
+        if self._searched:
+            return
         self._searched = True
-        processes = sorted(int(entry.name) for entry in self._proc.iterdir() if entry.name.isdigit())
-        for pid in processes:
+        self._paths.clear()
+        found: dict[Netns, str] = {}
+        for netns, path, name in (*self._mounts(), *self._processes(), *self._named()):
+            self._paths[netns] = path
+            if found.get(netns) != HOST:
+                found[netns] = name
+        self._host = next((netns for netns, name in found.items() if name == HOST), None)
+        self._count_again(frozenset(found))
+        self._gone = _last({netns: None for netns in (*self._gone, *self._pending) if netns not in found})
+        self._pending.clear()
+        self._names = {**_last({netns: name for netns, name in self._names.items() if netns not in found}), **found}
+
+    def _count_again(self, found: frozenset[Netns]) -> None:
+        """Where there are no cookies: what has the inode of a namespace that is not there any more is another one."""
+        for netns in self._present - found:
+            if netns.cookie is None:
+                self._numbers[netns.inode] = netns.number + 1
+        self._present = found
+
+    def _processes(self) -> Iterator[tuple[Netns, Path, str]]:
+        """Yield the namespaces that processes are in, each by its first process."""
+        seen: set[int] = set()
+        for pid in sorted(int(entry.name) for entry in self._proc.iterdir() if entry.name.isdigit()):
             process = self._proc / str(pid)
             with suppress(OSError):  # it ended, or belongs to somebody else: another one may tell
-                netns = (process / "ns/net").stat().st_ino
-                self._paths.setdefault(netns, process / "ns/net")
-                if netns not in self._names:
-                    comm = (process / "comm").read_bytes().rstrip(b"\n").decode(errors="backslashreplace")
-                    self._names[netns] = f"{comm}[{pid}]"
-                if pid == _KTHREADD and not (process / "cmdline").read_bytes():  # a thread of the kernel has none
-                    self._names[netns] = HOST
-        for netns, path in self._mounts():
-            self._paths[netns] = path
-            self._names.setdefault(netns, path.name)
-        for entry in sorted(self._run.iterdir()) if self._run.is_dir() else ():
-            with suppress(OSError):  # deleted meanwhile
-                netns = entry.stat().st_ino
-                self._paths[netns] = entry
-                if self._names.get(netns) != HOST:
-                    self._names[netns] = entry.name
+                inode = (process / "ns/net").stat().st_ino
+                is_host = pid == _KTHREADD and not (process / "cmdline").read_bytes()  # a thread of the kernel has none
+                if inode in seen and not is_host:
+                    continue
+                comm = (process / "comm").read_bytes().rstrip(b"\n").decode(errors="backslashreplace")
+                netns = self._numbered(self._identify_path(process / "ns/net"))
+                seen.add(inode)
+                yield netns, process / "ns/net", HOST if is_host else f"{comm}[{pid}]"
 
-    def _mounts(self) -> Iterator[tuple[int, Path]]:
+    def _named(self) -> Iterator[tuple[Netns, Path, str]]:
+        """Yield the namespaces below /run/netns."""
+        for entry in sorted(self._run.iterdir()) if self._run.is_dir() else ():
+            with suppress(OSError):  # deleted meanwhile, or no namespace
+                yield self._numbered(self._identify_path(entry)), entry, entry.name
+
+    def _mounts(self) -> Iterator[tuple[Netns, Path, str]]:
         """Yield namespaces that a mount keeps, with or without a process: container runtimes have directories for them.
 
         The fourth field is the root of the mount, "net:[4026532281]", the fifth where it is: proc_pid_mountinfo(5).
@@ -168,6 +316,18 @@ class Namespaces:
         with suppress(OSError):  # no /proc: there is nothing to find
             for line in (self._proc / "self/mountinfo").read_bytes().splitlines():
                 fields = line.split(b" ")
-                if len(fields) > 4 and (found := _NET_ROOT.fullmatch(fields[3])):
+                if len(fields) > 4 and _NET_ROOT.fullmatch(fields[3]):
                     octal = _OCTAL.sub(lambda escape: bytes((int(escape[1], 8) & 0xFF,)), fields[4])
-                    yield int(found[1]), Path(os.fsdecode(octal))
+                    path = Path(os.fsdecode(octal))
+                    with suppress(OSError):  # unmounted meanwhile, or something else is mounted there, too
+                        yield self._numbered(self._identify_path(path)), path, path.name
+
+    def _numbered(self, netns: Netns) -> Netns:
+        if netns.cookie is not None or netns.inode not in self._numbers:
+            return netns
+        return netns._replace(number=self._numbers[netns.inode])
+
+
+def _last(what: dict[Netns, _Known]) -> dict[Netns, _Known]:
+    """Return what is known of the last ones, so that memory does not grow with those that were."""
+    return what if len(what) <= _REMEMBERED else dict(list(what.items())[-_REMEMBERED:])

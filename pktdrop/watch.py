@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pktdrop.counters.collect import Collector, Counters
 from pktdrop.counters.increments import Increments, Moved
-from pktdrop.model import Count, DropKey, Interval, Lost, Snapshot, interval
+from pktdrop.model import Count, DropKey, Interval, Lost, Netns, Snapshot, interval
 from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ class Account:
     """As they stand at the end; only the namespaces that were read."""
     bracket: "Between"
     """The events between the readings of the counters, at least and at most."""
-    seconds: Mapping[int | None, float] = field(default_factory=dict)
+    seconds: Mapping[Netns | None, float] = field(default_factory=dict)
     """In how many seconds the counters of each namespace rose, None: those of the host; new ones are left out."""
 
-    def rate(self, netns: int | None, increment: int) -> float:
+    def rate(self, netns: Netns | None, increment: int) -> float:
         """Return by how much a counter of a namespace rose in a second."""
         seconds = self.seconds.get(netns, self.interval.seconds)
         return increment / seconds if seconds else 0.0
@@ -91,7 +91,7 @@ class Watch:
         ][: len(unread)]
         self._read = set(counters.netns)
         """Namespaces whose counters were read before a drop in them."""
-        self._due: dict[int, int] = {}
+        self._due: dict[Netns, int] = {}
         """Namespaces with drops, and for how many looks they are still read."""
 
     @property
@@ -125,6 +125,7 @@ class Watch:
 
     def step(self, is_last: bool = False) -> Account:
         """Look again; return the account since the look before. The last one looks into every namespace."""
+        self._namespaces.look()
         before = self._events()
         counters = self._collector.read(self._wanted(before, is_last))
         then, self._last = self._last, Look(before, counters, self._events())
@@ -150,7 +151,7 @@ class Watch:
             return self._tracer.snapshot()
         return Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, lost=Lost(0, 0))
 
-    def _wanted(self, now: Snapshot, is_last: bool) -> Collection[int]:
+    def _wanted(self, now: Snapshot, is_last: bool) -> Collection[Netns]:
         """Return the namespaces to read, besides the own one."""
         earlier = self._last.after.drops
         self._due = {netns: looks - 1 for netns, looks in self._due.items() if looks > 1}

@@ -18,6 +18,7 @@ from pktdrop.advice.shares import Place, Share, shares
 from pktdrop.advice.stations import Peaks, Station, flow_limited, received, squeezed, stations
 from pktdrop.counters.drivers import Drivers
 from pktdrop.layers import KINDS, Layers
+from pktdrop.model import Netns
 from pktdrop.views.text import number, share
 from pktdrop.watch import Account
 
@@ -144,7 +145,7 @@ class Circumstances:
     """By which way each probe was attached; "none": it was not."""
     limits: tuple[str, ...] = ()
     """What could not be seen."""
-    present: frozenset[int] = frozenset()
+    present: frozenset[Netns] = frozenset()
     """Network namespaces there are."""
     sees_all: bool = True
     """Whether there can be no others than these."""

@@ -24,6 +24,7 @@ from pktdrop.advice.shares import Place
 from pktdrop.counters import ethtool, sockets
 from pktdrop.counters.collect import Counters
 from pktdrop.counters.model import Scope
+from pktdrop.model import Netns
 from pktdrop.namespaces import HOST, Namespaces
 
 _SIOCGIFTXQLEN = 0x8942  # include/uapi/linux/sockios.h
@@ -89,7 +90,7 @@ class Host:
         """Take what finds namespaces, and the last reading of counters."""
         self._namespaces = namespaces
         self._counters = counters
-        self._own = os.stat("/proc/thread-self/ns/net").st_ino
+        self._own = namespaces.own()
         self._remembered: dict[tuple[object, ...], object] = {}
         self._readers: Mapping[str, Callable[[Place], Value | None]] = {
             "cpus": lambda place: os.sysconf("SC_NPROCESSORS_ONLN"),
@@ -131,7 +132,7 @@ class Host:
         reader = self._readers.get(name)
         return None if reader is None else reader(place)
 
-    def netns(self, netns: int | None) -> str | None:
+    def netns(self, netns: Netns | None) -> str | None:
         """Return the name of a network namespace; HOST for the own one where the first one cannot be seen."""
         if netns == self._own and self._own_is_host:
             return HOST
@@ -159,10 +160,10 @@ class Host:
             self._remembered[key] = read()
         return self._remembered[key]  # type: ignore[return-value]  # it is what `read` returned
 
-    def _inside(self, netns: int | None) -> AbstractContextManager[None]:
-        return nullcontext() if netns in (None, self._own) else self._namespaces.entered(netns or 0)
+    def _inside(self, netns: Netns | None) -> AbstractContextManager[None]:
+        return nullcontext() if netns is None or netns == self._own else self._namespaces.entered(netns)
 
-    def _in_netns(self, netns: int | None) -> str | None:
+    def _in_netns(self, netns: Netns | None) -> str | None:
         """Return what makes a command run in a namespace: nothing for the own one."""
         if netns is None:
             return None
@@ -179,7 +180,7 @@ class Host:
         process = _PROCESS.fullmatch(name)
         return f"nsenter -t {process[1]} -n " if process else None
 
-    def _sysctl(self, netns: int | None, path: str) -> str | None:
+    def _sysctl(self, netns: Netns | None, path: str) -> str | None:
         def read() -> str | None:
             try:
                 with self._inside(netns):
@@ -201,7 +202,7 @@ class Host:
         return here if here is not None else _number(self._sysctl(self._first_netns, path), word)
 
     @cached_property
-    def _first_netns(self) -> int | None:
+    def _first_netns(self) -> Netns | None:
         return next((netns for netns in self._namespaces.paths() if self._namespaces.name(netns) == HOST), None)
 
     def _rp_filter(self, place: Place) -> int | None:
@@ -278,7 +279,7 @@ class Host:
         most = self.value("rmem_max", place)
         return 2 * most if isinstance(most, int) else None
 
-    def _pages(self, netns: int | None) -> _Pages:
+    def _pages(self, netns: Netns | None) -> _Pages:
         """Return the pages that sockets of the whole host hold; sockstat shows them in each namespace."""
         text = self._once(("sockstat",), lambda: _text(Path("/proc/thread-self/net/sockstat")))
         found = {protocol: int(pages) for protocol, pages in _PAGE_COUNT.findall(text or "")}

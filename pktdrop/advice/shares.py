@@ -17,7 +17,7 @@ from pktdrop.advice.causes import Cause, Causes
 from pktdrop.counters.model import Scope
 from pktdrop.layers import LAYERS, Layers
 from pktdrop.ledger.entry import CLASS_LAYERS
-from pktdrop.model import DropKey
+from pktdrop.model import DropKey, Netns
 from pktdrop.watch import Account
 
 #: Layers whose packets never had an event.
@@ -33,7 +33,7 @@ _Key = TypeVar("_Key")
 class Place:
     """Where packets were lost, as far as it is known."""
 
-    netns: int | None = None
+    netns: Netns | None = None
     interface: str | None = None
     queues: tuple[tuple[int, int], ...] = ()
     """RX queue and packets, most first."""
@@ -74,7 +74,7 @@ class _Sum:
     """Events of one share, while they are added up."""
 
     reasons: Tally[str] = field(default_factory=Tally)
-    interfaces: Tally[tuple[int | None, str | None]] = field(default_factory=Tally)
+    interfaces: Tally[tuple[Netns | None, str | None]] = field(default_factory=Tally)
     sources: Tally[int] = field(default_factory=Tally)
     late: int = 0
 
@@ -156,9 +156,9 @@ def _nics(account: Account, causes: Causes) -> Iterator[Share]:
                 )
 
 
-def _seen(account: Account) -> Tally[tuple[int | None, str | None, str]]:
+def _seen(account: Account) -> Tally[tuple[Netns | None, str | None, str]]:
     """Count events by network namespace, interface and layer."""
-    seen: Tally[tuple[int | None, str | None, str]] = Tally()
+    seen: Tally[tuple[Netns | None, str | None, str]] = Tally()
     for key, count in account.interval.drops.items():
         if key.is_loss:
             seen[key.netns, key.interface, key.layer] += count.packets
@@ -167,7 +167,7 @@ def _seen(account: Account) -> Tally[tuple[int | None, str | None, str]]:
 
 def _rests(account: Account, causes: Causes) -> Iterator[Share]:
     """Losses that other counters show beyond the events, without what drivers count: ledger.totals."""
-    at_nic: Tally[tuple[int | None, str | None, str]] = Tally()
+    at_nic: Tally[tuple[Netns | None, str | None, str]] = Tally()
     for (netns, interface), losses in account.ledger.nics.items():
         for loss in losses:
             if loss.kind in CLASS_LAYERS:
@@ -216,12 +216,12 @@ def _at_backlogs(found: Sequence[Share], account: Account) -> list[Share]:
 
 
 def _at_sockets(found: Sequence[Share], account: Account, word: str, protocols: tuple[str, ...]) -> list[Share]:
-    risen: dict[int | None, dict[Place, int]] = {}
+    risen: dict[Netns | None, dict[Place, int]] = {}
     for scope, counted in account.moved.get("socket", {}).items():
         if counted.get("drops") and (scope.socket or "").partition(" ")[0] in protocols:
             risen.setdefault(scope.netns, {})[Place(netns=scope.netns, sockets=(scope,))] = counted["drops"]
     placed: list[Share] = []
-    by_netns: dict[int | None, list[Share]] = {}
+    by_netns: dict[Netns | None, list[Share]] = {}
     for share in found:
         if word in share.cause.words and not share.place.sockets:
             by_netns.setdefault(share.place.netns, []).append(share)
@@ -233,13 +233,13 @@ def _at_sockets(found: Sequence[Share], account: Account, word: str, protocols: 
 
 
 def _at_qdiscs(found: Sequence[Share], account: Account) -> list[Share]:
-    risen: dict[tuple[int | None, str | None], dict[Place, int]] = {}
+    risen: dict[tuple[Netns | None, str | None], dict[Place, int]] = {}
     for scope, counted in account.moved.get("qdisc", {}).items():
         if counted.get("drops") and scope.qdisc is not None:
             place = Place(netns=scope.netns, interface=scope.interface, qdiscs=(scope.qdisc,))
             risen.setdefault((scope.netns, scope.interface), {})[place] = counted["drops"]
     placed: list[Share] = []
-    at: dict[tuple[int | None, str | None], list[Share]] = {}
+    at: dict[tuple[Netns | None, str | None], list[Share]] = {}
     for share in found:
         if "qdisc" in share.cause.words and not share.place.qdiscs:
             at.setdefault((share.place.netns, share.place.interface), []).append(share)

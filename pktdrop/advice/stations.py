@@ -16,6 +16,7 @@ from pktdrop.counters.collect import Counters
 from pktdrop.counters.drivers import Drivers, Hint
 from pktdrop.counters.model import Row, Scope
 from pktdrop.layers import LAYERS
+from pktdrop.model import Netns
 from pktdrop.views.text import number
 from pktdrop.watch import Account
 
@@ -107,7 +108,7 @@ def _first(texts: Sequence[str]) -> list[str]:
 
 def _hints(account: Account, drivers: Drivers, names: Names) -> Iterator[tuple[str, str]]:
     """Counters of drivers that point at a bottleneck but count no lost packet."""
-    rows: dict[tuple[int | None, str], dict[Scope, Row]] = {}
+    rows: dict[tuple[Netns | None, str], dict[Scope, Row]] = {}
     for scope, risen in account.moved.get("driver", {}).items():
         of_nic = rows.setdefault((scope.netns, scope.interface or ""), {})
         of_nic[scope] = Row(tuple(risen), tuple(risen.values()))
@@ -153,12 +154,12 @@ def _full(
         length, waiting = value("txqueuelen", place), _named(row).get("qlen", 0)
         if isinstance(length, int) and _is_nearly_full(waiting, length):
             yield "qdisc", f"the queue of {words.nic(place, names)} held {number(waiting)} of {number(length)}"
-    for inode in account.counters.netns:
-        place = Place(netns=inode)
+    for netns in account.counters.netns:
+        place = Place(netns=netns)
         tracked, room = value("conntrack_count", place), value("conntrack_max", place)
         if isinstance(tracked, int) and isinstance(room, int) and _is_nearly_full(tracked, room):
             held = f"{number(tracked)} connections of at most {number(room)}"
-            yield "stack", f"{words.netns(inode, names)} tracks {held}"
+            yield "stack", f"{words.netns(netns, names)} tracks {held}"
 
 
 def _full_socket(scope: Scope, gauges: Mapping[str, int], names: Names) -> Iterator[str]:

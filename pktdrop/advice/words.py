@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from pktdrop.advice.causes import Cause
 from pktdrop.advice.shares import Place
 from pktdrop.counters.model import Scope
+from pktdrop.model import Netns
 from pktdrop.namespaces import HOST
 from pktdrop.views.text import number, safe
 
@@ -18,7 +19,7 @@ _ANY_ADDRESS: Final = ("*", "0.0.0.0", "[::]")
 class Names(Protocol):
     """Names that are looked up: those of pktdrop.advice.host.Host."""
 
-    def netns(self, netns: int | None) -> str | None:
+    def netns(self, netns: Netns | None) -> str | None:
         """Return the name of a network namespace."""
 
     def process(self, scope: Scope) -> str | None:
@@ -52,12 +53,12 @@ def nic(place: Place, names: Names) -> str:
     return f"{interface} of netns {safe(named or str(place.netns))}"
 
 
-def netns(inode: int | None, names: Names) -> str:
+def netns(place: Netns | None, names: Names) -> str:
     """Name a network namespace; "this host" is the kernel's first."""
-    if inode is None:
+    if place is None:
         return "an unknown netns"
-    named = names.netns(inode)
-    return "this host" if named == HOST else f"netns {safe(named or str(inode))}"
+    named = names.netns(place)
+    return "this host" if named == HOST else f"netns {safe(named or str(place))}"
 
 
 def socket(scope: Scope, names: Names) -> str:

@@ -2,7 +2,6 @@
 """All counters of one moment, and the difference of two moments."""
 
 import errno
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from typing import Final
 
 from pktdrop.counters import ethtool, links, mib, procstat, qdisc, sockets, softnet, xfrm
 from pktdrop.counters.model import Reading, Row, Scope
-from pktdrop.model import counted_since
+from pktdrop.model import Netns, counted_since
 from pktdrop.namespaces import Namespaces
 
 SOURCES: Final = ("softnet", "links", "driver", "mib", "qdisc", "socket", "conntrack", "neigh", "rt_cache", "xfrm")
@@ -33,16 +32,16 @@ class Counters:
     """SOURCES; names of "driver" begin with "ethtool." or "qstats."."""
     gauges: Mapping[str, Mapping[Scope, Row]]
     """What waits at this moment, of "softnet", "qdisc" and "socket"."""
-    drivers: Mapping[tuple[int | None, str], str]
+    drivers: Mapping[tuple[Netns | None, str], str]
     """Driver of an interface, by namespace and name."""
     inodes: Mapping[Scope, int]
     """Of sockets."""
-    netns: frozenset[int]
+    netns: frozenset[Netns]
     """Namespaces that were read."""
     failed: frozenset[str]
     """Sources that could not be read whole."""
     limits: tuple[str, ...]
-    read_at: Mapping[int | None, float] = field(default_factory=dict)
+    read_at: Mapping[Netns | None, float] = field(default_factory=dict)
     """When the counters of each namespace were read, None: those of the host; CLOCK_MONOTONIC."""
 
     def seconds_since(self, before: "Counters", scope: Scope) -> float:
@@ -72,9 +71,9 @@ class Collector:
         self._qdiscs = qdisc.Reader()
         self._sockets = sockets.Reader()
 
-    def read(self, others: Iterable[int] = ()) -> Counters:
+    def read(self, others: Iterable[Netns] = ()) -> Counters:
         """Read all counters of the own namespace and of `others`. What cannot be read is named in `limits`."""
-        own = os.stat("/proc/thread-self/ns/net").st_ino
+        own = self._namespaces.own()
         moment, monotonic = time.time(), time.monotonic()
         found = _Found()
         found.read_at[None] = monotonic
@@ -106,7 +105,7 @@ class Collector:
             read_at=found.read_at,
         )
 
-    def _read_here(self, netns: int, found: "_Found") -> None:
+    def _read_here(self, netns: Netns, found: "_Found") -> None:
         """Read what belongs to the namespace this thread is in."""
         found.read_at[netns] = time.monotonic()
         of_links = links.read(netns)
@@ -142,12 +141,12 @@ class _Found:
     def __init__(self) -> None:
         self.rows: dict[str, dict[Scope, Row]] = {source: {} for source in SOURCES}
         self.gauges: dict[str, dict[Scope, Row]] = {"softnet": {}, "qdisc": {}, "socket": {}}
-        self.drivers: dict[tuple[int | None, str], str] = {}
+        self.drivers: dict[tuple[Netns | None, str], str] = {}
         self.inodes: dict[Scope, int] = {}
-        self.netns: set[int] = set()
+        self.netns: set[Netns] = set()
         self.failed: set[str] = set()
         self.limits: list[str] = []
-        self.read_at: dict[int | None, float] = {}
+        self.read_at: dict[Netns | None, float] = {}
 
     def add(self, source: str, counters: Reading, gauges: Reading | None = None) -> None:
         self.rows[source].update(counters.rows)

@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Final
 
 from pktdrop.counters.model import Reading, Row, Scope
+from pktdrop.model import Netns
 
 #: Longest name of a statistic, in bytes: ETH_GSTRING_LEN.
 NAME_BYTES: Final = 32
@@ -126,7 +127,7 @@ def names_of(strings: bytes) -> tuple[str, ...]:
 
 
 def rows_of(
-    names: Iterable[str], values: Iterable[int], netns: int | None, interface: str
+    names: Iterable[str], values: Iterable[int], netns: Netns | None, interface: str
 ) -> tuple[dict[Scope, Row], str | None]:
     """Statistics of one interface by scope: the device, and each queue that a marker line announces.
 
@@ -274,7 +275,7 @@ class _Ioctl:
         return None
 
 
-def _read_statistics(netns: int | None, interfaces: Iterable[str], limits: list[str]) -> dict[Scope, Row]:
+def _read_statistics(netns: Netns | None, interfaces: Iterable[str], limits: list[str]) -> dict[Scope, Row]:
     rows: dict[Scope, Row] = {}
     # interfaces of one driver mostly have the same names: they are worked out once
     seen: dict[bytes, tuple[str, ...]] = {}
@@ -338,7 +339,7 @@ def _ask_netlink(netlink: socket.socket, family: int, flags: int, command: int, 
                 return
 
 
-def _read_qstats(family: int, netns: int | None, interfaces: Iterable[str], limits: list[str]) -> dict[Scope, Row]:
+def _read_qstats(family: int, netns: Netns | None, interfaces: Iterable[str], limits: list[str]) -> dict[Scope, Row]:
     told: list[tuple[int, int | None, dict[str, int]]] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC) as netlink:
         netlink.settimeout(1.0)
@@ -381,13 +382,13 @@ class Reader:
     """Reads the statistics of any number of namespaces; remembers what does not change while it runs."""
 
     def __init__(self) -> None:
-        self._drivers: dict[int | None, dict[str, str]] = {}
+        self._drivers: dict[Netns | None, dict[str, str]] = {}
 
     @cached_property
     def _netdev(self) -> int | None:
         return _family()  # families of generic netlink have the same number in every namespace
 
-    def read(self, netns: int | None, interfaces: Collection[str]) -> Reading:
+    def read(self, netns: Netns | None, interfaces: Collection[str]) -> Reading:
         """Statistics of these interfaces of the namespace the thread is in, named "ethtool.*" and "qstats.*".
 
         An interface that is gone or has no statistics is not in the result; what failed otherwise is told in `limits`.
@@ -405,7 +406,7 @@ class Reader:
             limits.append(f"netdev qstats: {error}")
         return Reading(rows, tuple(limits))
 
-    def drivers(self, netns: int | None, interfaces: Collection[str]) -> Mapping[str, str]:
+    def drivers(self, netns: Netns | None, interfaces: Collection[str]) -> Mapping[str, str]:
         """Drivers of these interfaces of the namespace the thread is in; asked for once as long as one is there."""
         known = self._drivers.get(netns, {})
         if known.keys() != set(interfaces):
@@ -425,7 +426,7 @@ def _driver(ioctl: _Ioctl, interface: str) -> str:
         return ""
 
 
-def read(netns: int | None, interfaces: Iterable[str]) -> Reading:
+def read(netns: Netns | None, interfaces: Iterable[str]) -> Reading:
     """Read once, as Reader does."""
     return Reader().read(netns, tuple(interfaces))
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from pktdrop.counters.collect import NOTHING, Counters, Width, difference
 from pktdrop.counters.model import Row, Scope
+from pktdrop.model import Netns
 
 Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 """Counters that rose, by source, scope and name."""
@@ -14,13 +15,13 @@ Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 class Increments:
     """Remembers each counter as it was last read, and adds up what they rose by."""
 
-    def __init__(self, first: Counters, unread: Collection[int] = ()) -> None:
+    def __init__(self, first: Counters, unread: Collection[Netns] = ()) -> None:
         """Take the first reading, and the namespaces that were there but not in it."""
         self.unread = frozenset(unread)
         """Namespaces that were there at the first reading, and in none so far."""
         self._last: dict[str, dict[Scope, Row]] = {source: dict(rows) for source, rows in first.rows.items()}
         self._read_at = dict(first.read_at)
-        self.seconds: Mapping[int | None, float] = {}
+        self.seconds: Mapping[Netns | None, float] = {}
         """In how many seconds the counters of each namespace rose by what add() last returned; None: of the host."""
         self.total: dict[str, dict[Scope, dict[str, int]]] = {}
         """By how much counters rose since the first reading."""

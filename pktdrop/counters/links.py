@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from pktdrop.counters import interfaces
 from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.netlink import Answer, Netlink, attributes
+from pktdrop.model import Netns
 
 #: Members of struct rtnl_link_stats64 in their order (include/uapi/linux/if_link.h). The kernel only appends to it:
 #: rx_nohandler came in Linux 4.6, rx_otherhost_dropped in 5.19.
@@ -50,8 +51,8 @@ class Dump(NamedTuple):
     """What could not be read, in a few words each."""
 
 
-def read(netns: int) -> Reading:
-    """Read the counters of all interfaces of the network namespace this thread is in; `netns` is its inode."""
+def read(netns: Netns) -> Reading:
+    """Read the counters of all interfaces of the network namespace this thread is in."""
     try:
         dump = _dump()
         if dump.interrupted:
@@ -91,7 +92,7 @@ def _parse(answer: Answer) -> Dump:
     return Dump(dict(sorted(rows.items())), answer.interrupted, tuple(faults))
 
 
-def _sentence(netns: int, fault: str) -> str:
+def _sentence(netns: Netns, fault: str) -> str:
     return f"Interface counters of network namespace {netns}: {fault}."
 
 

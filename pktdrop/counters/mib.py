@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from pktdrop.counters.model import Reading, Row, Scope
+from pktdrop.model import Netns
 
 #: What is no counter: settings and numbers of the moment. A difference of two of them counts nothing.
 #: All but the last are those nstat(8) never shows (misc/nstat.c); the last is MPTCP_MIB_CURRESTAB of net/mptcp/mib.c.
@@ -57,20 +58,20 @@ class Mibs:
 
     def __init__(self) -> None:
         self._layouts: dict[tuple[bytes, ...], _Layout] = {}
-        self._last: dict[int, tuple[tuple[bytes, ...], Mib]] = {}
+        self._last: dict[Netns, tuple[tuple[bytes, ...], Mib]] = {}
 
-    def read(self, netns: int) -> Reading:
-        """Read the counters of the network namespace this thread is in; `netns` is its inode.
+    def read(self, netns: Netns) -> Reading:
+        """Read the counters of the network namespace this thread is in.
 
         Rows of namespaces with the same names share one tuple of them; a Row that did not change is the same object.
         """
         return self._reading(netns, gauges=False)
 
-    def read_gauges(self, netns: int) -> Reading:
+    def read_gauges(self, netns: Netns) -> Reading:
         """Read the settings and numbers of the moment that are no counters."""
         return self._reading(netns, gauges=True)
 
-    def forget(self, netns: int) -> None:
+    def forget(self, netns: Netns) -> None:
         """Drop what is remembered of a namespace that is gone."""
         self._last.pop(netns, None)
 
@@ -90,7 +91,7 @@ class Mibs:
             tuple(faults),
         )
 
-    def _reading(self, netns: int, gauges: bool) -> Reading:
+    def _reading(self, netns: Netns, gauges: bool) -> Reading:
         faults: list[str] = []
         files = (_contents("snmp", faults), _contents("netstat", faults), _contents("snmp6", faults))
         known = self._last.get(netns)
@@ -112,8 +113,8 @@ class Mibs:
         return layout
 
 
-def read(netns: int) -> Reading:
-    """Read the counters of the network namespace this thread is in, once; `netns` is its inode."""
+def read(netns: Netns) -> Reading:
+    """Read the counters of the network namespace this thread is in, once."""
     return Mibs().read(netns)
 
 

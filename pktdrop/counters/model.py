@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pktdrop.model import Netns
+
 
 class Scope(NamedTuple):
     """What a counter belongs to; None: it is not divided by this."""
 
-    netns: int | None = None
-    """Inode of the network namespace."""
+    netns: Netns | None = None
     interface: str | None = None
     queue: int | None = None
     cpu: int | None = None

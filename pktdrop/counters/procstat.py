@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from pktdrop.counters.model import Reading, Row, Scope
+from pktdrop.model import Netns
 
 #: Columns that are no counters.
 GAUGES: Final = frozenset(("entries",))
@@ -24,8 +25,8 @@ _HEXADECIMAL = b"0123456789abcdef \t\n"
 _DIRECTORY = "/proc/thread-self/net/stat/"  # /proc/net is that of the process; this thread may be somewhere else
 
 
-def conntrack(netns: int) -> Reading:
-    """Read the counters of connection tracking in the network namespace this thread is in; `netns` is its inode.
+def conntrack(netns: Netns) -> Reading:
+    """Read the counters of connection tracking in the network namespace this thread is in.
 
     Empty where the kernel tracks no connections.
     """

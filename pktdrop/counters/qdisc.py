@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from pktdrop.counters import interfaces
 from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.netlink import Answer, Netlink, attributes
-from pktdrop.model import counted_since
+from pktdrop.model import Netns, counted_since
 
 #: Counters of a qdisc with nothing below it. overlimits counts packets that had to wait, requeues those the device gave
 #: back: no losses.
@@ -126,13 +126,13 @@ class Reader:
     """Reads the qdiscs of any number of namespaces; remembers which drops are those of qdiscs below."""
 
     def __init__(self) -> None:
-        self._own: dict[int, dict[Scope, _Own]] = {}
+        self._own: dict[Netns, dict[Scope, _Own]] = {}
 
-    def read(self, netns: int) -> Reading:
-        """Read the counters of all qdiscs of the network namespace this thread is in; `netns` is its inode."""
+    def read(self, netns: Netns) -> Reading:
+        """Read the counters of all qdiscs of the network namespace this thread is in."""
         return self.read_all(netns).counters
 
-    def read_all(self, netns: int) -> Qdiscs:
+    def read_all(self, netns: Netns) -> Qdiscs:
         """Read counters and queue lengths at once."""
         try:
             dump = _dump()
@@ -155,13 +155,13 @@ class Reader:
         gauges = {scope: Row(GAUGES, (qdisc.backlog, qdisc.qlen)) for scope, qdisc in qdiscs.items()}
         return Qdiscs(Reading(counters, limits), Reading(gauges, limits))
 
-    def forget(self, netns: int) -> None:
+    def forget(self, netns: Netns) -> None:
         """Drop what is remembered of a namespace that is gone."""
         self._own.pop(netns, None)
 
 
-def read(netns: int) -> Reading:
-    """Read the counters of the network namespace this thread is in, once; `netns` is its inode."""
+def read(netns: Netns) -> Reading:
+    """Read the counters of the network namespace this thread is in, once."""
     return Reader().read(netns)
 
 
@@ -173,7 +173,7 @@ def parse(datagrams: Iterable[bytes], sequence: int) -> Dump:
     return _parse(Answer(datagrams, sequence))
 
 
-def _sentence(netns: int, fault: str) -> str:
+def _sentence(netns: Netns, fault: str) -> str:
     return f"Queueing disciplines of network namespace {netns}: {fault}."
 
 

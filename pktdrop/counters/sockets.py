@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from pktdrop.counters import interfaces
 from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.netlink import Answer, Netlink, attributes
+from pktdrop.model import Netns
 
 #: The counter of each socket. TCP adds the segments of a large packet, the others one for each packet.
 NAMES: Final = ("drops",)
@@ -137,13 +138,13 @@ class Reader:
     def __init__(self) -> None:
         self._refused: set[Kind] = set()  # each question for what is not there makes the kernel look for a module
         # A socket keeps the name it had first: connected anew or bound to an interface that is renamed, it is the same.
-        self._scopes: dict[int, dict[tuple[str, int, int], Scope]] = {}
+        self._scopes: dict[Netns, dict[tuple[str, int, int], Scope]] = {}
 
-    def read(self, netns: int) -> Reading:
-        """Read the drops of the sockets of the network namespace this thread is in; `netns` is its inode."""
+    def read(self, netns: Netns) -> Reading:
+        """Read the drops of the sockets of the network namespace this thread is in."""
         return self.read_all(netns).counters
 
-    def read_all(self, netns: int) -> Sockets:
+    def read_all(self, netns: Netns) -> Sockets:
         """Read drops, queues and inodes at once."""
         sockets: list[Socket] = []
         faults: list[str] = []
@@ -162,7 +163,7 @@ class Reader:
             {scope: one.inode for scope, one in zip(scopes, sockets, strict=True) if one.inode},
         )
 
-    def forget(self, netns: int) -> None:
+    def forget(self, netns: Netns) -> None:
         """Drop what is remembered of a namespace that is gone."""
         self._scopes.pop(netns, None)
 
@@ -184,7 +185,7 @@ class Reader:
             else:
                 faults.append(error.strerror or str(error))
 
-    def _name(self, netns: int, sockets: list[Socket], faults: list[str]) -> list[Scope]:
+    def _name(self, netns: Netns, sockets: list[Socket], faults: list[str]) -> list[Scope]:
         """Give the scope of each socket."""
         known = self._scopes.get(netns, {})
         bound = {one.ifindex for one in sockets if one.ifindex and one.identity not in known}
@@ -199,8 +200,8 @@ class Reader:
         return scopes
 
 
-def read(netns: int) -> Reading:
-    """Read the drops of the sockets of the network namespace this thread is in, once; `netns` is its inode."""
+def read(netns: Netns) -> Reading:
+    """Read the drops of the sockets of the network namespace this thread is in, once."""
     return Reader().read(netns)
 
 

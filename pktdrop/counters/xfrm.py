@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pktdrop.counters.model import Reading, Row, Scope
+from pktdrop.model import Netns
 
 _FILE = Path("/proc/thread-self/net/xfrm_stat")  # /proc/net is that of the process; this thread may be somewhere else
 _LARGEST = 2**64 - 1
@@ -17,8 +18,8 @@ class Errors(NamedTuple):
     malformed: int
 
 
-def read(netns: int) -> Reading:
-    """Read the counters of the network namespace this thread is in; `netns` is its inode.
+def read(netns: Netns) -> Reading:
+    """Read the counters of the network namespace this thread is in.
 
     Empty where the kernel has no IPsec, or does not count its errors (CONFIG_XFRM_STATISTICS).
     """

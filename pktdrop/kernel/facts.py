@@ -10,6 +10,7 @@ from pktdrop.errors import PktdropError
 from pktdrop.kernel import layout
 from pktdrop.kernel.btf import Btf, BtfError, Kind
 from pktdrop.kernel.reasons import ReasonNames
+from pktdrop.namespaces import cookie_here
 
 BTF_DIRECTORY = Path("/sys/kernel/btf")
 BACKLOG_FUNCTION = "enqueue_to_backlog"
@@ -43,6 +44,8 @@ class KernelFacts:
     Linux kernel commit 05b24ff9b2cf ("bpf: Prevent bpf program recursion for raw tracepoint probes") (in v6.2, and in
     stable kernels) makes __bpf_trace_run() skip and count such a run, and made the function that counts global.
     """
+    netns_cookie: bool
+    """Whether namespaces are known by their cookies, to the programs and to user space; else by their inodes."""
     reasons: ReasonNames
 
     @property
@@ -61,7 +64,9 @@ class KernelFacts:
                 raise BtfError("it does not know the tracepoint kfree_skb")
             reasons = ReasonNames.from_btf(btf, directory)
             backlog, nests = btf.function(BACKLOG_FUNCTION) or 0, btf.function(_RECURSION_GUARD) is None
-            return cls(layout.declarations(btf), arguments, typedef, backlog, nests, reasons)
+            cookie = layout.has_netns_cookie(btf) and cookie_here() is not None
+            declared = layout.declarations(btf, layout.members(cookie))
+            return cls(declared, arguments, typedef, backlog, nests, cookie, reasons)
         except FileNotFoundError:
             return cls._without_btf()
         except (OSError, BtfError, layout.LayoutError) as error:
@@ -81,7 +86,9 @@ class KernelFacts:
             if path.exists():
                 text = path.read_text(encoding="ascii", errors="replace")
                 arguments = 2 + (" reason;" in text) + (" rx_sk;" in text)
-                return cls(layout.FROM_HEADERS, arguments, 0, 0, True, ReasonNames.from_format(text))
+                # what gives user space the cookie came two versions after the plain member (v5.14, v5.12)
+                cookie = cookie_here() is not None
+                return cls(layout.FROM_HEADERS, arguments, 0, 0, True, cookie, ReasonNames.from_format(text))
         raise PktdropError(
             "This kernel has no BTF, and the format of its tracepoint kfree_skb cannot be read.",
             "Mount tracefs: 'mount -t tracefs tracefs /sys/kernel/tracing', or start pktdrop as root.",

@@ -9,13 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pktdrop.kernel.btf import Btf, BtfError, Kind, Member
 
+_COOKIE_SIZE = 8
 READ_MEMBERS: Mapping[str, Sequence[str]] = {
     "net": ("ns.inum", "loopback_dev"),
     "net_device": ("ifindex", "name", "nd_net.net"),
     "sock": ("__sk_common.skc_net.net",),
     "sk_buff": ("dev", "len", "protocol", "skb_iif", "sk"),
 }
-"""What bpf/reads.h uses."""
+"""What bpf/reads.h uses on every kernel."""
+NETNS_COOKIE = "net_cookie"
+"""Member of struct net that bpf/reads.h uses where `has_netns_cookie`."""
 
 FROM_HEADERS = """\
 #include <linux/skbuff.h>
@@ -31,6 +34,21 @@ FROM_HEADERS = """\
 
 class LayoutError(ValueError):
     """The kernel's types lack something that must be read."""
+
+
+def has_netns_cookie(btf: Btf) -> bool:
+    """Tell whether struct net has its cookie as a plain number, given when it is made (Linux 5.12 and later).
+
+    Before, it is an atomic64_t that is 0 until somebody asks for it (net_gen_cookie() in net/core/net_namespace.c).
+    """
+    net = btf.find("net", Kind.STRUCT)
+    member = None if net is None else btf.member(net, NETNS_COOKIE)
+    return member is not None and btf.kind(member.type) == Kind.INT and btf.size(member.type) == _COOKIE_SIZE
+
+
+def members(netns_cookie: bool) -> Mapping[str, Sequence[str]]:
+    """Return what is read, with the namespace's cookie or without."""
+    return {**READ_MEMBERS, "net": (*READ_MEMBERS["net"], NETNS_COOKIE)} if netns_cookie else READ_MEMBERS
 
 
 def declarations(btf: Btf, wanted: Mapping[str, Sequence[str]] = READ_MEMBERS) -> str:

@@ -8,7 +8,7 @@ from pktdrop.kernel.reasons import ReasonNames
 from pktdrop.kernel.records import NO_CPU, RawKey
 from pktdrop.kernel.symbols import Symbols
 from pktdrop.layers import Layers, function_of
-from pktdrop.model import DropKey
+from pktdrop.model import DropKey, Netns
 from pktdrop.namespaces import Namespaces
 
 _BACKLOG_SITE = "enqueue_to_backlog"
@@ -28,8 +28,11 @@ class Naming:
         """The rules that hold on the kernel with these reasons."""
         return Layers.load(reasons=self.reasons.core.values())
 
-    def key(self, raw: RawKey) -> DropKey:
-        """Name one key. The interface's name must have been taught to `namespaces`, if the drop came with it."""
+    def key(self, raw: RawKey, netns: Netns | None) -> DropKey:
+        """Name one key, of a drop in `netns`.
+
+        The interface's name must have been taught to `namespaces`, if the drop came with it.
+        """
         subsystem, reason = self.reasons.name(raw.reason)
         location = self.symbols.name(raw.location)
         verdict = self.layers.verdict(subsystem, reason, location, raw.protocol)
@@ -41,12 +44,15 @@ class Naming:
             cpu=raw.cpu,
             target_cpu=raw.target_cpu if in_backlog and raw.target_cpu != NO_CPU else None,
             ifindex=raw.ifindex or None,
-            interface=self.namespaces.interface(raw.netns, raw.ifindex) if raw.ifindex else None,
-            netns=raw.netns or None,
-            netns_name=self.namespaces.name(raw.netns) if raw.netns else None,
+            interface=self._interface(netns, raw.ifindex),
+            netns=netns,
+            netns_name=None if netns is None else self.namespaces.name(netns),
             protocol=raw.protocol,
             location=location,
             layer=verdict.layer,
             noise=verdict.noise,
             doubt=verdict.doubt,
         )
+
+    def _interface(self, netns: Netns | None, ifindex: int) -> str | None:
+        return self.namespaces.interface(netns, ifindex) if netns is not None and ifindex else None

@@ -80,6 +80,7 @@ def _make(safe_read: bool) -> Prepared:
         definitions = {
             "SAFE_READ": str(int(safe_read)),
             "ARGUMENTS": str(facts.arguments),
+            "NETNS_COOKIE": str(int(facts.netns_cookie)),
             "NESTS": str(int(facts.nests)),
             "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
         }

@@ -5,7 +5,7 @@ import struct
 from typing import NamedTuple
 
 DROP_KEY = struct.Struct("=QIIIHH")
-DROP_VALUE = struct.Struct("=QQ16s")
+DROP_VALUE = struct.Struct("=QQ16sQI4x")
 HOT_DROP = struct.Struct(f"={DROP_KEY.size}s{DROP_VALUE.size}s")
 HOT_DROPS = 512
 """Entries of each CPU in the table in front of the map."""
@@ -19,6 +19,7 @@ class RawKey(NamedTuple):
 
     location: int
     netns: int
+    """Lower half of the namespace's cookie, or its inode: no more than a mark of it, see RawValue."""
     ifindex: int
     reason: int
     cpu: int
@@ -38,3 +39,5 @@ class RawValue(NamedTuple):
     packets: int
     octets: int
     interface: bytes
+    netns_cookie: int
+    netns_inode: int

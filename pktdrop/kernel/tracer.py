@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pktdrop.kernel import host, probes, sysbpf
 from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, HOT_DROP, HOT_DROPS, RawKey, RawValue
-from pktdrop.model import Count, DropKey, Lost, Snapshot
+from pktdrop.model import Count, DropKey, Lost, Netns, Snapshot
 from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
@@ -114,7 +114,6 @@ class Tracer:
 
     def snapshot(self) -> Snapshot:
         """Read all counts. Names are looked up for keys not seen before."""
-        self._namespaces.forget()
         rows, lost = self._read(), self._lost()
         moment, monotonic = time.time(), time.monotonic()  # of the counts: names take a while, symbols at first 0.1 s
         self._learn_interfaces(rows)
@@ -122,7 +121,7 @@ class Tracer:
         for raw, value in rows.items():
             key = self._keys.get(raw)
             if key is None:
-                key = self._keys[raw] = self._naming.key(RawKey.decode(raw))
+                key = self._keys[raw] = self._naming.key(RawKey.decode(raw), self._netns(value))
             count = Count(value.packets, value.octets)
             known = drops.get(key)
             # two raw keys get one name where their difference proves meaningless
@@ -157,9 +156,15 @@ class Tracer:
     def _learn_interfaces(self, rows: Mapping[bytes, RawValue]) -> None:
         for raw, value in rows.items():
             if raw not in self._keys and value.interface[0]:
-                key = RawKey.decode(raw)
+                netns = self._netns(value)
                 name = value.interface.split(b"\0", 1)[0].decode(errors="backslashreplace")
-                self._namespaces.learn_interface(key.netns, key.ifindex, name)
+                if netns is not None:
+                    self._namespaces.learn_interface(netns, RawKey.decode(raw).ifindex, name)
+
+    def _netns(self, value: RawValue) -> Netns | None:
+        if not value.netns_inode:
+            return None
+        return self._namespaces.of_drop(value.netns_inode, value.netns_cookie if self._facts.netns_cookie else None)
 
     def _lost(self) -> Lost:
         missed = sum(sysbpf.program_statistics(program).recursion_misses for program in self._probes.descriptors[:1])

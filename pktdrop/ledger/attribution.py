@@ -9,6 +9,7 @@ from operator import attrgetter
 from pktdrop.ledger.entry import PEER
 from pktdrop.ledger.events import Claim, Events, Packets, Where
 from pktdrop.ledger.lines import Line
+from pktdrop.model import Netns
 
 
 def give(events: Events, packets: Packets, lines: Mapping[Where, Line]) -> set[int]:
@@ -57,7 +58,7 @@ def _fill(claims: list[Claim], packets: Packets, lines: Mapping[Where, Line]) ->
         for line in _in_place(claim, lines):
             shown.add(claim.group)
             left[claim] -= line.fill(claim, left[claim])
-    used: set[tuple[str, str, int | None]] = set()
+    used: set[tuple[str, str, Netns | None]] = set()
     for open_lines in (_Open(lines, by_netns=True), _Open(lines, by_netns=False)):
         for claim in claims:
             candidates = open_lines.of(claim) if left[claim] else []
@@ -87,8 +88,8 @@ class _Open:
 
     def __init__(self, lines: Mapping[Where, Line], by_netns: bool) -> None:
         self._by_netns = by_netns
-        self._by_name: dict[tuple[str, int | None], list[Line]] = {}
-        self._of: dict[tuple[tuple[str, ...], int | None, bool], list[Line]] = {}
+        self._by_name: dict[tuple[str, Netns | None], list[Line]] = {}
+        self._of: dict[tuple[tuple[str, ...], Netns | None, bool], list[Line]] = {}
         for line in lines.values():
             if line.takes_from_anywhere:
                 netns = line.place.netns if by_netns else None

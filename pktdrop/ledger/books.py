@@ -14,12 +14,12 @@ from pktdrop.ledger.identities import NO_COUNTER, Identities
 from pktdrop.ledger.reconcile import Between, Reconciler
 from pktdrop.ledger.steady import Steady
 from pktdrop.ledger.totals import rests, totals
-from pktdrop.model import Count, DropKey
+from pktdrop.model import Count, DropKey, Netns
 
 _NOT_READ = "the counters of its namespace could not be read"
 _PEER_FIELDS = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
 
-Nic = tuple[int | None, str]
+Nic = tuple[Netns | None, str]
 """Inode of the network namespace, and name of the interface."""
 
 
@@ -81,7 +81,7 @@ class Books:
         return kernel_width(source, scope, name) if meaning is None else meaning.bits
 
     def of_interval(
-        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[int]
+        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[Netns]
     ) -> Ledger:
         """Return the ledger of the next interval; what is out of balance counts as unexplained once it has stayed.
 
@@ -90,7 +90,7 @@ class Books:
         entries = self._steady.settle(self._entries(drops, moved, bracket, read))
         return self._ledger(entries, drops, moved)
 
-    def of_run(self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[int]) -> Ledger:
+    def of_run(self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[Netns]) -> Ledger:
         """Return the ledger of several intervals."""
         return self._ledger(tuple(self._entries(drops, moved, bracket, read)), drops, moved)
 
@@ -105,7 +105,7 @@ class Books:
         return Ledger(entries, lost, nics, tuple(rests(entries, self._identities)), hints)
 
     def _entries(
-        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[int]
+        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[Netns]
     ) -> Iterator[Entry]:
         for entry in self._reconciler.entries(drops, moved, self._rungs, bracket):
             if entry.status == "silent" and entry.scope.netns is not None and entry.scope.netns not in read:

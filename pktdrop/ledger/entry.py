@@ -11,6 +11,7 @@ from typing import Final
 from pktdrop.counters.model import Scope
 from pktdrop.layers import LAYERS
 from pktdrop.ledger.identities import NO_COUNTER
+from pktdrop.model import in_order
 
 __all__ = [
     "CLASS_LAYERS",
@@ -91,11 +92,13 @@ class Entry:
         return sum(count for _, count in self.by) - self.explained
 
 
-def place_in_order(entry: Entry) -> tuple[int, str, tuple[int | str, ...], tuple[tuple[str, int], ...]]:
+def place_in_order(
+    entry: Entry,
+) -> tuple[int, str, tuple[int | str | tuple[int, ...], ...], tuple[tuple[str, int], ...]]:
     """Return what entries are sorted by: the way of a packet, then counter, scope and reason."""
     netns, interface, queue, cpu, qdisc, socket = entry.scope
     scope = (
-        netns or 0,
+        in_order(netns),
         interface or "",
         -1 if queue is None else queue,
         -1 if cpu is None else cpu,

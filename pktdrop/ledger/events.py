@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.identities import NO_COUNTER, Counter, Identities, Identity
-from pktdrop.model import Count, DropKey
+from pktdrop.model import Count, DropKey, Netns, in_order
 
 Drops = Mapping[DropKey, Count]
 Packets = Sequence[int]
@@ -23,7 +23,7 @@ Packets = Sequence[int]
 class Place(NamedTuple):
     """What a counter and events are compared by."""
 
-    netns: int | None = None
+    netns: Netns | None = None
     interface: str | None = None
     cpu: int | None = None
 
@@ -46,7 +46,7 @@ class _Alike(NamedTuple):
     layer: str
     noise: str | None
     doubt: str | None
-    netns: int | None
+    netns: Netns | None
     interface: str | None
     target_cpu: int | None
     lines: tuple[tuple[int, str], ...]
@@ -61,12 +61,12 @@ class Claim:
     reason: str
     layer: str
     row: Identity
-    netns: int | None
+    netns: Netns | None
     is_loss: bool
     is_doubt: bool
     wheres: tuple[Where, ...]
     """The counters in the place of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
-    order: tuple[int | str, ...]
+    order: tuple[int | str | tuple[int, ...], ...]
     """What claims are sorted by, so that the order of the events does not matter."""
 
     @property
@@ -191,7 +191,7 @@ class Events:
 
 def _claim(group: int, of: _Alike, row: Identity, fact: Counter) -> Claim:
     cpu = -1 if of.target_cpu is None else of.target_cpu
-    order = row.line, of.reason, of.layer, of.netns or 0, of.interface or "", cpu
+    order = row.line, of.reason, of.layer, in_order(of.netns), of.interface or "", cpu
     wheres = tuple(_wheres(row, fact, of))
     is_doubt = of.doubt is not None
     is_loss = of.noise is None and not is_doubt

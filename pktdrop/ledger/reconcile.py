@@ -18,6 +18,7 @@ from pktdrop.ledger.events import Drops, Events, Group, Packets
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.lines import Classify, Line, Moved, by_source, lines_of
 from pktdrop.ledger.verdict import Between, Bracket, Judge, Windows
+from pktdrop.model import Netns
 
 __all__ = ["PEER", "PEER_DRIVERS", "Between", "Bracket", "Classify", "Drops", "Moved", "Reconciler", "reconcile"]
 
@@ -122,7 +123,7 @@ def _settled(lines: Iterable[Line]) -> Mapping[int, int]:
 
 def _doubts(groups: Iterable[Group], packets: Packets, settled: Mapping[int, int]) -> Iterator[Entry]:
     """Events of which neither their place in the kernel nor a counter tells whether packets were lost."""
-    open_: dict[tuple[str, str, int | None, str], int] = {}
+    open_: dict[tuple[str, str, Netns | None, str], int] = {}
     for group in groups:
         left = packets[group.number] - settled.get(group.number, 0) if group.doubt is not None else 0
         if left > 0:

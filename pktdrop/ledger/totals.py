@@ -12,7 +12,7 @@ from typing import Final
 from pktdrop.layers import LAYERS
 from pktdrop.ledger.entry import CLASS_LAYERS, FOLDED, PEER, Entry
 from pktdrop.ledger.identities import ANY_LAYER, Counter, Identities
-from pktdrop.model import Count, DropKey
+from pktdrop.model import Count, DropKey, Netns
 
 #: Layers whose packets never had an event: what their counters say comes on top of all events.
 _BEFORE_EVENTS: Final = ("nic-fifo", "nic-ring")
@@ -21,7 +21,7 @@ _RECEIVED, _SENT = _SHARED_FIELDS = ("links.rx_dropped", "links.tx_dropped")
 _ERRORS: Final = "links.rx_errors"
 _NUMBER: Final = re.compile(r"[0-9]+")
 
-_Nic = dict[tuple[int | None, str, str], int]
+_Nic = dict[tuple[Netns | None, str, str], int]
 """Packets by network namespace, interface and layer."""
 
 
@@ -29,7 +29,7 @@ def totals(
     entries: Iterable[Entry],
     drops: Mapping[DropKey, Count],
     identities: Identities,
-    hardware: Mapping[tuple[int | None, str], Mapping[str, int]] | None = None,
+    hardware: Mapping[tuple[Netns | None, str], Mapping[str, int]] | None = None,
 ) -> dict[str, int]:
     """Return packets lost by layer, each packet in one layer, in the order of LAYERS; layers without loss left out.
 
@@ -56,7 +56,7 @@ def totals(
     return {layer: lost[layer] for layer in LAYERS if lost[layer]}
 
 
-def _by_layer(hardware: Mapping[tuple[int | None, str], Mapping[str, int]]) -> _Nic:
+def _by_layer(hardware: Mapping[tuple[Netns | None, str], Mapping[str, int]]) -> _Nic:
     nic: _Nic = {}
     for (netns, interface), by_class in hardware.items():
         for kind, packets in by_class.items():
@@ -68,7 +68,7 @@ def _by_layer(hardware: Mapping[tuple[int | None, str], Mapping[str, int]]) -> _
 
 def _largest(entries: Iterable[Entry], identities: Identities) -> _Nic:
     """Find the largest counter of each layer and interface; names that differ only by numbers are parts of one."""
-    groups: Tally[tuple[int | None, str, str, str]] = Tally()
+    groups: Tally[tuple[Netns | None, str, str, str]] = Tally()
     for entry in entries:
         if (
             entry.counter not in identities.counters
@@ -83,9 +83,9 @@ def _largest(entries: Iterable[Entry], identities: Identities) -> _Nic:
     return nic
 
 
-def _seen_at(nic: _Nic, drops: Mapping[DropKey, Count]) -> Tally[tuple[int | None, str, str]]:
+def _seen_at(nic: _Nic, drops: Mapping[DropKey, Count]) -> Tally[tuple[Netns | None, str, str]]:
     """Count the events that may be what a driver counts, too."""
-    seen: Tally[tuple[int | None, str, str]] = Tally()
+    seen: Tally[tuple[Netns | None, str, str]] = Tally()
     if all(layer in _BEFORE_EVENTS for _, _, layer in nic):
         return seen
     for key, (packets, _) in drops.items():
@@ -97,7 +97,7 @@ def _seen_at(nic: _Nic, drops: Mapping[DropKey, Count]) -> Tally[tuple[int | Non
 # ---------------------------------------------------------------------------------- what counters say beyond events
 
 _PART: Final = "part"
-_Pool = tuple[str, str, int | None]
+_Pool = tuple[str, str, Netns | None]
 """Counter, in what way it has the packets of others too, and network namespace, None: of any."""
 
 
@@ -126,9 +126,9 @@ def rests(entries: Iterable[Entry], identities: Identities) -> Iterator[tuple[En
             yield _in_its_layer(fact, entry), left
 
 
-def _missed(entries: Iterable[Entry]) -> Mapping[tuple[int | None, str | None, str | None], int]:
+def _missed(entries: Iterable[Entry]) -> Mapping[tuple[Netns | None, str | None, str | None], int]:
     """Return the largest counter of each interface and class of loss that only the driver counts."""
-    largest: Tally[tuple[int | None, str | None, str | None]] = Tally()
+    largest: Tally[tuple[Netns | None, str | None, str | None]] = Tally()
     for entry in entries:
         if entry.is_hardware and entry.counter != _ERRORS:
             place = entry.scope.netns, entry.scope.interface, entry.kind

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from pktdrop.ledger.entry import NO_COUNTER
-from pktdrop.model import DropKey
+from pktdrop.model import DropKey, Netns
 from pktdrop.top import history
 from pktdrop.top.history import NO_EVENT, Group, History, Reason, interface_of, netns_of
 from pktdrop.top.lines import Line, labelled
@@ -132,7 +132,7 @@ def _processor(seen: History, cpu: int, width: int) -> list[Line]:
     return [*labelled("softnet", counted or "nothing moved", width), *labelled("waiting", waiting or "-", width)]
 
 
-def _port(seen: History, key: tuple[int | None, str, int | None], width: int) -> list[Line]:
+def _port(seen: History, key: tuple[Netns | None, str, int | None], width: int) -> list[Line]:
     port = seen.ports.get(key)
     if port is None or not port.kinds:
         return labelled("NIC", "its counters tell of no loss", width)
@@ -162,7 +162,7 @@ def _ledger(seen: History, key: Hashable, group: Group | None, context: Context,
     return found
 
 
-def _concerns(line: history.Line, key: Hashable, names: set[str], places: set[int | None]) -> bool:
+def _concerns(line: history.Line, key: Hashable, names: set[str], places: set[Netns | None]) -> bool:
     scope = line.entry.scope
     if isinstance(key, int):
         return scope.cpu == key

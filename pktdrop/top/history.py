@@ -11,7 +11,7 @@ from pktdrop.counters.model import Scope
 from pktdrop.filters import Selection
 from pktdrop.ledger.books import Nic
 from pktdrop.ledger.entry import Entry
-from pktdrop.model import Count, DropKey, Lost
+from pktdrop.model import Count, DropKey, Lost, Netns
 from pktdrop.top.series import Series
 from pktdrop.views.table import reason
 from pktdrop.watch import Account
@@ -158,7 +158,7 @@ class Processor(NamedTuple):
     backlog: Mapping[str, int]
 
 
-Queue = tuple[int | None, str, int | None]
+Queue = tuple[Netns | None, str, int | None]
 """Namespace, interface, queue; without a queue the interface as a whole."""
 
 
@@ -195,8 +195,8 @@ class History:
         self.cpus: dict[int, Group] = {}
         self.targets: dict[int, Tally] = {}
         """Drops by the CPU whose backlog was full."""
-        self.interfaces: dict[tuple[int | None, str], Group] = {}
-        self.netns: dict[int | None, Group] = {}
+        self.interfaces: dict[tuple[Netns | None, str], Group] = {}
+        self.netns: dict[Netns | None, Group] = {}
         self.ports: dict[Queue, Port] = {}
         self.processors: dict[int, Processor] = {}
         self.lines: dict[tuple[str, Scope], Line] = {}

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from pktdrop.model import Netns
 from pktdrop.namespaces import Namespaces
 from pktdrop.top.advice import Adviser
 from pktdrop.watch import Account, Watch
@@ -20,8 +21,8 @@ class Look(NamedTuple):
 
     account: Account
     limits: tuple[str, ...] = ()
-    names: Mapping[int, str] = MappingProxyType({})
-    """Names of namespaces by inode, as far as there are any."""
+    names: Mapping[Netns, str] = MappingProxyType({})
+    """Names of namespaces, as far as there are any."""
     losses: "tuple[Loss, ...] | None" = None
     """All that was lost so far, with advice; None: not asked for."""
 
@@ -54,6 +55,6 @@ class Reader:
         watch = self._starting.result()
         account = watch.step()
         netns = {key.netns for key in account.interval.drops if key.netns is not None} | account.counters.netns
-        names = {inode: name for inode in netns if (name := self._namespaces.name(inode)) is not None}
+        names = {one: name for one in netns if (name := self._namespaces.name(one)) is not None}
         losses = self._adviser.losses(watch) if is_advice_wanted else None
         return Look(account, watch.limits, names, losses)

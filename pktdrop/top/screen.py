@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pktdrop.filters import Filters
+from pktdrop.model import Netns
 from pktdrop.top import detail, panel
 from pktdrop.top.advice import concerning
 from pktdrop.top.grid import GAP, Column, Row, Sort, arrange, widths
@@ -61,7 +62,7 @@ class Screen:
         self.spots = Spots()
         self.is_large = False
         self._filters = filters
-        self._names: dict[int, str] = {}
+        self._names: dict[Netns, str] = {}
         self._context = Context(self._names.get, marks)
         self._history = History(interval)
         self._held: History | None = None

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER
+from pktdrop.model import Netns
 from pktdrop.top.grid import Column, Row, ago, names, numbers, ranges, trend
 from pktdrop.top.history import NO_EVENT, Group, History, Line, Reason, Tally
 from pktdrop.views.scope import Name, where
@@ -232,7 +233,7 @@ def _netns_columns(history: History, context: Context) -> tuple[Column, ...]:
         numbers("total"),
         _share(history),
         Column("netns", least=10),
-        Column("inode", lambda inode: "-" if inode is None else str(inode), right=True, rank=6),
+        Column("inode", lambda netns: "-" if netns is None else str(netns), right=True, rank=6),
         *_apart(history, context, 4),
         names("iface", 6, rank=7),
         Column("most", least=12, rank=3),
@@ -242,25 +243,25 @@ def _netns_columns(history: History, context: Context) -> tuple[Column, ...]:
 
 
 def _netns_rows(history: History, context: Context) -> Iterator[Row]:
-    for inode, group in history.netns.items():
-        name = _netns_name(inode, group, context)
+    for netns, group in history.netns.items():
+        name = _netns_name(netns, group, context)
         yield Row(
-            ("netns", inode),
+            ("netns", netns),
             (
-                group.tally.rate(history.elapsed), group.tally.packets, group.tally.packets, name, inode,
+                group.tally.rate(history.elapsed), group.tally.packets, group.tally.packets, name, netns,
                 *_values_apart(history, context, group),
                 _listed(group.interfaces), most(history, group), group.tally.seen, group.tally.series,
             ),
             _mark(None, group.tally, history.elapsed),
-            _words(group, name, str(inode)),
+            _words(group, name, str(netns)),
         )  # fmt: skip
 
 
-def _netns_name(inode: int | None, group: Group, context: Context) -> str:
+def _netns_name(netns: Netns | None, group: Group, context: Context) -> str:
     """Return the name that a namespace has now, else one it had at a drop, else its inode."""
-    if inode is None:
+    if netns is None:
         return "-"
-    return context.netns_name(inode) or _listed(group.netns or [str(inode)])[0]
+    return context.netns_name(netns) or _listed(group.netns or [str(netns)])[0]
 
 
 # --- ledger

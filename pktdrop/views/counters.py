@@ -8,7 +8,7 @@ from pktdrop.counters import like
 from pktdrop.counters.collect import Counters
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.losses import Told
-from pktdrop.views.scope import as_object, where
+from pktdrop.views.scope import Name, as_object, where
 from pktdrop.views.text import Column, number, table
 
 _COLUMNS = (
@@ -20,9 +20,7 @@ _COLUMNS = (
 )
 
 
-def as_table(
-    told: Sequence[Told], seconds: Callable[[Scope], float] | None, width: int, name: Callable[[int], str | None]
-) -> str:
+def as_table(told: Sequence[Told], seconds: Callable[[Scope], float] | None, width: int, name: Name) -> str:
     """Return counters, those of loss first; `seconds` tells in which time those of a scope rose, None: since boot."""
     ranked = sorted(told, key=lambda one: (not one.is_loss, -one.value, one.counter))
     rows = [
@@ -76,7 +74,7 @@ def as_json(
     )
 
 
-def as_other(tool: str, counters: Counters, seconds: float | None, name: Callable[[int], str | None]) -> str:
+def as_other(tool: str, counters: Counters, seconds: float | None, name: Name) -> str:
     """Return the columns of another tool, digit for digit; sar's are rates, by the seconds the counters rose in."""
     several = len({scope.netns for scope in counters.rows["links"]}) > 1
     links = {

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pktdrop.counters.model import Scope
+from pktdrop.model import Netns
 
-Name = Callable[[int], str | None]
-"""Gives the name of a network namespace, by its inode."""
+Name = Callable[[Netns], str | None]
+"""Gives the name of a network namespace."""
 
 
 def where(scope: Scope, name: Name) -> str:
@@ -25,4 +26,7 @@ def where(scope: Scope, name: Name) -> str:
 
 def as_object(scope: Scope) -> dict[str, Any]:
     """Return what is known of a scope, by name."""
-    return {key: value for key, value in scope._asdict().items() if value is not None}
+    known = {key: value for key, value in scope._asdict().items() if value is not None}
+    if scope.netns is not None:
+        known |= {"netns": scope.netns.inode, "netns_cookie": scope.netns.cookie}
+    return known

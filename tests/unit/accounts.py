@@ -14,11 +14,11 @@ from pktdrop.counters.collect import SOURCES, Counters
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.books import Books
 from pktdrop.ledger.reconcile import Bracket
-from pktdrop.model import Count, DropKey, Interval, Lost
+from pktdrop.model import Count, DropKey, Interval, Lost, Netns
 from pktdrop.watch import Account
 from tests.unit.make import NOON
 
-HOST, BLUE = 4026531833, 4026532281
+HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
 TRACED = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
 UNTRACED = {"kfree_skb": "none", "enqueue_to_backlog": "none"}
 TABLES = Tables.load()

@@ -11,10 +11,10 @@ from pktdrop.counters.model import Scope
 from pktdrop.layers import LAYERS, Layers
 from pktdrop.ledger.entry import PEER
 from pktdrop.ledger.identities import Identities
-from pktdrop.model import Count, DropKey
+from pktdrop.model import Count, DropKey, Netns
 from tests.unit.make import make_drop
 
-NETNS, OTHER_NETNS = 4026531833, 4026532281
+NETNS, OTHER_NETNS = Netns(4026531833, 1), Netns(4026532281, 7)
 IPV4, IPV6 = 0x0800, 0x86DD
 TRACED = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
 IDENTITIES = Identities.load()

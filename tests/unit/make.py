@@ -9,7 +9,7 @@ from typing import Any
 from pktdrop.filters import Selection
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
-from pktdrop.model import Count, DropKey, Interval, Lost, Snapshot
+from pktdrop.model import Count, DropKey, Interval, Lost, Netns, Snapshot
 
 NOON = 1_700_000_000.0
 """A wall-clock time: 22:13:20 UTC."""
@@ -21,7 +21,7 @@ _DROP = DropKey(
     target_cpu=None,
     ifindex=1,
     interface="lo",
-    netns=4026532281,
+    netns=Netns(4026532281, 7),
     netns_name="blue",
     protocol=0x0800,
     location="udp_rcv+0x49e",
@@ -42,7 +42,7 @@ def make_backlog_drop(**changes: Any) -> DropKey:
         "target_cpu": 3,
         "ifindex": 2,
         "interface": "eth0",
-        "netns": 4026531833,
+        "netns": Netns(4026531833, 1),
         "netns_name": "host",
         "location": "enqueue_to_backlog+0x1a8",
         "layer": "backlog",

@@ -11,7 +11,7 @@ from pktdrop.advice.diagnosis import failures
 from pktdrop.advice.stations import Peaks
 from pktdrop.advice.words import cpus, listed, socket
 from pktdrop.counters.model import Row, Scope
-from pktdrop.model import DropKey, Lost
+from pktdrop.model import DropKey, Lost, Netns
 from tests.unit.accounts import (
     BLUE,
     DNS,
@@ -85,7 +85,7 @@ def test_policy_is_told_apart() -> None:
 
 def test_many_places_are_summed_up() -> None:
     """Three places are named, the others are one share; a fourth alone is named, too."""
-    drops = {make_drop(netns=100 + index): 10 - index for index in range(6)}
+    drops = {make_drop(netns=Netns(100 + index)): 10 - index for index in range(6)}
     assert judge(make_account(drops)).verdict.endswith(", 40 % in 3 other places. Unexplained: 0.")
     four = dict(list(drops.items())[:4])
     assert "other" not in judge(make_account(four)).verdict

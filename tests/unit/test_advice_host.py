@@ -15,10 +15,11 @@ from pktdrop.advice.remedies import HOST_VALUES
 from pktdrop.advice.shares import Place
 from pktdrop.counters.ethtool import Pair
 from pktdrop.counters.model import Row, Scope
+from pktdrop.model import Netns
 from pktdrop.namespaces import Namespaces
 from tests.unit.accounts import DNS, make_counters
 
-OWN = os.stat("/proc/self/ns/net").st_ino
+OWN = Namespaces().own()
 LO = Place(netns=OWN, interface="lo")
 
 
@@ -61,7 +62,7 @@ def test_the_length_of_a_queue_is_what_ip_shows(host: Host) -> None:
 
 def test_nothing_raises_where_nothing_is_known(host: Host) -> None:
     """An interface, a namespace and a socket that are gone: all values are asked for, none is an exception."""
-    gone = Place(netns=1, interface="gone0", sockets=(Scope(netns=1, socket="udp *:1 ino:1"),))
+    gone = Place(netns=Netns(1), interface="gone0", sockets=(Scope(netns=Netns(1), socket="udp *:1 ino:1"),))
     for name in sorted(HOST_VALUES):
         for place in (gone, Place(), Place(netns=OWN, interface="../../etc"), LO):
             assert isinstance(host.value(name, place), (int, str, type(None))), name
@@ -91,7 +92,7 @@ def test_the_buffer_of_a_socket_is_that_of_the_last_reading(host: Host) -> None:
 def test_commands_for_the_own_namespace_have_nothing_before_them(host: Host) -> None:
     """Only for others something must be entered; for those that nobody can name there is no command."""
     assert host.value("in_netns", LO) == ""
-    assert host.value("in_netns", Place(netns=1)) is None
+    assert host.value("in_netns", Place(netns=Netns(1))) is None
 
 
 @pytest.mark.parametrize(

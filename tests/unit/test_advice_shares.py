@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pktdrop.advice.shares import Share, shares
 from pktdrop.counters.model import Scope
-from pktdrop.model import DropKey
+from pktdrop.model import DropKey, Netns
 from pktdrop.watch import Account
 from tests.unit.accounts import BLUE, DNS, HOST, TABLES, UNTRACED, Moved, make_account
 from tests.unit.make import make_backlog_drop, make_drop, make_noise
@@ -234,8 +234,8 @@ def test_they_add_up_to_the_ledger(drops: dict[DropKey, int], moved: Moved, driv
     assert dict(by_layer) == account.ledger.lost
 
 
-@pytest.mark.parametrize("netns", [None, 1])
-def test_places_that_are_not_known(netns: int | None) -> None:
+@pytest.mark.parametrize("netns", [None, Netns(1)])
+def test_places_that_are_not_known(netns: Netns | None) -> None:
     """A drop of which neither interface nor namespace is known is a loss like others."""
     (share,) = split(make_account({make_drop(netns=netns, interface=None, netns_name=None): 3}))
     assert (share.packets, share.place.netns) == (3, netns)

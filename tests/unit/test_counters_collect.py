@@ -12,16 +12,17 @@ from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.losses import Losses, Told
+from pktdrop.model import Netns
 from pktdrop.views.counters import as_table
 from pktdrop.views.scope import where
 
 CPU1 = Scope(cpu=1)
-ETH0 = Scope(netns=4026531840, interface="eth0")
+ETH0 = Scope(netns=Netns(4026531840, 1), interface="eth0")
 
 
 def reading(**sources: Mapping[Scope, Row]) -> Counters:
     """Make a reading of some sources, with ixgbe behind eth0."""
-    drivers = {(4026531840, "eth0"): "ixgbe"}
+    drivers = {(Netns(4026531840, 1), "eth0"): "ixgbe"}
     rows = {"softnet": {}, "links": {}, "driver": {}, "mib": {}, **sources}
     return Counters(0.0, 0.0, rows, {"softnet": {}}, drivers, {}, frozenset(), frozenset(), ())
 
@@ -53,7 +54,7 @@ def test_names_may_come_and_go() -> None:
 
 def test_a_new_interface_counts_from_zero_and_a_gone_one_is_left_out() -> None:
     """What was not there before rose from zero; what is gone says nothing."""
-    gone, new = Scope(netns=1, interface="gone"), Scope(netns=1, interface="new")
+    gone, new = Scope(netns=Netns(1), interface="gone"), Scope(netns=Netns(1), interface="new")
     before, after = (reading(links={scope: Row(("rx_dropped",), (9,))}) for scope in (gone, new))
     assert dict(since(before, after).rows["links"]) == {new: Row(("rx_dropped",), (9,))}
 
@@ -63,7 +64,7 @@ def test_traffic_is_not_loss() -> None:
     one = told(
         reading(
             links={ETH0: Row(("rx_packets", "rx_dropped"), (5, 6))},
-            mib={Scope(netns=1): Row(("UdpInDatagrams", "UdpRcvbufErrors"), (7, 8))},
+            mib={Scope(netns=Netns(1)): Row(("UdpInDatagrams", "UdpRcvbufErrors"), (7, 8))},
         )
     )
     assert [one[name].kind for name in ("links.rx_packets", "mib.UdpInDatagrams")] == [None, None]
@@ -102,7 +103,7 @@ def test_loss_stands_above_hints() -> None:
         (CPU1, "CPU 1"),
         (ETH0, "eth0 (blue)"),
         (ETH0._replace(queue=3), "eth0 queue 3 (blue)"),
-        (Scope(netns=4026531840), "netns blue"),
+        (Scope(netns=Netns(4026531840, 1)), "netns blue"),
         (Scope(), "host"),
     ],
 )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pktdrop.counters import ethtool
 from pktdrop.counters.ethtool import NicSettings, Pair
 from pktdrop.counters.model import Row, Scope
+from pktdrop.model import Netns
 
 FIXTURES = Path(__file__).parent.parent / "data/counters/ethtool"
 
@@ -55,11 +56,14 @@ def test_names_that_are_no_text_stay_apart() -> None:
 def test_vmxnet3_queues_are_told_apart_by_their_marker() -> None:
     """The statistics below "Rx Queue#: 1" belong to queue 1; a name that is there twice gets a number."""
     names, values = output("vmxnet3-drops")
-    rows, limit = ethtool.rows_of(ethtool.names_of(strings(*names)), values, 7, "ens192")
+    rows, limit = ethtool.rows_of(ethtool.names_of(strings(*names)), values, Netns(7), "ens192")
     assert limit is None
-    assert set(rows) == {Scope(netns=7, interface="ens192", queue=0), Scope(netns=7, interface="ens192", queue=1)}
-    first = dict(zip(*rows[Scope(netns=7, interface="ens192", queue=0)], strict=True))
-    second = dict(zip(*rows[Scope(netns=7, interface="ens192", queue=1)], strict=True))
+    assert set(rows) == {
+        Scope(netns=Netns(7), interface="ens192", queue=0),
+        Scope(netns=Netns(7), interface="ens192", queue=1),
+    }
+    first = dict(zip(*rows[Scope(netns=Netns(7), interface="ens192", queue=0)], strict=True))
+    second = dict(zip(*rows[Scope(netns=Netns(7), interface="ens192", queue=1)], strict=True))
     assert (first["ethtool.pkts rx OOB"], second["ethtool.pkts rx OOB"]) == (100, 11)
     assert (first["ethtool.giant hdr"], first["ethtool.giant hdr#2"]) == (0, 1)
     assert first["ethtool.drv dropped tx total"] == 5

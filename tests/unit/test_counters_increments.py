@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pktdrop.counters.collect import Counters, kernel_width
 from pktdrop.counters.increments import Increments
 from pktdrop.counters.model import Row, Scope
+from pktdrop.model import Netns
 
-HERE, THERE = 4026531840, 4026532281
+HERE, THERE = Netns(4026531840, 1), Netns(4026532281, 7)
 ETH0, VETH0, CPU1 = Scope(netns=HERE, interface="eth0"), Scope(netns=THERE, interface="veth0"), Scope(cpu=1)
 
 

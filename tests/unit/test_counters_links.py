@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pktdrop.counters import links
 from pktdrop.counters.links import NAMES, parse
+from pktdrop.model import Netns
 
 DATA = Path(__file__).parent.parent / "data/counters/links-6.18.44"
 # include/uapi/linux/netlink.h, rtnetlink.h
@@ -166,7 +167,7 @@ def test_no_netlink(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(socket, "socket", refuse)
-    reading = links.read(4026531840)
+    reading = links.read(Netns(4026531840, 1))
     assert reading.rows == {}
     assert reading.limits == ("Interface counters of network namespace 4026531840: Operation not permitted.",)
 
@@ -178,7 +179,7 @@ def test_an_interrupted_dump_is_repeated_once(
     """An interrupted dump is asked for again; if that is interrupted too, it is used and the reading says so."""
     left = list(dumps)
     monkeypatch.setattr(links, "_dump", lambda: links.Dump({}, left.pop(0)))
-    assert len(links.read(4026531840).limits) == limits
+    assert len(links.read(Netns(4026531840, 1)).limits) == limits
     assert left == []
 
 
@@ -188,6 +189,6 @@ def test_an_interface_that_is_gone_has_no_row(monkeypatch: pytest.MonkeyPatch) -
     loopback = socket.if_nametoindex("lo")
     row = links.Row(NAMES, ALL)
     monkeypatch.setattr(links, "_dump", lambda: links.Dump({loopback: row, gone: row}))
-    reading = links.read(4026531840)
+    reading = links.read(Netns(4026531840, 1))
     assert [scope.interface for scope in reading.rows] == ["lo"]
     assert reading.limits == ()

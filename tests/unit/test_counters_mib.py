@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pktdrop.counters import mib
 from pktdrop.counters.mib import GAUGES, Mib, Mibs
 from pktdrop.counters.model import Row
+from pktdrop.model import Netns
 
 DATA = Path(__file__).parent.parent / "data/counters/mib-6.18.44"
 SNMP, NETSTAT, SNMP6 = ((DATA / file).read_bytes() for file in ("snmp", "netstat", "snmp6"))
@@ -123,8 +124,8 @@ def test_missing_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It is said if snmp or netstat is missing, not if snmp6 is: a kernel without IPv6 has none."""
     (tmp_path / "snmp").write_bytes(UDP)
     monkeypatch.setattr(mib, "_PROC", f"{tmp_path}/")
-    reading = mib.read(4026531840)
+    reading = mib.read(Netns(4026531840, 1))
     ((scope, row),) = reading.rows.items()
-    assert scope.netns == 4026531840
+    assert scope.netns == Netns(4026531840, 1)
     assert values(row) == {"UdpInDatagrams": 5, "UdpNoPorts": 6}
     assert reading.limits == ("SNMP counters of network namespace 4026531840: netstat is missing.",)

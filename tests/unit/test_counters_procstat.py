@@ -15,10 +15,11 @@ from pktdrop.counters import procstat
 from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.procstat import parse
 from pktdrop.ledger.identities import Identities
+from pktdrop.model import Netns
 
 DATA = Path(__file__).parent.parent / "data/counters"
 KERNELS = ("6.1.0-50-debian", "7.3.4-debian")
-NETNS = 4026531840
+NETNS = Netns(4026531840, 1)
 # `conntrack -S` has other names for some columns.
 CONNTRACK_NAMES = {"error": "icmp_error", "clash_resolve": "clashres", "chaintoolong": "chainlength"}
 FILE = b"entries  lost  kept\n00000009  00000001 00000002\n00000009  0000000f 00000010 \n"

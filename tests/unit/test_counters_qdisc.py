@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pktdrop.counters import qdisc
 from pktdrop.counters.model import Reading
 from pktdrop.counters.qdisc import Qdisc, parse
+from pktdrop.model import Netns
 
 DATA = Path(__file__).parent.parent / "data/counters/qdisc-6.18.44"
-NETNS = 4026531840
+NETNS = Netns(4026531840, 1)
 # include/uapi/linux/netlink.h, rtnetlink.h, gen_stats.h
 DONE, NEWQDISC = 3, 36
 KIND, STATS2 = 1, 7

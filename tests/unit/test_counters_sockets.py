@@ -17,9 +17,10 @@ from pktdrop.counters import netlink, sockets
 from pktdrop.counters.model import Reading, Row
 from pktdrop.counters.netlink import Answer
 from pktdrop.counters.sockets import KINDS, Owner, Socket, owners, parse, parse_file
+from pktdrop.model import Netns
 
 DATA = Path(__file__).parent.parent / "data/counters/sockets-6.18.44"
-NETNS = 4026531840
+NETNS = Netns(4026531840, 1)
 # include/uapi/linux/netlink.h, sock_diag.h, inet_diag.h
 ERROR, DONE, BY_FAMILY = 2, 3, 20
 SKMEMINFO, V6ONLY = 7, 11

@@ -13,9 +13,10 @@ from pktdrop.counters import xfrm
 from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.xfrm import parse
 from pktdrop.ledger.identities import Identities
+from pktdrop.model import Netns
 
 DATA = Path(__file__).parent.parent / "data/counters"
-NETNS = 4026531840
+NETNS = Netns(4026531840, 1)
 # as net/xfrm/xfrm_proc.c prints it: "%-24s\t%lu\n"
 FILE = b"XfrmInError             \t7\nXfrmInNoPols            \t18446744073709551615\n"
 

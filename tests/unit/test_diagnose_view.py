@@ -13,7 +13,7 @@ import pytest
 
 from pktdrop.advice.diagnosis import Diagnosis
 from pktdrop.counters.model import Scope
-from pktdrop.model import Lost
+from pktdrop.model import Lost, Netns
 from pktdrop.views.diagnose import as_json, as_text, status
 from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, KnownHost, judge, make_account
 from tests.unit.make import make_backlog_drop, make_drop, make_noise
@@ -41,9 +41,11 @@ CASES: Mapping[str, Diagnosis] = {
     ),
     "uncounted": judge(make_account(lost=Lost(3, 0))),
     "long names": judge(
-        make_account({make_drop(reason="NOT_SPECIFIED", location="f+1", interface="x" * 15, netns=4026532999): 10**12})
+        make_account(
+            {make_drop(reason="NOT_SPECIFIED", location="f+1", interface="x" * 15, netns=Netns(4026532999, 9)): 10**12}
+        )
     ),
-    "many": judge(make_account({make_drop(netns=index): 1000 + index for index in range(1, 40)})),
+    "many": judge(make_account({make_drop(netns=Netns(index)): 1000 + index for index in range(1, 40)})),
 }
 every_case = pytest.mark.parametrize("name", CASES)
 
@@ -167,7 +169,7 @@ def test_json_has_what_text_has(name: str) -> None:
 def test_json_of_a_loss() -> None:
     """Every part of the place and of the advice is a key."""
     (loss,) = json.loads(as_json(CASES["socket"], (), "1.0"))["losses"]
-    assert loss["sockets"] == [{"netns": HOST, "socket": "udp 0.0.0.0:53 ino:812"}]
+    assert loss["sockets"] == [{"netns": HOST.inode, "netns_cookie": HOST.cookie, "socket": "udp 0.0.0.0:53 ino:812"}]
     assert (loss["cause"], loss["class"], loss["layer"], loss["reasons"]) == (
         "receive-buffer", "capacity", "socket", ["SOCKET_RCVBUFF"],
     )  # fmt: skip

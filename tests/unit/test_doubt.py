@@ -107,7 +107,8 @@ def test_json_has_doubt_apart() -> None:
     assert [(one["noise"], one["doubt"]) for one in line["drops"]] == [("", ""), ("", CLOSE.doubt)]
     (entry,) = [one for one in line["ledger"] if one["status"] == "doubt"]
     assert entry == {
-        "layer": "socket", "counter": "none", "scope": {"netns": HOST}, "delta": 0, "explained": 0, "unexplained": 0,
+        "layer": "socket", "counter": "none", "scope": {"netns": HOST.inode, "netns_cookie": HOST.cookie},
+        "delta": 0, "explained": 0, "unexplained": 0,
         "status": "doubt", "by": [{"reason": "NOT_SPECIFIED", "count": 5}], "note": CLOSE.doubt,
     }  # fmt: skip
 

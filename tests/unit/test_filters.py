@@ -15,14 +15,19 @@ from pktdrop import filters
 from pktdrop.filters import Filter, Filters
 from pktdrop.kernel.btf import Btf
 from pktdrop.kernel.reasons import ReasonNames
-from pktdrop.model import Count, DropKey
+from pktdrop.model import Count, DropKey, Netns
 from pktdrop.protocols import Protocols
 from tests.unit.make import make_backlog_drop, make_drop, make_noise
 
 UDP = make_drop()
 TCP = make_drop(reason="TCP_CSUM", location="tcp_v4_rcv+0x42", cpu=1, protocol=0x86DD)
 OVS = make_drop(
-    subsystem="openvswitch", reason="OVS_DROP_METER", interface="ovs0", netns_name=None, netns=4026532999, layer="stack"
+    subsystem="openvswitch",
+    reason="OVS_DROP_METER",
+    interface="ovs0",
+    netns_name=None,
+    netns=Netns(4026532999, 9),
+    layer="stack",
 )
 BACKLOG = make_backlog_drop()
 NUMBER = make_drop(reason="137", interface=None, ifindex=7, netns=None, netns_name=None, protocol=0)

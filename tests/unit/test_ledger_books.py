@@ -11,10 +11,10 @@ import pytest
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.books import Books, Ledger
 from pktdrop.ledger.reconcile import Bracket
-from pktdrop.model import Count, DropKey
+from pktdrop.model import Count, DropKey, Netns
 from tests.unit.make import make_backlog_drop, make_drop
 
-HOST, BLUE = 4026531833, 4026532281
+HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
 ETH0 = Scope(netns=HOST, interface="eth0")
 RUNGS = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
 

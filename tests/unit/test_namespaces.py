@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pktdrop.model import Netns
 from pktdrop.namespaces import HOST, Namespaces, inside
 
 
@@ -19,35 +20,45 @@ class Host:
 
     def __init__(self, root: Path) -> None:
         """Make both directories, and a /proc with what is no process, too."""
-        self.run, self.proc, self._files = root / "netns", root / "proc", root / "nsfs"
-        for directory in (self.run, self.proc, self._files):
+        self.run, self.proc, self.files = root / "netns", root / "proc", root / "nsfs"
+        for directory in (self.run, self.proc, self.files):
             directory.mkdir()
+        self.mounted: dict[Path, Path] = {}
+        self.cookies: dict[str, int | None] = {}
+        self.searched = 0
+        """How often all was searched for."""
         (self.proc / "sys").mkdir()
         (self.proc / "modules").write_text("")
 
-    def inode(self, namespace: str) -> int:
-        """Make a namespace if it is not there, and return its inode."""
-        file = self._files / namespace
+    def netns(self, namespace: str) -> Netns:
+        """Make a namespace if it is not there, and return it."""
+        file = self.files / namespace
         file.touch()
-        return file.stat().st_ino
+        return self.identify(file)
+
+    def identify(self, path: Path) -> Netns:
+        """Tell a namespace by its file. Raises OSError if there is none."""
+        self.searched += path.name == "net" and path.parent.parent.name == "1"
+        file = self.mounted.get(path, path).resolve()
+        return Netns(file.stat().st_ino, self.cookies.get(file.name, 0))
 
     def process(self, pid: int, namespace: str, comm: bytes = b"sleep", cmdline: bytes = b"sleep\x009\x00") -> None:
         """Start a process in a namespace."""
-        self.inode(namespace)
+        self.netns(namespace)
         directory = self.proc / str(pid)
         (directory / "ns").mkdir(parents=True)
-        (directory / "ns/net").symlink_to(self._files / namespace)
+        (directory / "ns/net").symlink_to(self.files / namespace)
         (directory / "comm").write_bytes(comm + b"\n")
         (directory / "cmdline").write_bytes(cmdline)
 
     def mount(self, name: str, namespace: str) -> None:
         """Name a namespace, as ip-netns(8) does."""
-        self.inode(namespace)
-        (self.run / name).symlink_to(self._files / namespace)
+        self.netns(namespace)
+        (self.run / name).symlink_to(self.files / namespace)
 
     def namespaces(self) -> Namespaces:
         """Look at this host."""
-        return Namespaces(self.run, self.proc)
+        return Namespaces(self.run, self.proc, self.identify)
 
 
 @pytest.fixture
@@ -63,12 +74,12 @@ def host(tmp_path: Path) -> Host:
 
 def test_the_first_namespace_is_the_host(host: Host) -> None:
     """The namespace of the kernel's own threads is the host's."""
-    assert host.namespaces().name(host.inode("init")) == HOST == "host"
+    assert host.namespaces().name(host.netns("init")) == HOST == "host"
 
 
 def test_a_named_namespace(host: Host) -> None:
     """A namespace under /run/netns has its name there, though processes are in it."""
-    assert host.namespaces().name(host.inode("blue")) == "blue"
+    assert host.namespaces().name(host.netns("blue")) == "blue"
 
 
 def test_a_namespace_that_only_a_mount_keeps(host: Host) -> None:
@@ -79,35 +90,38 @@ def test_a_namespace_that_only_a_mount_keeps(host: Host) -> None:
         b"36 35 0:4 net:[4026532777] /run/my\\040docker/netns/1f2e rw shared:7 - nsfs nsfs rw\n"
         b"37 35 0:4 mnt:[4026532778] /run/x rw - nsfs nsfs rw\nbroken\n\xff\n"
     )
+    path = Path("/run/my docker/netns/1f2e")
+    lone = host.netns("lone")
+    host.mounted[path] = host.files / "lone"
     namespaces = host.namespaces()
-    assert namespaces.name(4026532777) == "1f2e"
-    assert Path("/run/my docker/netns/1f2e") == namespaces.paths()[4026532777]
-    assert 4026532778 not in namespaces.paths()
+    assert namespaces.name(lone) == "1f2e"
+    assert namespaces.paths()[lone] == path
+    assert len(namespaces.paths()) == len(("init", "blue", "lone"))
 
 
 def test_a_namespace_without_a_name(host: Host) -> None:
     """A namespace that only processes keep is called after the first of them, by number."""
     host.process(10000, "pod", b"late")
     host.process(9000, "pod", b"pause")
-    assert host.namespaces().name(host.inode("pod")) == "pause[9000]"
+    assert host.namespaces().name(host.netns("pod")) == "pause[9000]"
 
 
 def test_a_namespace_without_processes(host: Host) -> None:
     """A namespace that only a name keeps has that name."""
     host.mount("empty", "lone")
-    assert host.namespaces().name(host.inode("lone")) == "empty"
+    assert host.namespaces().name(host.netns("lone")) == "empty"
 
 
 def test_a_namespace_of_nobody(host: Host) -> None:
     """A namespace that neither a name nor a process shows is not known."""
-    assert host.namespaces().name(host.inode("hidden")) is None
-    assert host.namespaces().name(0) is None
+    assert host.namespaces().name(host.netns("hidden")) is None
+    assert host.namespaces().name(Netns(0)) is None
 
 
 def test_the_host_keeps_its_name(host: Host) -> None:
     """A name that someone gave to the host's namespace does not hide that it is the host's."""
     host.mount("aaa", "init")
-    assert host.namespaces().name(host.inode("init")) == HOST
+    assert host.namespaces().name(host.netns("init")) == HOST
 
 
 def test_in_a_container_nothing_is_the_host(tmp_path: Path) -> None:
@@ -115,7 +129,7 @@ def test_in_a_container_nothing_is_the_host(tmp_path: Path) -> None:
     fake = Host(tmp_path)
     fake.process(1, "pod", b"tini", b"tini\x00")
     fake.process(2, "pod", b"nginx", b"nginx\x00")
-    assert fake.namespaces().name(fake.inode("pod")) == "tini[1]"
+    assert fake.namespaces().name(fake.netns("pod")) == "tini[1]"
 
 
 def test_processes_that_end_or_hide_are_passed_over(host: Host) -> None:
@@ -126,53 +140,57 @@ def test_processes_that_end_or_hide_are_passed_over(host: Host) -> None:
     host.process(602, "gone")
     (host.proc / "602/comm").unlink()
     host.process(9000, "pod", b"pause")
-    assert host.namespaces().name(host.inode("pod")) == "pause[9000]"
+    assert host.namespaces().name(host.netns("pod")) == "pause[9000]"
 
 
 def test_a_dangling_name_is_passed_over(host: Host) -> None:
     """A name whose namespace went away while it was looked at does no harm."""
     (host.run / "a-gone").symlink_to(host.run / "nowhere")
     host.mount("red", "red")
-    assert host.namespaces().name(host.inode("red")) == "red"
+    assert host.namespaces().name(host.netns("red")) == "red"
 
 
 def test_a_host_without_named_namespaces(host: Host) -> None:
     """Where ip-netns(8) was never used there is no /run/netns."""
     shutil.rmtree(host.run)
-    assert host.namespaces().name(host.inode("blue")) == "nginx[700]"
+    assert host.namespaces().name(host.netns("blue")) == "nginx[700]"
 
 
 def test_any_process_name(host: Host) -> None:
     """A process may call itself anything; what is no text is escaped."""
     host.process(9000, "pod", b"a\xff\nb")
-    assert host.namespaces().name(host.inode("pod")) == "a\\xff\nb[9000]"
+    assert host.namespaces().name(host.netns("pod")) == "a\\xff\nb[9000]"
 
 
 def test_what_was_not_found_is_searched_again_when_told(host: Host) -> None:
-    """A namespace that comes later is found after `forget`, and not searched for at every drop before."""
+    """One search for a namespace that is gone, in all looks; should a later one for others find it, it is there."""
     namespaces = host.namespaces()
-    later = host.inode("later")
-    assert namespaces.name(later) is None
+    later = host.netns("later")
+    for _ in range(3):
+        assert namespaces.name(later) is None
+        namespaces.look()
+    assert host.searched == 1
+    assert namespaces.is_gone(later)
     host.mount("later", "later")
-    assert namespaces.name(later) is None
-    namespaces.forget()
-    assert namespaces.name(later) == "later"
+    assert namespaces.name(host.netns("other")) is None
+    assert (namespaces.name(later), namespaces.is_gone(later)) == ("later", False)
+    assert host.searched == 2
 
 
 def test_a_name_outlives_its_namespace(host: Host) -> None:
     """Drops of a namespace that was deleted meanwhile keep its name."""
     namespaces = host.namespaces()
-    assert namespaces.name(host.inode("blue")) == "blue"
+    assert namespaces.name(host.netns("blue")) == "blue"
     (host.run / "blue").unlink()
     shutil.rmtree(host.proc / "700")
-    namespaces.forget()
-    assert namespaces.name(host.inode("blue")) == "blue"
+    namespaces.look()
+    assert namespaces.name(host.netns("blue")) == "blue"
 
 
 def test_names_the_kernel_gave(host: Host) -> None:
     """A name that came with a drop is what the interface is called, in its namespace only."""
     namespaces = host.namespaces()
-    blue, init = host.inode("blue"), host.inode("init")
+    blue, init = host.netns("blue"), host.netns("init")
     namespaces.learn_interface(blue, 7, "veth0")
     assert namespaces.interface(blue, 7) == "veth0"
     assert namespaces.interface(blue, 8) is None
@@ -181,8 +199,8 @@ def test_names_the_kernel_gave(host: Host) -> None:
 
 def test_a_namespace_that_cannot_be_entered(host: Host) -> None:
     """What is no namespace, or may not be entered, has no interfaces to tell, and that is no error."""
-    assert host.namespaces().interface(host.inode("blue"), 1) is None
-    assert host.namespaces().interface(0, 1) is None
+    assert host.namespaces().interface(host.netns("blue"), 1) is None
+    assert host.namespaces().interface(Netns(0), 1) is None
 
 
 def test_interfaces_of_this_host() -> None:
@@ -194,8 +212,8 @@ def test_the_own_namespace() -> None:
     """The own namespace, found through /proc, has its interfaces under the numbers the kernel gives them."""
     if os.geteuid() != 0:
         pytest.skip("entering a namespace needs root")
-    netns = Path("/proc/self/ns/net").stat().st_ino
     namespaces = Namespaces()
+    netns = namespaces.own()
     for ifindex, name in socket.if_nameindex():
         assert namespaces.interface(netns, ifindex) == name
 

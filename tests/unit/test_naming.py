@@ -13,7 +13,7 @@ from pktdrop.kernel.naming import Naming
 from pktdrop.kernel.reasons import ReasonNames
 from pktdrop.kernel.records import NO_CPU, RawKey
 from pktdrop.kernel.symbols import Symbols
-from pktdrop.model import DropKey
+from pktdrop.model import DropKey, Netns
 from pktdrop.namespaces import Namespaces
 
 DATA = Path(__file__).parents[1] / "data/symbols/6.1.0-50-debian"
@@ -31,9 +31,13 @@ def naming(tmp_path: Path) -> Naming:
     (tmp_path / "netns/blue").touch()
     return Naming(
         ReasonNames("BTF", REASONS, {0: "core", 3: "openvswitch"}),
-        Namespaces(tmp_path / "netns", tmp_path),
+        Namespaces(tmp_path / "netns", tmp_path, _identify),
         Symbols(tmp_path),
     )
+
+
+def _identify(path: Path) -> Netns:
+    return Netns(path.stat().st_ino, 1)
 
 
 def _raw(**changes: Any) -> RawKey:
@@ -51,9 +55,9 @@ def _raw(**changes: Any) -> RawKey:
 
 def test_a_whole_drop(naming: Naming, tmp_path: Path) -> None:
     """Each number gets its name."""
-    netns = (tmp_path / "netns/blue").stat().st_ino
+    netns = _identify(tmp_path / "netns/blue")
     naming.namespaces.learn_interface(netns, 7, "veth0")
-    assert naming.key(_raw(netns=netns, ifindex=7)) == DropKey(
+    assert naming.key(_raw(netns=7, ifindex=7), netns) == DropKey(
         reason="NO_SOCKET",
         subsystem="core",
         cpu=1,
@@ -71,29 +75,29 @@ def test_a_whole_drop(naming: Naming, tmp_path: Path) -> None:
 
 def test_what_the_kernel_could_not_tell_is_none(naming: Naming) -> None:
     """Zero of an interface or namespace, and the CPU that is none, mean unknown."""
-    key = naming.key(_raw())
+    key = naming.key(_raw(), None)
     assert (key.ifindex, key.interface, key.netns, key.netns_name, key.target_cpu) == (None,) * 5
 
 
-@pytest.mark.parametrize(("ifindex", "netns"), [(7, 0), (7, 4026532999), (0, 4026532999)])
-def test_numbers_without_names_stay(naming: Naming, ifindex: int, netns: int) -> None:
+@pytest.mark.parametrize(("ifindex", "netns"), [(7, None), (7, Netns(4026532999, 9)), (0, Netns(4026532999, 9))])
+def test_numbers_without_names_stay(naming: Naming, ifindex: int, netns: Netns | None) -> None:
     """An interface or namespace that has no name is still told apart by its number."""
-    key = naming.key(_raw(ifindex=ifindex, netns=netns))
-    assert (key.ifindex, key.netns) == (ifindex or None, netns or None)
+    key = naming.key(_raw(ifindex=ifindex), netns)
+    assert (key.ifindex, key.netns) == (ifindex or None, netns)
     assert key.interface is None
     assert key.netns_name is None
 
 
 def test_a_reason_without_a_name(naming: Naming) -> None:
     """A number that this kernel's enum does not have stays a number, of its subsystem."""
-    assert naming.key(_raw(reason=137))[:2] == ("137", "core")
-    assert naming.key(_raw(reason=3 << 16 | 5))[:2] == ("5", "openvswitch")
-    assert naming.key(_raw(reason=9 << 16 | 5))[:2] == ("5", "9")
+    assert naming.key(_raw(reason=137), None)[:2] == ("137", "core")
+    assert naming.key(_raw(reason=3 << 16 | 5), None)[:2] == ("5", "openvswitch")
+    assert naming.key(_raw(reason=9 << 16 | 5), None)[:2] == ("5", "9")
 
 
 def test_an_address_without_a_name(naming: Naming) -> None:
     """A call site that has no symbol is an address, in the layer of what is not known."""
-    key = naming.key(_raw(location=0xFFFFFFFF90000000, reason=2))
+    key = naming.key(_raw(location=0xFFFFFFFF90000000, reason=2), None)
     assert (key.location, key.layer, key.noise) == ("0xffffffff90000000", "stack", None)
     assert key.doubt == "its place in the kernel has no name"
 
@@ -111,10 +115,10 @@ def test_an_address_without_a_name(naming: Naming) -> None:
 )
 def test_only_drops_of_the_backlog_have_a_target(naming: Naming, changes: dict[str, int], target: int | None) -> None:
     """The CPU whose queue was full is that of drops for it or at enqueue_to_backlog(), and of no others."""
-    assert naming.key(_raw(**changes)).target_cpu == target
+    assert naming.key(_raw(**changes), None).target_cpu == target
 
 
 def test_noise_is_recognised(naming: Naming) -> None:
     """A frame for another host was not lost by this one, and a closed port is no noise."""
-    assert naming.key(_raw(reason=12, location=IP_RCV_CORE + 0x1B)).noise is not None
-    assert naming.key(_raw()).noise is None
+    assert naming.key(_raw(reason=12, location=IP_RCV_CORE + 0x1B), None).noise is not None
+    assert naming.key(_raw(), None).noise is None

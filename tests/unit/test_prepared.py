@@ -25,7 +25,7 @@ from pktdrop.kernel.programs import MapsRefused
 from pktdrop.kernel.reasons import ReasonNames
 
 REASONS = ReasonNames("BTF", {2: "NOT_SPECIFIED", 3: "NO_SOCKET"}, {0: "core", 3: "openvswitch"}, Path("/elsewhere"))
-FACTS = KernelFacts("struct sk_buff { int len; };", 4, 1234, 5678, False, REASONS)
+FACTS = KernelFacts("struct sk_buff { int len; };", 4, 1234, 5678, False, True, REASONS)
 COMPILED = Compiled(
     {"drops": MapDefinition(1, 40, 32, 65536)},
     {"kfree_skb": Code(bytes(range(256)), {3: "drops", 17: "drops"})},

@@ -10,7 +10,7 @@ import pytest
 from pktdrop.cli import main
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import Entry
-from pktdrop.model import Count
+from pktdrop.model import Count, Netns
 from pktdrop.views.table import _ROW_COLUMNS
 from tests.unit.make import make_drop, make_interval, make_ledger, make_selection
 from tests.unit.test_jsonlines import VIEW
@@ -37,7 +37,7 @@ def test_every_column_has_a_line() -> None:
 
 def test_every_json_key_has_a_line() -> None:
     """Each key of the JSON lines is in the README, in one of its two tables."""
-    entry = Entry("socket", "mib.UdpNoPorts", Scope(netns=1), 2, 2, 0, "exact", (("NO_SOCKET", 2),))
+    entry = Entry("socket", "mib.UdpNoPorts", Scope(netns=Netns(1)), 2, 2, 0, "exact", (("NO_SOCKET", 2),))
     line = VIEW.interval(make_interval({}), make_selection({make_drop(): Count(1, 2)}), make_ledger(entry))
     keys = set(re.findall(r'"(\w+)":', line))
     assert [key for key in sorted(keys) if f"`{key}`" not in README] == []

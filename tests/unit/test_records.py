@@ -60,6 +60,8 @@ int main(void)
         .packets = 0x0102030405060708,
         .bytes = 0x1112131415161718,
         .interface = "veth-abcdefghij",
+        .netns_cookie = 0x2122232425262728,
+        .netns_inode = 0x31323334,
     };
 
     printf("%lu %lu %d %d\\n", (unsigned long)sizeof(struct drop_key), (unsigned long)sizeof(value), NO_CPU,
@@ -104,7 +106,8 @@ def test_keys(lines: list[str], place: int) -> None:
 def test_value(lines: list[str]) -> None:
     """A value that C fills in is read in Python with each number in its place."""
     value = RawValue._make(DROP_VALUE.unpack(bytes.fromhex(lines[1])))
-    assert value == RawValue(0x0102030405060708, 0x1112131415161718, b"veth-abcdefghij\0")
+    name, cookie, inode = b"veth-abcdefghij\0", 0x2122232425262728, 0x31323334
+    assert value == RawValue(0x0102030405060708, 0x1112131415161718, name, cookie, inode)
 
 
 @pytest.mark.parametrize("size", [0, DROP_KEY.size - 1, DROP_KEY.size + 1, 32])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pktdrop.counters.drivers import Loss
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import Entry
-from pktdrop.model import Amounts, Count, DropKey, Lost
+from pktdrop.model import Amounts, Count, DropKey, Lost, Netns
 from pktdrop.protocols import Protocols
 from pktdrop.views import table as views
 from pktdrop.views.table import TableView
@@ -22,7 +22,7 @@ from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, m
 
 def name_of(netns: int) -> str | None:
     """The name of a namespace."""
-    return {4026532281: "blue", 4026531833: "host"}.get(netns)
+    return {Netns(4026532281, 7): "blue", Netns(4026531833, 1): "host"}.get(netns)
 
 
 NO_LEDGER = make_ledger()
@@ -126,7 +126,7 @@ def test_a_summary_at_80_columns() -> None:
 
 def test_the_ledger_in_a_summary() -> None:
     """Each loss counter that rose stands beside the events that explain it, riddles first; hints are left out."""
-    blue, eth0 = Scope(netns=4026532281), Scope(netns=4026531833, interface="eth0")
+    blue, eth0 = Scope(netns=Netns(4026532281, 7)), Scope(netns=Netns(4026531833, 1), interface="eth0")
     riddle = Entry("stack", "mib.IpInAddrErrors", blue, 7, 3, 4, "unexplained", (("IP_INADDRERRORS", 3),))
     ledger = make_ledger(
         Entry("nic-ring", "ethtool.rx_no_dma_resources", eth0._replace(queue=3), 500, 0, 500, "no-event"),
@@ -154,7 +154,7 @@ def test_the_ledger_in_a_summary() -> None:
 def test_a_counter_read_at_another_moment_is_explained() -> None:
     """Where the numbers differ though the status is exact, a line says why."""
     by = (("NO_SOCKET", 555),)
-    entry = Entry("socket", "mib.UdpNoPorts", Scope(netns=4026532281), 541, 541, 0, "exact", by, "14 less")
+    entry = Entry("socket", "mib.UdpNoPorts", Scope(netns=Netns(4026532281, 7)), 541, 541, 0, "exact", by, "14 less")
     text = VIEW.summary(make_interval(), make_selection(), make_ledger(entry), 80)
     assert " 541        541  exact   mib.UdpNoPorts  netns blue  555 NO_SOCKET\nexact: to the packet; " in text
     assert max(map(len, text.splitlines())) <= 80
@@ -162,14 +162,18 @@ def test_a_counter_read_at_another_moment_is_explained() -> None:
 
 def test_a_loss_without_an_event_has_a_line() -> None:
     """An interval without drop events is shown if a NIC or a counter tells of loss; what is explained has no line."""
-    blue = Scope(netns=4026532281)
+    blue = Scope(netns=Netns(4026532281, 7))
     riddle = Entry("stack", "mib.IpInAddrErrors", blue, 7, 3, 4, "unexplained", (), "more than the events")
     syns = Entry("socket", "mib.TcpExtListenDrops", blue, 6, 0, 6, "no-event")
     ledger = make_ledger(
         riddle,
         syns,
         Entry("backlog", "softnet.dropped", Scope(cpu=3), 812, 812, 0, "exact", (("CPU_BACKLOG", 812),)),
-        nics={(4026531833, "eth0"): (Loss("ring", 500, {0: 0, 3: 500}, ("ethtool.rx_no_dma_resources",), "driver"),)},
+        nics={
+            (Netns(4026531833, 1), "eth0"): (
+                Loss("ring", 500, {0: 0, 3: 500}, ("ethtool.rx_no_dma_resources",), "driver"),
+            )
+        },
         without_event=((riddle, 4), (syns, 6)),
     )
     assert VIEW.interval(make_interval(), make_selection(), ledger, 100) == (
@@ -362,7 +366,7 @@ def test_two_namespaces_without_names_stay_two() -> None:
     """Inodes of namespaces differ in their last digits: at 80 columns they still tell which is which."""
     drops = {
         NFT._replace(netns=netns, netns_name=None, interface="veth-customer1"): Count(1000, 1)
-        for netns in (4026532281, 4026532399)
+        for netns in (Netns(4026532281, 7), Netns(4026532399, 8))
     }
     rows = VIEW.interval(make_interval(drops), make_selection(drops), NO_LEDGER, 80).splitlines()[2:4]
     assert rows[0] != rows[1]

@@ -9,7 +9,7 @@ import pytest
 
 from pktdrop.advice.diagnosis import Circumstances, Loss, diagnose
 from pktdrop.counters.model import Scope
-from pktdrop.model import Count
+from pktdrop.model import Count, Netns
 from pktdrop.top.advice import concerning
 from pktdrop.top.history import Reason
 from pktdrop.top.save import text_of
@@ -38,7 +38,9 @@ def test_advice_is_that_of_the_row(key: Hashable, word: str) -> None:
     assert all(word in sentence for sentence in said)
 
 
-@pytest.mark.parametrize("key", [Reason("stack", "IP_CSUM", None), 7, ("netns", 1), (BLUE, "eth9", None)], ids=str)
+@pytest.mark.parametrize(
+    "key", [Reason("stack", "IP_CSUM", None), 7, ("netns", Netns(1)), (BLUE, "eth9", None)], ids=str
+)
 def test_other_rows_have_none(key: Hashable) -> None:
     """Where nothing of it was lost there is nothing to advise."""
     assert concerning(key, losses()) == []

@@ -13,19 +13,20 @@ from pktdrop.filters import Filters
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.verdict import Bracket
-from pktdrop.model import Count, DropKey
+from pktdrop.model import Count, DropKey, Netns
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Look
 from pktdrop.top.screen import Screen
 from pktdrop.watch import Account
 from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_ledger, make_noise
 
-HOST, BLUE = 4026531833, 4026532281
+HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
 NAMES = {HOST: "host", BLUE: "blue"}
 ETH0 = Scope(netns=HOST, interface="eth0")
 CPU3 = Scope(cpu=3)
 NFT = make_drop(
-    reason="NETFILTER_DROP", cpu=1, ifindex=12, interface="veth-a", netns=4026532999, netns_name="green", layer="stack",
+    reason="NETFILTER_DROP", cpu=1, ifindex=12, interface="veth-a", netns=Netns(4026532999, 9), netns_name="green",
+    layer="stack",
     location="nft_do_chain+0x4bc [nf_tables]",
 )  # fmt: skip
 DROPS = {
