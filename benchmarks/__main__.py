@@ -1,48 +1,49 @@
 # SPDX-License-Identifier: MIT
-"""Run the benchmarks and print one table; exit status 1 where a budget is not kept."""
+"""Run the benchmarks and print one table; exit status 1 where a budget is not kept or was not measured."""
 
 import argparse
-import ctypes
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks import counters, idle, kernel_time, ledger, memory, reading, rungs, startup, storm, top
+from benchmarks import budgets, netns
 from benchmarks.processes import pktdrop
-from benchmarks.report import Row, text
+from benchmarks.report import Row, Verdicts
 
-_CLONE_NEWNS = 0x00020000  # include/uapi/linux/sched.h
-_MS_REC_SLAVE = 0x4000 | 1 << 19  # include/uapi/linux/mount.h
-_TRACEFS = b"/sys/kernel/tracing"
+_README = Path(__file__).with_name("README.md")
+_BEGIN, _END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
+_TRACEFS = Path("/sys/kernel/tracing")
 
-PARTS: dict[str, Callable[[], list[Row]]] = {
-    "kernel": kernel_time.measure,
-    "start": startup.measure,
-    "reading": reading.measure,
-    "counters": counters.measure,
-    "ledger": ledger.measure,
-    "memory": memory.measure,
-    "storm": storm.measure,
-    "idle": idle.measure,
-    "top": top.measure,
-    "rungs": rungs.measure,
+PARTS = {
+    "kernel": "kernel_time",
+    "start": "startup",
+    "reading": "reading",
+    "counters": "counters",
+    "ledger": "ledger",
+    "memory": "memory",
+    "churn": "churn",
+    "crowd": "crowd",
+    "storm": "storm",
+    "idle": "idle",
+    "top": "top",
+    "rungs": "rungs",
 }
+"""The module of each part. Imported when it is run: not all need the same libraries."""
+SHORT = ("reading", "memory", "churn")
 
 
 def _mount_tracefs() -> None:
     """Enter a mount namespace of our own, with tracefs, which bpftrace cannot do without."""
-    if Path(_TRACEFS.decode(), "events").exists():
+    if Path(_TRACEFS, "events").exists():
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    for result in (
-        libc.unshare(_CLONE_NEWNS),
-        libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC_SLAVE), None),
-        libc.mount(b"tracefs", _TRACEFS, b"tracefs", ctypes.c_ulong(0), None),
-    ):
-        if result != 0:
-            sys.exit(f"tracefs cannot be mounted: {os.strerror(ctypes.get_errno())}")
+    try:
+        netns.own_mounts()
+        netns.mount("tracefs", str(_TRACEFS))
+    except OSError as error:
+        sys.exit(f"tracefs cannot be mounted: {error.strerror}")
 
 
 def _machine() -> str:
@@ -51,22 +52,48 @@ def _machine() -> str:
     return f"Linux {os.uname().release}, {os.cpu_count()} CPUs, {model}, Python {sys.version.split()[0]}"
 
 
+def _measure(names: Sequence[str], short: bool) -> list[Row]:
+    rows: list[Row] = []
+    for name in names:
+        start = time.monotonic()
+        part = import_module(f"benchmarks.{PARTS[name]}")
+        rows += part.measure_short() if short and hasattr(part, "measure_short") else part.measure()
+        print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def _record(measured: str) -> None:
+    before, rest = _README.read_text(encoding="utf-8").split(_BEGIN)
+    _README.write_text(f"{before}{_BEGIN}{measured}\n{_END}{rest.split(_END)[1]}", encoding="utf-8")
+
+
 def main() -> int:
     """Run all parts, or those named."""
     options = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__)
     options.add_argument("--only", action="append", choices=list(PARTS), help="run this part; may be given again")
-    chosen = options.parse_args().only or list(PARTS)
+    options.add_argument(
+        "--short", action="store_true", help=f"only {', '.join(SHORT)}, shorter, and judge counts, bytes and ratios"
+    )
+    options.add_argument("--record", action="store_true", help="write what all parts measure into benchmarks/README.md")
+    given = options.parse_args()
+    if given.record and (given.only or given.short):
+        options.error("only all parts together are recorded")
     if os.geteuid() != 0:
         sys.exit("The benchmarks need root. Start them with sudo.")
-    _mount_tracefs()
-    print(f"{time.strftime('%Y-%m-%d')}, {_machine()}\n{' '.join(pktdrop())}\n", flush=True)
-    rows: list[Row] = []
-    for name in chosen:
-        start = time.monotonic()
-        rows += PARTS[name]()
-        print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-    print(text(rows))
-    return int(any(row.within is False for row in rows))
+    if not given.short:
+        _mount_tracefs()
+    where = f"{time.strftime('%Y-%m-%d')}, {_machine()}."
+    print(f"{where}\n{' '.join(pktdrop())}\n", flush=True)
+    rows = _measure(given.only or (SHORT if given.short else list(PARTS)), given.short)
+    verdicts = Verdicts(budgets.load(), given.short)
+    print(verdicts.text(rows))
+    if given.record:
+        _record(f"{where}\n\n{verdicts.text(rows)}")
+    over, missing = verdicts.over(rows), [] if given.only else verdicts.missing(rows)
+    for what, names in (("OVER", over), ("not measured", missing)):
+        if names:
+            print(f"{what}: {', '.join(names)}", file=sys.stderr)
+    return int(bool(over or missing))
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def measure() -> list[Row]:
     net_ours, net_theirs = cost["tp_btf"] - cost["empty"], cost["bpftrace"] - cost["empty"]
     what = "kernel time per drop"
     return [
-        ratio_row(f"{what}, tp_btf", "ns", cost["tp_btf"], "bpftrace", cost["bpftrace"], 0.5),
+        ratio_row(f"{what}, tp_btf", "ns", cost["tp_btf"], "bpftrace", cost["bpftrace"], "drop.time"),
         ratio_row(f"{what}, raw (fallback)", "ns", cost["raw"], "bpftrace", cost["bpftrace"]),
         ratio_row(f"{what}, empty program (floor)", "ns", cost["empty"], "bpftrace", cost["bpftrace"]),
         ratio_row(f"{what}, tp_btf, above the floor", "ns", net_ours, "bpftrace", net_theirs),
@@ -140,12 +140,20 @@ def _added_to_sender() -> list[Row]:
                 with tool():
                     taken[name].append(source.send("udp", _DROPS // 2)["cpu_seconds"] / (_DROPS // 2) * 1e9)
     cost = {name: min(values) for name, values in taken.items()}
+    kept = median(plain / traced for plain, traced in zip(taken["untraced"], taken["tp_btf"], strict=True))
+    theirs_kept = median(plain / traced for plain, traced in zip(taken["untraced"], taken["bpftrace"], strict=True))
+    flood = Row("packets of a flood per CPU second of its sender, traced, of those untraced", f"{kept:.3f}",
+                f"bpftrace: {theirs_kept:.3f}", kept, "drop.flood", kept)  # fmt: skip
     ours, theirs = cost["tp_btf"] - cost["untraced"], cost["bpftrace"] - cost["untraced"]
     what = "added to the sender's CPU time per drop, tp_btf"
     untraced = Row("  that time, untraced", f"{cost['untraced']:.4g} ns")
     if min(ours, theirs) <= 0:
-        return [Row(what, f"{ours:.3g} ns", f"bpftrace: {theirs:.3g} ns: this host is too busy to tell"), untraced]
-    return [ratio_row(what, "ns", ours, "bpftrace", theirs), untraced]
+        return [
+            Row(what, f"{ours:.3g} ns", f"bpftrace: {theirs:.3g} ns: this host is too busy to tell"),
+            untraced,
+            flood,
+        ]
+    return [ratio_row(what, "ns", ours, "bpftrace", theirs), untraced, flood]
 
 
 def _dropwatch() -> Row:

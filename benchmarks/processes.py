@@ -143,6 +143,6 @@ class Sender:
 @contextmanager
 def sender(cpu: int) -> Iterator[Sender]:
     """Start a sender on one CPU, in a namespace of its own."""
-    command = [sys.executable, "-I", str(ROOT / "benchmarks/sender.py"), str(cpu)]
-    with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-I", "-m", "benchmarks.sender", str(cpu)]
+    with started(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield Sender(process)

@@ -1,22 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""CPU time of reading the counts: 10,000 keys, and a usual interval with 100."""
+"""CPU time of reading the counts: 10,000 kinds and 60,000, a usual interval with 100, and many possible CPUs."""
 
+import os
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import NamedTuple
+from unittest.mock import patch
 
+from benchmarks.counters import populated
 from benchmarks.processes import sender
-from benchmarks.report import Row, limit_row
+from benchmarks.report import Row, limit_row, ratio_row
 from pktdrop import filters
 from pktdrop.kernel import sysbpf
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.namespaces import Namespaces
+from pktdrop.namespaces import Namespaces, inside
 from pktdrop.protocols import Protocols
 from pktdrop.views.table import TableView
 from pktdrop.watch import Watch
 
-_MANY = 10_000
-_FEW = 100
+_MANY, _CROWD = 10_000, 60_000
+_FEW, _LINKS = 100, 300
+_POSSIBLE = 512
+_SETTLED = 4
+"""Looks until a namespace without new drops is not read any more."""
 _ROUNDS = 10
 _WIDTH = 120
 
@@ -28,20 +35,47 @@ def _ms(action: Callable[[], object]) -> float:
 
 
 def _many() -> list[Row]:
-    with sender(0) as source, Tracer(Namespaces()) as tracer:
-        tracer.snapshot()
-        source.send("ethertypes", _MANY, _MANY)
-        first = _ms(tracer.snapshot)
-        keys = len(tracer.snapshot().drops)
-        if keys < _MANY:
-            raise RuntimeError(f"{keys} keys were counted, {_MANY} were made")
-        later = median(_ms(tracer.snapshot) for _ in range(_ROUNDS))
-        bare = median(_ms(lambda: _drain(tracer)) for _ in range(_ROUNDS))
+    """Read 10,000 kinds, then 60,000, that stand still: nothing but reading is in it."""
+    small, large = _Reading.of(_MANY), _Reading.of(_CROWD)
+    growth = (large.look / _CROWD) / (small.look / _MANY)
     return [
-        limit_row(f"{keys:,} keys: the batched read alone, CPU", "ms", bare, 50),
-        limit_row("  a snapshot, names known", "ms", later, 50),
-        Row("  a snapshot, all names new", f"{first:.3g} ms"),
-    ]
+        limit_row(f"{_MANY:,} kinds: fetched from the kernel and nothing else, CPU", "ms", small.bare, "keys.batched"),
+        limit_row("  a snapshot, names known", "ms", small.snapshot, "keys.snapshot"),
+        Row("  a snapshot, all names new", f"{small.first:.3g} ms"),
+        limit_row(f"{_CROWD:,} kinds: a look, with counters and ledger, CPU", "s", large.look / 1000, "kinds.look"),
+        ratio_row("  beside", "ms", large.look, "fetched and nothing else", large.bare, "kinds.bare"),
+        Row(f"  per kind, of that at {_MANY:,}", f"{large.look / _CROWD * 1000:.3g} us",
+            f"{small.look / _MANY * 1000:.3g} us", growth, "kinds.growth", growth),
+    ]  # fmt: skip
+
+
+class _Reading(NamedTuple):
+    """Milliseconds of CPU: medians, but for the first."""
+
+    bare: float
+    """To fetch the kinds from the kernel and do nothing with them."""
+    first: float
+    """A snapshot that names all of them."""
+    snapshot: float
+    look: float
+    """Of `Watch`: two snapshots, the counters, what moved, and the ledger."""
+
+    @classmethod
+    def of(cls, kinds: int) -> "_Reading":
+        """Measure it with so many kinds."""
+        namespaces = Namespaces()
+        with sender(0) as source, Tracer(namespaces) as tracer:
+            watch = Watch(namespaces, tracer)
+            source.send("kinds", kinds, kinds)
+            first = _ms(tracer.snapshot)
+            counted = len(tracer.snapshot().drops)
+            if counted < kinds:
+                raise RuntimeError(f"{counted} kinds were counted, {kinds} were made")
+            for _ in range(_SETTLED):
+                watch.step()
+            snapshot = median(_ms(tracer.snapshot) for _ in range(_ROUNDS))
+            bare = median(_ms(lambda: _drain(tracer)) for _ in range(_ROUNDS))
+            return cls(bare, first, snapshot, median(_ms(watch.step) for _ in range(_ROUNDS)))
 
 
 def _drain(tracer: Tracer) -> None:
@@ -53,22 +87,47 @@ def _drain(tracer: Tracer) -> None:
 
 def _few() -> list[Row]:
     """Read, subtract, explain, select and render, as one tick of `pktdrop trace` does, with all keys moving."""
+    with populated(_LINKS) as path, inside(path):
+        spent = _ticks()
+    what = f"a refresh of trace with {_FEW} moving kinds and {_LINKS} links, CPU"
+    return [limit_row(what, "ms", median(spent), "look.trace")]
+
+
+def _ticks() -> list[float]:
     namespaces = Namespaces()
     view, everything = TableView(Protocols.load(), 20, namespaces.name), filters.Filters([], noise=True)
     spent = []
     with sender(0) as source, Tracer(namespaces) as tracer:
         watch = Watch(namespaces, tracer)
-        source.send("ethertypes", _FEW, _FEW)
+        source.send("kinds", _FEW, _FEW)
         watch.step()
         for _ in range(_ROUNDS):
-            source.send("ethertypes", _FEW * 10, _FEW)
+            source.send("kinds", _FEW * 10, _FEW)
             start = time.process_time()
             step = watch.step()
             view.interval(step.interval, everything.select(step.interval.drops), step.ledger, _WIDTH)
             spent.append((time.process_time() - start) * 1000)
-    return [limit_row(f"a tick with {_FEW} moving keys: read, ledger, table, CPU", "ms", median(spent), 30)]
+    return spent
+
+
+def _cpus() -> list[Row]:
+    """Read the tables of a kernel that may have 512 CPUs, of which this machine's drop."""
+    with patch.object(sysbpf, "cpu_numbers", lambda: _POSSIBLE), sender(0) as source, Tracer(Namespaces()) as tracer:
+        source.send("kinds", _FEW, _FEW)
+        tracer.snapshot()
+        spent = median(_ms(tracer.snapshot) for _ in range(_ROUNDS))
+    return [
+        limit_row(
+            f"a snapshot with {_POSSIBLE} possible CPUs, {os.cpu_count()} of which drop, CPU", "ms", spent, "look.cpus"
+        )
+    ]
 
 
 def measure() -> list[Row]:
-    """Measure both."""
-    return [*_many(), *_few()]
+    """Measure all."""
+    return [*_many(), *_few(), *_cpus()]
+
+
+def measure_short() -> list[Row]:
+    """Measure what can be told on a busy machine."""
+    return _many()

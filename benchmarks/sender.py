@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The process that makes packets drop, in a network namespace of its own, which ends with it.
 
-Run by path, with the CPU to stay on. Reads commands (JSON, a line each) on standard input and answers each with a
+    python -I -m benchmarks.sender CPU
+
+Stays on that CPU. Reads commands (JSON, a line each) on standard input and answers each with a
 line; ends with its input, so it never outlives the benchmark.
 
     {"do": "calls", "count": N}                   the same as udp, a system call for each, as most programs send
     {"do": "udp", "count": N}                     UDP datagrams to a closed port on loopback: NO_SOCKET
-    {"do": "ethertypes", "keys": K, "count": N}   frames on loopback with K ethertypes nobody receives, in turn:
-                                                  UNHANDLED_PROTO
+    {"do": "kinds", "keys": K, "count": N}        frames on veth pairs that are dropped as K kinds, in turn
 """
 
 import ctypes
-import fcntl
 import json
 import os
 import re
@@ -19,18 +19,17 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
-from functools import partial
-from itertools import islice
+from functools import cache, partial
 from pathlib import Path
 
-_CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
-_SIOCSIFFLAGS = 0x8914  # include/uapi/linux/sockios.h
-_IFF_UP = 1
+from benchmarks import netns
+from pktdrop.protocols import Protocols
+
 _CLOSED_PORT = 9
 _BATCH = 64
 _FIRST_ETHERTYPE = 0x0600  # below, the field is a length (ETH_P_802_3_MIN)
 _VLAN_TAGS = {0x8100, 0x88A8}  # taken off before a handler is looked for
+_MAC = bytes.fromhex("020000000002")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -81,10 +80,9 @@ class _Batch:
 
 
 def _enter_own_namespace() -> None:
-    if _LIBC.unshare(_CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", _IFF_UP))
+    os.close(netns.make())
+    netns.route(netns.link_up(1))
+    netns.without_ipv6()
 
 
 def _udp(count: int) -> int:
@@ -104,26 +102,55 @@ def _calls(count: int) -> int:
     return count
 
 
-def _unhandled() -> Iterator[int]:
-    """Yield the ethertypes that no handler is registered for (/proc/net/ptype)."""
+def _frames() -> list[bytes]:
+    """Return frames of which each is dropped as another kind: of known protocols, so that none are counted together."""
     handled = set(_VLAN_TAGS)
     for line in Path("/proc/thread-self/net/ptype").read_text(encoding="ascii").splitlines():
         if re.match(r"[0-9a-f]{4} ", line):
             handled.add(int(line[:4], 16))
-    return (ethertype for ethertype in range(_FIRST_ETHERTYPE, 0x10000) if ethertype not in handled)
+    protocols = Protocols.load()
+    numbers = [protocols.number(name) for name in protocols.names()]
+    known = [number for number in numbers if number and number >= _FIRST_ETHERTYPE and number not in handled]
+    frames = [bytes(12) + struct.pack("!H", number) + bytes(46) for number in known]
+    whole = netns.frame(_MAC, "10.7.0.1", "10.7.0.2", _CLOSED_PORT)
+    no_checksum = whole[:24] + bytes(2) + whole[26:]
+    no_version = whole[:14] + b"\x55" + whole[15:]
+    return [*frames, bytes(12) + whole[12:], whole, no_checksum, no_version, _MAC * 2 + b"\x86\xdd" + bytes(40)]
 
 
-def _ethertypes(keys: int, count: int) -> int:
-    frames = [bytes(12) + struct.pack("!H", ethertype) + bytes(46) for ethertype in islice(_unhandled(), keys)]
-    batches = [_Batch(frames[at : at + _BATCH]) for at in range(0, len(frames), _BATCH)]
+@cache
+def _interfaces(pairs: int) -> list[int]:
+    """Make veth pairs; return the indexes of all ends."""
+    here = netns.own()
+    for pair in range(pairs):
+        netns.route(netns.veth(f"a{pair}", _MAC, f"b{pair}", here, _MAC))
+        netns.route(netns.link_up(socket.if_nametoindex(f"b{pair}")))
+    os.close(here)
+    return [index for index, name in socket.if_nameindex() if name != "lo"]
+
+
+def _kinds(keys: int, count: int) -> int:
+    """Send each frame to each interface from each CPU, in turn, with so many interfaces that these are `keys` kinds."""
+    frames, cpus, home = _frames(), sorted(os.sched_getaffinity(os.getppid())), os.sched_getaffinity(0)
+    pairs = -(-keys // (2 * len(frames) * len(cpus)))
+    batches = [_Batch(frames, _link_address(index)) for index in _interfaces(pairs)]
     sent = 0
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
-        sender.bind(("lo", 0))
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
         while sent < count:
-            for batch in batches:
-                if sent < count:
-                    sent += batch.send(sender.fileno(), count - sent)
+            left = keys
+            for cpu in cpus:
+                os.sched_setaffinity(0, {cpu})
+                for batch in batches:
+                    if left and sent < count:
+                        now = batch.send(sender.fileno(), min(left, count - sent))
+                        left, sent = left - now, sent + now
+    os.sched_setaffinity(0, home)
     return sent
+
+
+def _link_address(index: int) -> bytes:
+    """Return struct sockaddr_ll: the interface alone counts."""
+    return struct.pack("=HHiHBB8s", socket.AF_PACKET, 0, index, 0, 0, 0, b"")
 
 
 def _no_ports() -> int:
@@ -136,7 +163,7 @@ def _no_ports() -> int:
 def _answer(command: dict[str, object]) -> dict[str, object]:
     count, keys = int(str(command["count"])), int(str(command.get("keys", 0)))
     start, cpu = time.monotonic(), time.process_time()
-    senders = {"calls": _calls, "udp": _udp, "ethertypes": partial(_ethertypes, keys)}
+    senders = {"calls": _calls, "udp": _udp, "kinds": partial(_kinds, keys)}
     sent = senders[str(command["do"])](count)
     spent = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu}
     return {"sent": sent, "no_ports": _no_ports(), **spent}

@@ -9,7 +9,7 @@ from signal import SIGINT
 from typing import Any
 
 from benchmarks.processes import Sender, sender, tracing
-from benchmarks.report import Row
+from benchmarks.report import Row, limit_row
 
 _EACH = 400_000
 
@@ -47,7 +47,7 @@ def measure() -> list[Row]:
     exact = counted == sent == witness - sent_before
     return [
         Row("storm: counted", f"{counted:,}", f"sent: {sent:,}; NoPorts: {witness - sent_before:,}",
-            counted / sent, "= 1", exact),
-        Row("storm: lost", f"{lost}", "", None, "0", lost == 0),
+            counted / sent, "storm.counted", counted / sent if exact else 0.0),
+        limit_row("storm: lost", "drops", lost, "storm.lost"),
         Row("storm: drops per second", f"{traced:,.0f}", f"untraced: {untraced:,.0f}", traced / untraced),
     ]  # fmt: skip

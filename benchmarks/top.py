@@ -16,11 +16,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
+from benchmarks.counters import populated
 from benchmarks.processes import BPFTRACE, memory, pktdrop, sender, started
 from benchmarks.report import Row, limit_row, ratio_row
 from pktdrop.filters import Filters
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.namespaces import Namespaces
+from pktdrop.namespaces import Namespaces, inside
 from pktdrop.top.app import TopApp
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Look
@@ -30,6 +31,7 @@ from pktdrop.watch import Watch
 _SIZE = (120, 40)
 _STARTS = 7
 _ROUNDS = 10
+_LINKS = 300
 _SECONDS = 10
 _DEADLINE = 60.0
 _PAINTED = b"nic-fifo"
@@ -84,26 +86,26 @@ def _first_paint() -> list[Row]:
             if not screen.painted.wait(_DEADLINE):
                 raise RuntimeError("pktdrop top painted nothing")
             spent.append(time.monotonic() - start)
-    return [limit_row("top: start to first paint", "s", median(spent), 1.5)]
+    return [limit_row("top: start to first paint", "s", median(spent), "top.paint")]
 
 
-def _refreshes(keys: int, budget: float) -> list[Row]:
+def _refreshes(keys: int, budget: str) -> list[Row]:
     """Return the CPU time of whole refreshes with all keys moving, and of their parts."""
     namespaces = Namespaces()
-    with sender(0) as source, Tracer(namespaces) as tracer:
+    looks, reading = [], []
+    with populated(_LINKS) as path, inside(path), sender(0) as source, Tracer(namespaces) as tracer:
         watch = Watch(namespaces, tracer)
-        source.send("ethertypes", keys * 2, keys)
+        source.send("kinds", keys * 2, keys)
         watch.step()
-        looks, reading = [], []
         for _ in range(_ROUNDS):
-            source.send("ethertypes", keys * 2, keys)
+            source.send("kinds", keys * 2, keys)
             start = time.process_time()
             looks.append(Look(watch.step(), watch.limits))
             reading.append((time.process_time() - start) * 1000)
     showing = asyncio.run(_show(looks))
     whole = [one + other for one, other in zip(reading, showing, strict=True)]
     return [
-        limit_row(f"top: a refresh with {keys:,} moving keys, CPU", "ms", median(whole), budget),
+        limit_row(f"top: a refresh with {keys:,} moving kinds and {_LINKS} links, CPU", "ms", median(whole), budget),
         Row("  of which reading and the ledger", f"{median(reading):.3g} ms"),
         Row("  of which history, rows, lines and textual", f"{median(showing):.3g} ms"),
     ]
@@ -147,7 +149,7 @@ def _quiet() -> list[Row]:
         seconds = time.monotonic() - start
         percent = 100 * (_cpu(own) - before) / seconds
         rows = [
-            limit_row("top: idle at one look a second", "% of a CPU", percent, 2.0),
+            limit_row("top: idle at one look a second", "% of a CPU", percent, "top.idle"),
             Row("  sent to the terminal", f"{(screen.bytes - sent) / seconds:.0f} bytes/s"),
         ]
         for name, (process, shown) in running.items():
@@ -159,7 +161,7 @@ def _quiet() -> list[Row]:
         rows += [
             Row(f"  {command[0]}", "not installed") for command in others.values() if shutil.which(command[0]) is None
         ]
-        rows.append(limit_row("top: resident", "MB", memory(own)[0], 200))
+        rows.append(limit_row("top: resident", "MB", memory(own)[0], "top.resident"))
         for name, (process, _) in running.items():
             rows.append(ratio_row("  beside", "MB", memory(own)[0], name, memory(process)[0]))
     return rows
@@ -168,4 +170,4 @@ def _quiet() -> list[Row]:
 def measure() -> list[Row]:
     """Measure all of it."""
     print(f"terminal of {_SIZE[0]}x{_SIZE[1]}", file=sys.stderr)
-    return [*_first_paint(), *_refreshes(100, 30), *_refreshes(10_000, 150), *_quiet()]
+    return [*_first_paint(), *_refreshes(100, "look.top"), *_refreshes(10_000, "top.many"), *_quiet()]
