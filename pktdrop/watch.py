@@ -120,7 +120,7 @@ class Watch:
         from pktdrop.ledger.books import Books  # big tables that are not needed before the first interval
 
         books = Books(self.rungs, self._tracer is None or self._tracer.tcp_input_has_events)
-        books.learn_drivers(self._first.counters.drivers)
+        books.learn_drivers(self._first.counters.drivers, self._first.counters.rows.get("driver", {}))
         return books
 
     def step(self, is_last: bool = False) -> Account:
@@ -129,7 +129,7 @@ class Watch:
         before = self._events()
         counters = self._collector.read(self._wanted(before, is_last))
         then, self._last = self._last, Look(before, counters, self._events())
-        self._books.learn_drivers(counters.drivers)
+        self._books.learn_drivers(counters.drivers, counters.rows.get("driver", {}))
         read = counters.netns - self._increments.unread
         self._read |= read
         moved = self._increments.add(counters, self._books.width)

@@ -4,7 +4,8 @@
 The same words mean different things in different drivers, so the meanings are data: ``data/drivers.tsv`` for the
 names of ``ethtool -S`` and the netdev qstats, ``data/driver_links.tsv`` for the fields of rtnl_link_stats64.  Both say
 which *event* a counter counts.  Counters of one event are never added up: the driver's total stands against the sum
-of its queues, and a counter that is the sum of two events ("ring+fifo") only serves to find the one that is missing.
+of its queues, and a counter that is the sum of several events ("ring+fifo") only serves to find what is missing.  So
+it is with rx_errors, which most drivers make of what other counters have, too.
 """
 
 from __future__ import annotations
@@ -40,17 +41,20 @@ COUNTS: Final = ("loss", "hint", "none")
 #: Fields of rtnl_link_stats64 that driver_links.tsv may explain.
 FIELDS: Final = (
     *("rx_errors", "rx_dropped", "rx_missed_errors", "rx_fifo_errors", "rx_over_errors"),
-    *("tx_dropped", "tx_fifo_errors"),
+    *("tx_errors", "tx_dropped", "tx_fifo_errors"),
 )
+#: Fields of which nic_loss() tells what no other counter has.
+ERRORS: Final = ("rx_errors", "tx_errors")
 #: exact: the field is these events and nothing else; bound: at most this many, others are counted there too.
 RELATIONS: Final = ("exact", "bound")
 
 _ANY: Final = "*"
+#: Between a driver and a statistic: such drivers as do not have that statistic.
+_WITHOUT: Final = "!"
 _COLUMNS: Final = ("driver", "name", "class", "event", "role", "counts", "bits", "note", "source")
 _LINK_COLUMNS: Final = ("driver", "field", "class", "events", "relation", "meaning", "source")
 _PIECE: Final = re.compile(r"(\{queue\}|\{n\}|\*)")
 _PIECES: Final = {"{queue}": r"(?P<queue>[0-9]{1,9})", "{n}": r"[0-9]+", "*": r".*"}
-_NUMBER: Final = re.compile(r"[0-9]+")
 _QUEUE: Final = re.compile(r"(?:queue|ring|rxq|rx|q|ch)[-_ #\[]*([0-9]{1,9})(?![0-9])|\[([0-9]{1,9})\]", re.IGNORECASE)
 
 
@@ -229,12 +233,21 @@ class Drivers:
             for driver in link.drivers:
                 self._links[driver, link.field] = link
         self._known = frozenset(self._of_driver) | {driver for driver, _ in self._links}
+        self._without: dict[str, list[str]] = {}
+        for known in sorted(self._known):
+            driver, found, statistic = known.partition(_WITHOUT)
+            if found:
+                self._without.setdefault(driver, []).append(statistic)
         self._kinds = {
             (driver, rule.events[0]): rule.kind
             for rule in self.rules
             for driver in rule.drivers
             if rule.counts == "loss" and rule.role != "sum"
         }
+        # what a driver counts but hands on, or does not know to be lost
+        self._unlost = {
+            (driver, rule.events[0]) for rule in self.rules for driver in rule.drivers if rule.counts == "hint"
+        } - frozenset(self._kinds)
         self._answers: dict[tuple[str, str], Meaning | None] = {}
 
     @classmethod
@@ -251,10 +264,23 @@ class Drivers:
         """Tell whether there are rules for this driver: else all that is said of it is a guess."""
         return driver != _ANY and driver in self._known
 
+    def variant(self, driver: str | None, names: Iterable[str]) -> str | None:
+        """Return the driver as its statistics tell it: "i40e!rx_missed_errors" is an i40e without that one.
+
+        ``names`` are all statistics that it has. Older drivers give other meanings to names that they have already.
+        """
+        absent = self._without.get(driver or _ANY)
+        if driver is None or not absent:
+            return driver
+        there = frozenset(name.removeprefix("ethtool.") for name in names if name.startswith("ethtool."))
+        lacks = [statistic for statistic in absent if there and statistic not in there]
+        return f"{driver}{_WITHOUT}{lacks[0]}" if lacks else driver
+
     def classify(self, driver: str | None, name: str) -> Meaning | None:
         """Say what a counter means, None if nothing was lost by it. The name may lack its "ethtool.".
 
-        A known driver's counter that is in no rule of its own may be guessed at, but is never more than a hint.
+        A counter in no rule of its driver may be guessed at by its name, but is never more than a hint: a filter's
+        counter looks like that of a full FIFO. Only the qstats are defined by the kernel, for all drivers alike.
         """
         question = (driver or _ANY, name)
         if question not in self._answers:
@@ -265,8 +291,8 @@ class Drivers:
 
     def _classify(self, driver: str, name: str) -> Meaning | None:
         bare = name.removeprefix("ethtool.")
-        if driver != _ANY:
-            for matcher in self._matchers_of(driver):
+        for variant in () if driver == _ANY else _variants(driver):
+            for matcher in self._matchers_of(variant):
                 found = matcher.match(bare)
                 if found is not None:
                     return _meaning(*found, found[0].counts, "driver")
@@ -278,7 +304,7 @@ class Drivers:
                 defined = rule.name.startswith("qstats.")  # by the kernel, for all drivers alike
                 if queue is None and not defined:
                     queue = _guessed_queue(bare)
-                counts = "hint" if known and rule.counts == "loss" else rule.counts
+                counts = "hint" if rule.counts == "loss" and (known or not defined) else rule.counts
                 return _meaning(rule, queue, counts, "driver" if defined else "generic")
         return None
 
@@ -292,19 +318,36 @@ class Drivers:
     def link(self, driver: str | None, field: str) -> LinkRule | None:
         """Return what a driver counts in a field of rtnl_link_stats64; for unknown drivers what the kernel advises."""
         bare = field.removeprefix("links.")
-        if driver is not None and self.knows(driver):
-            return self._links.get((driver, bare))
-        return self._links.get((_ANY, bare))
+        if driver is None or not self.knows(driver):
+            return self._links.get((_ANY, bare))
+        found = (self._links.get((variant, bare)) for variant in _variants(driver))
+        return next((link for link in found if link is not None), None)
+
+    def hands_on(self, driver: str | None, field: str) -> bool:
+        """Tell whether all that a driver counts in a field of rtnl_link_stats64 is no loss: bad checksums, timeouts."""
+        link = self.link(driver, field)
+        return (
+            link is not None
+            and bool(link.events)
+            and all(self._is_unlost(driver or _ANY, event) for event in link.events)
+        )
+
+    def settles(self, driver: str | None, field: str) -> bool:
+        """Tell whether nic_loss() has all that was lost of rx_errors or tx_errors: what else is there, others count."""
+        link = self.link(driver, field)
+        return link is not None and link.relation == "exact" and link.field in ERRORS
 
     # --------------------------------------------------------------------------------------------------- losses
 
     def nic_loss(self, driver: str | None, rows: Mapping[Scope, Row], links: Row | None = None) -> tuple[Loss, ...]:
         """Add up what the NIC lost, by class, each event once.
 
-        ``rows`` are the ethtool and qstats rows of one interface (of a Reading, or differences of two), ``links`` its
-        row of rtnl_link_stats64.  A field that other parts of the kernel add to (rx_dropped, tx_dropped: relation
-        "bound") is not used: what it holds of the driver cannot be told from the rest.  For an unknown driver each
-        class is the largest of its counters, as several may count the same packets.
+        ``driver`` may be what variant() made of it; ``rows`` are the ethtool and qstats rows of one interface (of a
+        Reading, or differences of two), ``links`` its row of rtnl_link_stats64.  A field that other parts of the kernel
+        add to (rx_dropped, tx_dropped: relation "bound") is not used: what it holds of the driver cannot be told from
+        the rest.  What rx_errors and tx_errors count beyond the events that are known was lost as well, unless an event
+        that is no loss is in there and was not read.  For an unknown driver each class is the largest of the counters
+        that the kernel defines, as several may count the same packets.
         """
         if driver is not None and self.knows(driver):
             return self._known_loss(driver, rows, links)
@@ -329,38 +372,50 @@ class Drivers:
 
     def _known_loss(self, driver: str, rows: Mapping[Scope, Row], links: Row | None) -> tuple[Loss, ...]:
         events: dict[str, _Event] = {}
+        beside: dict[str, _Event] = {}
+        """What may be in a sum and is none of these losses: handed on, or told by a field with drops of the core."""
         sums: dict[tuple[str, ...], _Event] = {}
         for name, value, meaning, queue in self._meanings(driver, rows):
-            if meaning.counts == "loss":
-                event = (
-                    sums.setdefault(meaning.events, _Event(meaning.kind))
-                    if meaning.role == "sum"
-                    else events.setdefault(meaning.events[0], _Event(meaning.kind))
-                )
-                event.add(name, value, meaning, queue)
+            if meaning.role == "sum":
+                if meaning.counts == "loss":
+                    sums.setdefault(meaning.events, _Event(meaning.kind)).add(name, value, meaning, queue)
+                continue
+            found = events if meaning.counts == "loss" else beside
+            found.setdefault(meaning.events[0], _Event(meaning.kind)).add(name, value, meaning, queue)
         for name, value in () if links is None else zip(links.names, links.values, strict=False):
             link = self.link(driver, name)
-            if link is None or link.relation != "exact" or not link.events:
+            if link is None or not link.events:
                 continue
-            if len(link.events) == 1:
-                events.setdefault(link.events[0], _Event(link.kind)).add_link(f"links.{_bare(name)}", value)
-            else:
+            if link.relation == "bound":
+                if len(link.events) == 1:
+                    beside.setdefault(link.events[0], _Event(link.kind)).add_link(f"links.{_bare(name)}", value)
+            elif len(link.events) > 1:
                 sums.setdefault(link.events, _Event(link.kind)).add_link(f"links.{_bare(name)}", value)
-        for parts, event in sums.items():
-            self._solve(driver, events, parts, event)
+            elif not self._is_unlost(driver, link.events[0]):
+                events.setdefault(link.events[0], _Event(link.kind)).add_link(f"links.{_bare(name)}", value)
+        for parts in sorted(sums, key=len):  # what is in another sum first
+            self._solve(driver, events, beside, parts, sums[parts])
         by_kind: dict[str, _Total] = {}
         for event in events.values():
             by_kind.setdefault(event.kind, _Total()).add(*event.result())
         return _losses(by_kind, "driver")
 
-    def _solve(self, driver: str, events: dict[str, _Event], parts: tuple[str, ...], total: _Event) -> None:
+    def _solve(
+        self,
+        driver: str,
+        events: dict[str, _Event],
+        beside: Mapping[str, _Event],
+        parts: tuple[str, ...],
+        total: _Event,
+    ) -> None:
         """Give what a sum counts beyond the events that are known to the one that is not."""
-        unknown = [part for part in parts if part not in events]
-        if not unknown:
+        known = {part: found for part in parts if (found := events.get(part) or beside.get(part)) is not None}
+        unknown = [part for part in parts if part not in known]
+        if not unknown or any(self._is_unlost(driver, part) for part in unknown):
             return
         packets, _, counters = total.result()
-        rest = packets - sum(events[part].result()[0] for part in parts if part in events)
-        kind = self._kinds.get((driver, unknown[0]), total.kind) if len(unknown) == 1 else total.kind
+        rest = packets - sum(event.result()[0] for event in known.values())
+        kind = self._kind(driver, unknown[0], total.kind) if len(unknown) == 1 else total.kind
         events[unknown[0]] = _Event(kind)
         events[unknown[0]].add_link(counters[0], max(rest, 0))
         # the other unknown ones are inside this number now: no later sum may find them again
@@ -368,24 +423,28 @@ class Drivers:
             events[part] = _Event(kind)
             events[part].add_link(counters[0], 0)
 
+    def _kind(self, driver: str, event: str, otherwise: str) -> str:
+        kinds = (self._kinds.get((variant, event)) for variant in _variants(driver))
+        return next((kind for kind in kinds if kind is not None), otherwise)
+
+    def _is_unlost(self, driver: str, event: str) -> bool:
+        return any((variant, event) in self._unlost for variant in _variants(driver))
+
     def _guessed_loss(self, rows: Mapping[Scope, Row], links: Row | None) -> tuple[Loss, ...]:
         # counters with the same name but for their numbers are parts of one; different names may be the same event
         groups: dict[tuple[str, str], _Total] = {}
-        words: set[str] = set()
         certain: set[str] = set()
         for name, value, meaning, queue in self._meanings(None, rows):
             if meaning.counts != "loss" or meaning.role == "sum":
                 continue
-            words.add(meaning.events[0])
-            if meaning.confidence == "driver":
-                certain.add(meaning.kind)
-            shape = _NUMBER.sub("#", name) if queue is None or meaning.queue is not None else f"{name} of queues"
+            certain.add(meaning.kind)
+            shape = name if queue is None else f"{name} of queues"
             groups.setdefault((meaning.kind, shape), _Total()).add(
                 value, {} if queue is None else {queue: value}, (name,)
             )
         for name, value in () if links is None else zip(links.names, links.values, strict=False):
             link = self._links.get((_ANY, _bare(name)))
-            if link is not None and link.relation == "exact" and link.events and link.events[0] not in words:
+            if link is not None and link.relation == "exact" and link.events:
                 groups.setdefault((link.kind, _bare(name)), _Total()).add(value, {}, (f"links.{_bare(name)}",))
         by_kind: dict[str, _Total] = {}
         for (kind, _), total in groups.items():
@@ -397,6 +456,12 @@ class Drivers:
             for kind, total in by_kind.items()
             for loss in _losses({kind: total}, "driver" if kind in certain else "generic")
         )
+
+
+def _variants(driver: str) -> tuple[str, ...]:
+    """Return what rules may call a driver, those of its variant first."""
+    base, found, _ = driver.partition(_WITHOUT)
+    return (driver, base) if found else (driver,)
 
 
 def _bare(field: str) -> str:

@@ -3,13 +3,14 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from pktdrop.counters.collect import kernel_width
 from pktdrop.counters.drivers import Drivers, Loss
 from pktdrop.counters.increments import Moved
 from pktdrop.counters.model import Row, Scope
 from pktdrop.layers import LAYERS
-from pktdrop.ledger.entry import FOLDED, FOLDING_DRIVERS, PEER, PEER_DRIVERS, Entry
+from pktdrop.ledger.entry import FOLDED, FOLDING_DRIVERS, PEER, PEER_DRIVERS, SETTLED, Entry
 from pktdrop.ledger.identities import NO_COUNTER, Identities
 from pktdrop.ledger.reconcile import Between, Reconciler
 from pktdrop.ledger.steady import Steady
@@ -18,6 +19,8 @@ from pktdrop.model import Count, DropKey, Netns
 
 _NOT_READ = "the counters of its namespace could not be read"
 _PEER_FIELDS = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
+
+NOTHING_READ: Mapping[Scope, Row] = MappingProxyType({})
 
 Nic = tuple[Netns | None, str]
 """Inode of the network namespace, and name of the interface."""
@@ -71,9 +74,12 @@ class Books:
         self._steady = Steady()
         self._driver_of: dict[Nic, str] = {}
 
-    def learn_drivers(self, driver_of: Mapping[Nic, str]) -> None:
-        """Remember the drivers of interfaces."""
-        self._driver_of.update(driver_of)
+    def learn_drivers(self, driver_of: Mapping[Nic, str], statistics: Mapping[Scope, Row] = NOTHING_READ) -> None:
+        """Remember the drivers of interfaces, and what their statistics tell of them: Drivers.variant()."""
+        for nic, driver in driver_of.items():
+            row = statistics.get(Scope(netns=nic[0], interface=nic[1]))
+            if row is not None or self._driver_of.get(nic, "").partition("!")[0] != driver:
+                self._driver_of[nic] = self._drivers.variant(driver, () if row is None else row.names) or driver
 
     def width(self, source: str, scope: Scope, name: str) -> int:
         """Return at how many bits a counter wraps: some drivers show registers of the NIC as they are."""
@@ -120,6 +126,8 @@ class Books:
                 return FOLDED
             if driver in PEER_DRIVERS and counter in _PEER_FIELDS:
                 return PEER
+            if self._drivers.settles(driver, counter):
+                return SETTLED
             rule = self._drivers.link(driver, counter)
             return rule.kind if rule is not None and rule.events else None
         meaning = self._drivers.classify(driver, counter)

@@ -20,6 +20,7 @@ __all__ = [
     "NO_COUNTER",
     "PEER",
     "PEER_DRIVERS",
+    "SETTLED",
     "STATUSES",
     "Entry",
     "place_in_order",
@@ -55,6 +56,8 @@ PEER_DRIVERS: Final = ("veth", "vxlan", "geneve", "macvlan", "macvtap", "ipvlan"
 FOLDED: Final = "folded"
 #: Drivers of such interfaces: bond_get_stats (drivers/net/bonding/bond_main.c), v6.1 v6.12 v7.3.
 FOLDING_DRIVERS: Final = ("bonding",)
+#: What Classify says of a field of which Drivers.nic_loss() has all that was lost.
+SETTLED: Final = "settled"
 _POSITION: Final = MappingProxyType({layer: number for number, layer in enumerate(LAYERS)})
 
 
@@ -77,7 +80,7 @@ class Entry:
     """Events by reason, most first. They may be more than the counter rose."""
     note: str = ""
     kind: str | None = None
-    """What a driver counts here: a class of CLASS_LAYERS or another one, PEER, FOLDED; None: no driver does."""
+    """What a driver counts here: a class of CLASS_LAYERS or another, PEER, FOLDED, SETTLED; None: no driver does."""
     revealed: int = 0
     """Of the events, those that are called noise or doubt and are losses, as this counter has them."""
 

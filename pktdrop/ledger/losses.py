@@ -49,7 +49,8 @@ class Losses:
         fact = self._identities.counters.get(counter)
         if fact is not None:
             layer = "any" if fact.layer == ANY_LAYER else fact.layer
-            return Told(counter, scope, value, layer, fact.loss != "no", is_guess=False)
+            is_loss = fact.loss != "no" and not self._drivers.hands_on(driver, counter)
+            return Told(counter, scope, value, layer, is_loss, is_guess=False)
         # what drivers alone fill, each in its own way
         rule = self._drivers.link(driver, counter) if counter.startswith("links.") else None
         if rule is None or not rule.events:

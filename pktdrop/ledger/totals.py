@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from pktdrop.layers import LAYERS
-from pktdrop.ledger.entry import CLASS_LAYERS, FOLDED, PEER, Entry
+from pktdrop.ledger.entry import CLASS_LAYERS, FOLDED, PEER, SETTLED, Entry
 from pktdrop.ledger.identities import ANY_LAYER, Counter, Identities
 from pktdrop.model import Count, DropKey, Netns
 
@@ -19,6 +19,7 @@ _BEFORE_EVENTS: Final = ("nic-fifo", "nic-ring")
 #: rtnl_link_stats64 fields that the driver and the rest of the kernel both count in.
 _RECEIVED, _SENT = _SHARED_FIELDS = ("links.rx_dropped", "links.tx_dropped")
 _ERRORS: Final = "links.rx_errors"
+_NO_ROOM: Final = ("links.rx_missed_errors", "links.rx_fifo_errors", "links.rx_over_errors")
 _NUMBER: Final = re.compile(r"[0-9]+")
 
 _Nic = dict[tuple[Netns | None, str, str], int]
@@ -117,6 +118,8 @@ def rests(entries: Iterable[Entry], identities: Identities) -> Iterator[tuple[En
         left = _rest(fact, entry) + (entry.revealed if fact.loss != "no" else 0)
         if fact.name == _ERRORS:
             left = max(0, left - missed[entry.scope.netns, entry.scope.interface, entry.kind])
+        if entry.kind == SETTLED:
+            left = 0
         _put(inside, fact, entry, left, identities)
         for pool in _pools(fact, entry):
             taken = min(left, inside[pool])
@@ -127,12 +130,22 @@ def rests(entries: Iterable[Entry], identities: Identities) -> Iterator[tuple[En
 
 
 def _missed(entries: Iterable[Entry]) -> Mapping[tuple[Netns | None, str | None, str | None], int]:
-    """Return the largest counter of each interface and class of loss that only the driver counts."""
+    """Return the largest counter of each interface and class of loss that only the driver counts.
+
+    Where it is not known what a driver has in rx_errors (class None), the fields for frames that it had no room for may
+    be in there; rx_over_errors and rx_fifo_errors may be the same (include/uapi/linux/if_link.h).
+    """
     largest: Tally[tuple[Netns | None, str | None, str | None]] = Tally()
+    fields: dict[tuple[Netns | None, str | None], dict[str, int]] = {}
     for entry in entries:
         if entry.is_hardware and entry.counter != _ERRORS:
             place = entry.scope.netns, entry.scope.interface, entry.kind
             largest[place] = max(entry.delta, largest[place])
+            if entry.counter in _NO_ROOM:
+                fields.setdefault(place[:2], {})[entry.counter] = entry.delta
+    for (netns, interface), found in fields.items():
+        missed, *full = (found.get(name, 0) for name in _NO_ROOM)
+        largest[netns, interface, None] = missed + max(full)
     return largest
 
 

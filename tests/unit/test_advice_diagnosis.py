@@ -109,8 +109,8 @@ def test_what_is_unexplained_is_said() -> None:
 
 
 def test_guesses_are_said() -> None:
-    """Statistics of a driver that is not known are guessed at."""
-    diagnosis = judge(make_account({}, {"driver": {ETH0: {"ethtool.rx_fifo_overflow": 9}}}, {"eth0": "nobody"}))
+    """What a driver that is not known counts in a field of the kernel is guessed at."""
+    diagnosis = judge(make_account({}, {"links": {ETH0: {"rx_fifo_errors": 9}}}, {"eth0": "nobody"}))
     assert "in the memory (FIFO) of eth0 (guessed: its driver is not known)" in diagnosis.verdict
 
 

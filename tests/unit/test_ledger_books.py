@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pktdrop.counters.model import Scope
+from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.books import Books, Ledger
 from pktdrop.ledger.reconcile import Bracket
 from pktdrop.model import Count, DropKey, Netns
@@ -42,6 +42,52 @@ def test_an_empty_ring_is_lost_in_the_nic() -> None:
     ((nic, (loss,)),) = ledger.nics.items()
     assert (nic, loss.kind, loss.packets) == ((HOST, "eth0"), "ring", 500)
     assert ledger.unexplained == 0
+
+
+@pytest.mark.parametrize(
+    ("driver", "counters", "fields", "lost"),
+    [
+        ("macb", {"rx_resource_errors": 1000}, {"rx_errors": 1000, "rx_over_errors": 1000}, {"nic-ring": 1000}),
+        (
+            "alx",
+            {"rx_rxf_ov_drop_packets": 700},
+            {"rx_errors": 703, "rx_fifo_errors": 700},
+            {"nic-fifo": 700, "driver": 3},
+        ),
+        ("alx", {"rx_fcs_errors": 3}, {"rx_errors": 3}, {"driver": 3}),
+        ("mtk_soc_eth", {"rx_checksum_errors": 50}, {"rx_errors": 50}, {}),
+        (
+            "atl1c",
+            {},
+            {"rx_errors": 903, "rx_fifo_errors": 700, "rx_dropped": 200},
+            {"nic-fifo": 700, "nic-ring": 200, "driver": 3},
+        ),
+        ("tg3", {"tx_discards": 4}, {"tx_errors": 4}, {"tx": 4}),
+        (
+            "nobody",
+            {},
+            {"rx_errors": 9, "rx_missed_errors": 5, "rx_fifo_errors": 3, "rx_over_errors": 3},
+            {"nic-fifo": 3, "nic-ring": 5, "driver": 1},
+        ),
+        ("nobody", {"port_rx_dp_di_dropped_packets": 2772680304}, {}, {}),
+    ],
+)
+def test_rx_errors_are_told_once(
+    driver: str, counters: dict[str, int], fields: dict[str, int], lost: dict[str, int]
+) -> None:
+    """What a driver counts in rx_errors as in other counters is one loss (data/driver_links.tsv has the sources)."""
+    moved = {"driver": {ETH0: {f"ethtool.{name}": by for name, by in counters.items()}}, "links": {ETH0: fields}}
+    assert of_run(books(eth0=driver), {}, moved).lost == lost
+
+
+def test_an_old_driver_is_known_by_what_it_lacks() -> None:
+    """Where i40e has no rx_missed_errors, its rx_dropped is the ring: also while only that moves."""
+    for names, lost in ((("rx_dropped",), {"nic-ring": 5}), (("rx_dropped", "rx_missed_errors"), {})):
+        made = books()
+        statistics = {ETH0: Row(tuple(f"ethtool.{name}" for name in names), (0,) * len(names))}
+        made.learn_drivers({(HOST, "eth0"): "i40e"}, statistics)
+        made.learn_drivers({(HOST, "eth0"): "i40e"})  # a look that did not read them
+        assert of_run(made, {}, {"driver": {ETH0: {"ethtool.rx_dropped": 5}}}).lost == lost
 
 
 def test_a_backlog_drop_on_veth_moves_three_counters_and_is_one_loss() -> None:
