@@ -2,8 +2,8 @@
 """Files that spare a start its slow parts; what is in them can always be made again.
 
 A file is read only if it and its directory belong to the running user and nobody else may write them: its content
-is loaded into the kernel. It starts with its own checksum. Nothing here is an error: what cannot be read is a miss,
-what cannot be written is made again next time; `state` says why, for `pktdrop doctor`.
+is loaded into the kernel. It starts with its format and checksum. Nothing here is an error: what cannot be read is a
+miss, what cannot be written is made again next time; `state` says why, for `pktdrop doctor`.
 """
 
 import hashlib
@@ -11,15 +11,14 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from pktdrop import files
+
+FORMAT = b"pktdrop-2 "
+"""Files of the first format, without it, may hold what another user had a hand in."""
 _KEPT = 8
 """Files that stay, by age: kernels and versions come and go."""
-_OTHERS_MAY_WRITE = 0o022
-_UNFINISHED = ".tmp"
-"""Ends the name of a file that is being written: KEY.PROCESS.RANDOM.tmp."""
-
-
-class Refused(Exception):
-    """A file or directory that must not be trusted, and why."""
+_LARGEST = 16 << 20
+"""Bytes; the programs of one kernel take less than a hundredth."""
 
 
 def default_directory() -> Path:
@@ -50,19 +49,19 @@ class Cache:
         if self._directory is None:
             return None
         try:
-            data = self._read(self._directory / key)
+            data = files.read(self._directory / key, _LARGEST)
         except FileNotFoundError:
             self.state = "miss: nothing is stored for this kernel and version"
             return None
-        except Refused as reason:
+        except files.Refused as reason:
             self.mistrusted = str(reason)
             self.state = f"miss: {reason}"
             return None
         except OSError as failed:
             self.state = f"miss: {failed.strerror}"
             return None
-        digest, _, content = data.partition(b"\n")
-        if digest != _digest(content):
+        head, _, content = data.partition(b"\n")
+        if head != _head(content):
             self.state = "miss: the file is damaged"
             return None
         self.kept = True
@@ -75,36 +74,14 @@ class Cache:
         if self._directory is None:
             return
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check(os.stat(self._directory), self._directory)
-            _write(self._directory / key, _digest(content) + b"\n" + content)
-        except Refused as reason:
+            files.store(self._directory / key, _head(content) + b"\n" + content)
+        except files.Refused as reason:
             self.state += f"; not stored: {reason}"
         except OSError as failed:
             self.state += f"; not stored: {failed.strerror}"
         else:
             self.kept = True
             _tidy(self._directory, key)
-
-    def _read(self, path: Path) -> bytes:
-        _check(os.stat(path.parent), path.parent)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            _check(os.fstat(descriptor), path)
-            return file.read()
-
-
-def _write(target: Path, data: bytes) -> None:
-    """Make a file that is there whole or not at all, however its writer ends."""
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.{os.urandom(4).hex()}{_UNFINISHED}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(temporary, target)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _tidy(directory: Path, newest: str) -> None:
@@ -113,7 +90,7 @@ def _tidy(directory: Path, newest: str) -> None:
     with suppress(OSError):
         for entry in os.scandir(directory):
             with suppress(FileNotFoundError):  # removed by another process that tidies up
-                if entry.name.endswith(_UNFINISHED):
+                if entry.name.endswith(files.UNFINISHED):
                     if not _is_being_written(entry.name):
                         os.unlink(entry)
                 elif entry.name != newest and not entry.is_dir(follow_symlinks=False):
@@ -132,12 +109,5 @@ def _is_being_written(name: str) -> bool:
     return process != str(os.getpid()) and os.path.exists(f"/proc/{process}")
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()
-
-
-def _check(status: os.stat_result, path: Path) -> None:
-    if status.st_uid != os.geteuid():
-        raise Refused(f"{path} belongs to another user")
-    if status.st_mode & _OTHERS_MAY_WRITE:
-        raise Refused(f"others may write {path}")
+def _head(content: bytes) -> bytes:
+    return FORMAT + hashlib.sha256(content).hexdigest().encode()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pktdrop import files
 from pktdrop.counters.model import Scope
 from pktdrop.errors import PktdropError
 from pktdrop.top.lines import Line, plain
@@ -17,17 +18,17 @@ from pktdrop.views.scope import as_object
 def save(screen: Screen, lines: Sequence[Line], name: str) -> list[Path]:
     """Write the screen to name.txt and name.json, or to the one of them that `name` is; return what was written.
 
-    Never writes over a file that is there. Raises PktdropError.
+    Never writes over a file that is there, nor where a link of another user leads. Raises PktdropError.
     """
     given = Path(name).expanduser()
     paths = [given] if given.suffix in (".txt", ".json") else [Path(f"{given}.txt"), Path(f"{given}.json")]
     for path in paths:
         text = json.dumps(record(screen), separators=(",", ":")) + "\n" if path.suffix == ".json" else text_of(lines)
         try:
-            with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text)
-        except OSError as failed:
-            raise PktdropError(f"{path} cannot be written: {failed.strerror}.", "Give another name.") from failed
+            files.create(path, text.encode("utf-8", "backslashreplace"))
+        except (OSError, files.Refused) as failed:
+            why = failed.strerror if isinstance(failed, OSError) else failed
+            raise PktdropError(f"{path} cannot be written: {why}.", "Give another name.") from failed
     return paths
 
 

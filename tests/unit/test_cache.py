@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import random
 import resource
@@ -200,7 +201,39 @@ def test_any_other_file_is_a_miss(content: bytes) -> None:
         assert load(Path(directory)) == (None, "miss: the file is damaged")
 
 
+def test_an_older_format_is_a_miss(directory: Path) -> None:
+    """A file as version 0.1.0 first wrote it, a checksum and the content, is not read: others may be behind it."""
+    path = stored(directory)
+    path.write_bytes(hashlib.sha256(OLD).hexdigest().encode() + b"\n" + OLD)
+    assert load(directory) == (None, "miss: the file is damaged")
+
+
+def test_a_file_of_3_gb_is_not_read(directory: Path) -> None:
+    """One that is larger than any that was ever stored is a miss, at once."""
+    path = stored(directory)
+    os.truncate(path, 3 << 30)
+    content, state = load(directory)
+    assert content is None
+    assert state == f"miss: {path} is larger than 16,777,216 bytes"
+
+
 # --- trust
+
+
+def test_a_second_name_is_not_read(directory: Path) -> None:
+    """A file that has another name elsewhere is not read."""
+    path = stored(directory)
+    os.link(path, directory.with_name("elsewhere"))
+    assert load(directory) == (None, f"miss: {path} has a second name")
+
+
+@as_root
+def test_a_parent_that_others_may_write(directory: Path) -> None:
+    """A directory above the cache's own that others may write leads nowhere; nothing is stored there."""
+    stored(directory)
+    directory.parent.chmod(0o777)
+    assert load(directory) == (None, f"miss: others may write {directory.parent}")
+    assert store(directory, NEW).endswith(f"; not stored: others may write {directory.parent}")
 
 
 @as_root
@@ -366,7 +399,7 @@ def test_killed_between_writing_and_renaming(
     if before is not None:
         stored(directory, before)
     with monkeypatch.context() as in_child_only:
-        in_child_only.setattr(os, "replace", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        in_child_only.setattr(os, "replace", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
         child = in_child(lambda: Cache(directory).store(KEY, NEW))
     assert status_of(child) == -signal.SIGKILL
     assert load(directory)[0] == before
@@ -379,7 +412,7 @@ def test_left_over_of_a_writer_with_the_same_process_id(directory: Path, monkeyp
     """In a container each start may have the same process id: what a killed one left does not hinder the next."""
     with monkeypatch.context() as in_child_only:
         in_child_only.setattr(os, "getpid", lambda: 1)
-        in_child_only.setattr(os, "replace", lambda *_: os._exit(9))
+        in_child_only.setattr(os, "replace", lambda *_, **__: os._exit(9))
         assert status_of(in_child(lambda: Cache(directory).store(KEY, NEW))) == 9
         in_child_only.undo()
         in_child_only.setattr(os, "getpid", lambda: 1)
@@ -442,10 +475,10 @@ def test_a_writer_at_work_is_not_disturbed(directory: Path, monkeypatch: pytest.
     here, written = os.pipe()
     replace = os.replace
 
-    def wait_first(*arguments: Path) -> None:
+    def wait_first(*arguments: str, **directories: int) -> None:
         os.write(written, b".")
         os.read(go_on, 1)
-        replace(*arguments)
+        replace(*arguments, **directories)
 
     with monkeypatch.context() as in_child_only:
         in_child_only.setattr(os, "replace", wait_first)
