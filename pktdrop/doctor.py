@@ -21,6 +21,7 @@ from pktdrop.kernel.symbols import Symbols
 
 Status = Literal["ok", "degraded", "missing"]
 _FEW_ENTRIES = 16
+_VERSION = ctypes.CFUNCTYPE(ctypes.c_char_p)
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,7 @@ def _lockdown() -> Check:
 def _libbpf() -> Check:
     for name in ("libbpf.so.1", "libbpf.so.0"):
         with suppress(OSError, AttributeError):
-            version = ctypes.CDLL(name).libbpf_version_string
-            version.restype = ctypes.c_char_p
+            version = _VERSION(("libbpf_version_string", ctypes.CDLL(name)))
             return Check("libbpf", "ok", f"{version().decode()} ({name}); pktdrop itself does not use it")
     return Check("libbpf", "ok", "not found; pktdrop itself does not use it")
 

@@ -2,8 +2,10 @@
 """What a compilation yields, as plain data."""
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,14 @@ class Compiled:
     maps: Mapping[str, MapDefinition]
     programs: Mapping[str, Code]
     bcc_version: str
+    inputs: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """The files it was made from and by besides pktdrop's own: installed headers, the compiler. See identity()."""
+
+    def is_current(self) -> bool:
+        """Whether the files that it was made from and by are still the same."""
+        with suppress(OSError):
+            return all(identity(path) == list(known) for path, known in self.inputs.items())
+        return False
 
     def as_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -43,6 +53,7 @@ class Compiled:
                 for name, code in self.programs.items()
             },
             "bcc_version": self.bcc_version,
+            "inputs": dict(self.inputs),
         }
 
     @classmethod
@@ -58,7 +69,14 @@ class Compiled:
                 for name, code in data["programs"].items()
             },
             bcc_version=data["bcc_version"],
+            inputs=data["inputs"],
         )
+
+
+def identity(path: str) -> list[int]:
+    """Return what changes with a file: its size in bytes, and when it was written, in ns."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
 
 
 def source_directory() -> Path:

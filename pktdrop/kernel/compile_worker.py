@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The process that compiles: the only import of bcc. Run by path, it imports nothing of pktdrop.
 
-Reads one request (JSON on stdin), writes one answer (JSON on stdout), leaves clang's messages on stderr. Exit status:
-0 compiled, 1 refused by clang, BCC_IS_MISSING where bcc cannot be imported.
+It is started in an empty directory of its own, as bcc has clang look there first for every header, and with nothing in
+its environment. Reads one request (JSON on stdin), writes one answer (JSON on stdout), leaves clang's messages on
+stderr. Exit status: 0 compiled, 1 refused by clang, BCC_IS_MISSING where bcc cannot be imported.
 """
 
 import base64
 import ctypes
 import json
 import os
+import re
 import struct
 import sys
 from pathlib import Path
@@ -25,6 +27,22 @@ _DIALECT = ("-fms-extensions", "-Wno-microsoft-anon-tag")
 one, which are no members at all without this (Makefile, CC_FLAGS_DIALECT, v7.3); to older ones it makes no difference.
 """
 _MS_BIND, _MS_REC, _MS_SLAVE = 1 << 12, 1 << 14, 1 << 19  # include/uapi/linux/mount.h
+_VIRTUAL = "/virtual/"
+"""Files of this directory are bcc's own, in memory (src/cc/export/, v0.26)."""
+_COMPILER = re.compile(r"/lib(?:bcc|bpf|clang|LLVM)[^/]*$")
+_INCLUDE = re.compile(r'^(#include )(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
+
+# bcc/bcc_common.h; bcc's Python module declares some of these only, and a pointer is cut where none is declared
+_NUMBER_OF = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)
+_NAME = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+_SIZE = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t)
+_TYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+_DESCRIPTOR = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+# unshare(2), mount(2)
+_UNSHARE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+_MOUNT = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p
+)
 
 
 def _map_references(instructions: bytes, names: dict[int, str]) -> dict[int, str]:
@@ -43,47 +61,87 @@ def _hide_symbols() -> None:
     bpf_probe_read_kernel() is. Where a mount namespace is not allowed, it takes that time.
     """
     libc = ctypes.CDLL(None)
-    if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None) == 0:
-        libc.mount(b"/dev/null", b"/proc/kallsyms", None, ctypes.c_ulong(_MS_BIND), None)
+    unshare, mount = _UNSHARE(("unshare", libc)), _MOUNT(("mount", libc))
+    if unshare(_CLONE_NEWNS) == 0 and mount(None, b"/", None, _MS_REC | _MS_SLAVE, None) == 0:
+        mount(b"/dev/null", b"/proc/kallsyms", None, _MS_BIND, None)
+
+
+def _text(source: Path, request: dict[str, Any]) -> str:
+    """Return what is compiled: the layouts, then drops.c, with its headers by their whole paths."""
+
+    def whole(include: re.Match[str]) -> str:
+        beside, below = include.group(2), include.group(3)
+        if below and not request["own_headers"]:
+            return include.group()
+        return f'{include.group(1)}"{source / beside if beside else source / "include" / below}"'
+
+    layout, main = request["layout"], (source / "drops.c").read_text(encoding="utf-8")
+    return _INCLUDE.sub(whole, layout) + f'\n#line 1 "{source}/drops.c"\n' + _INCLUDE.sub(whole, main)
+
+
+def _compiled_files(listed: Path) -> list[str]:
+    """Return the absolute paths of the files that clang names in a rule for make(1): all that it has read.
+
+    bcc runs clang in the directory that it takes headers from, where relative ones are.
+    """
+    rule = listed.read_text(encoding="utf-8", errors="surrogateescape").replace("\\\n", " ").partition(": ")[2]
+    names = [name.replace("\\ ", " ").replace("\\#", "#").replace("$$", "$") for name in re.split(r"(?<!\\)\s+", rule)]
+    base = os.environ.get("BCC_KERNEL_SOURCE") or _headers()
+    return sorted({os.path.normpath(os.path.join(base, name)) for name in names if name})
+
+
+def _headers() -> str:
+    """Return the directory of installed headers that bcc takes: ClangLoader::parse(), src/cc/frontends/clang, v0.26."""
+    modules = f"/lib/modules/{os.uname().release}"
+    both = all(os.path.isdir(f"{modules}/{name}") for name in ("build", "source"))
+    return f"{modules}/{'source' if both else 'build'}"
+
+
+def _libraries() -> list[str]:
+    """Return the files of the compiler: the libraries that this process has mapped, as the kernel names them."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    mapped = {line.split(maxsplit=5)[5] for line in lines if "/" in line}  # proc(5): the sixth field is the path
+    return sorted(path for path in mapped if _COMPILER.search(path))
 
 
 def _compile(request: dict[str, Any]) -> dict[str, Any]:
     import bcc
     from bcc.libbcc import lib
 
-    source = Path(request["source"])
-    text = request["layout"] + f'\n#line 1 "{source}/drops.c"\n' + (source / "drops.c").read_text(encoding="utf-8")
+    source, listed = Path(request["source"]), Path("read").absolute()
     flags = [f"-I{source}", "-Werror", *(f"-D{name}={value}" for name, value in request["definitions"].items())]
     flags += () if request["own_headers"] else _DIALECT
-    module = bcc.BPF(text=text, cflags=flags)
+    module = bcc.BPF(text=_text(source, request), cflags=[*flags, "-MD", "-MF", str(listed)])
     handle = module.module
-    # bcc/bcc_common.h has these, bcc's Python module does not declare them
-    for function, result in (
-        (lib.bpf_table_name, ctypes.c_char_p),
-        (lib.bpf_table_key_size_id, ctypes.c_size_t),
-        (lib.bpf_table_leaf_size_id, ctypes.c_size_t),
-    ):
-        function.restype, function.argtypes = result, [ctypes.c_void_p, ctypes.c_ulonglong]
+    table_name, table_fd = _NAME(("bpf_table_name", lib)), _DESCRIPTOR(("bpf_table_fd_id", lib))
+    table_type, entries = _TYPE(("bpf_table_type_id", lib)), _SIZE(("bpf_table_max_entries_id", lib))
+    key_size, leaf_size = _SIZE(("bpf_table_key_size_id", lib)), _SIZE(("bpf_table_leaf_size_id", lib))
     maps = {}
     descriptors = {}
-    for number in range(lib.bpf_num_tables(handle)):
-        name = lib.bpf_table_name(handle, number)
-        descriptors[lib.bpf_table_fd(handle, name)] = name.decode()
-        maps[name.decode()] = {
-            "type": lib.bpf_table_type_id(handle, number),
-            "key_size": lib.bpf_table_key_size_id(handle, number),
-            "value_size": lib.bpf_table_leaf_size_id(handle, number),
-            "max_entries": lib.bpf_table_max_entries_id(handle, number),
+    for number in range(_NUMBER_OF(("bpf_num_tables", lib))(handle)):
+        name = table_name(handle, number).decode()
+        descriptors[table_fd(handle, number)] = name
+        maps[name] = {
+            "type": table_type(handle, number),
+            "key_size": key_size(handle, number),
+            "value_size": leaf_size(handle, number),
+            "max_entries": entries(handle, number),
         }
+    function_name = _NAME(("bpf_function_name", lib))
     programs = {}
-    for number in range(lib.bpf_num_functions(handle)):
-        name = lib.bpf_function_name(handle, number)
+    for number in range(_NUMBER_OF(("bpf_num_functions", lib))(handle)):
+        name = function_name(handle, number)
         instructions = module.dump_func(name)
         programs[name.decode()] = {
             "instructions": base64.b64encode(instructions).decode(),
             "maps": _map_references(instructions, descriptors),
         }
-    return {"maps": maps, "programs": programs, "bcc_version": bcc.__version__}
+    files = [path for path in _compiled_files(listed) if not path.startswith(_VIRTUAL)]
+    return {
+        "compiled": {"maps": maps, "programs": programs, "bcc_version": bcc.__version__},
+        "files": files,
+        "libraries": _libraries(),
+    }
 
 
 def main() -> int:
@@ -98,8 +156,11 @@ def main() -> int:
         _hide_symbols()
     if request["own_headers"]:
         os.environ["BCC_KERNEL_SOURCE"] = request["source"]
-    answer = _compile(request)
-    json.dump(answer, sys.stdout)
+    elif not os.path.isfile(f"{_headers()}/include/linux/kconfig.h"):
+        # bcc would unpack or take what is in /tmp
+        print(f"error: the kernel's headers are not installed: there is no {_headers()}/include", file=sys.stderr)
+        return 1
+    json.dump(_compile(request), sys.stdout)
     return 0
 
 

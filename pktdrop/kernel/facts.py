@@ -77,7 +77,7 @@ class KernelFacts:
     @classmethod
     def _without_btf(cls) -> "KernelFacts":
         build = Path("/lib/modules") / os.uname().release / "build"
-        if not build.exists() and not Path("/sys/kernel/kheaders.tar.xz").exists():
+        if not build.exists():
             raise PktdropError(
                 "This kernel has no BTF (/sys/kernel/btf/vmlinux), and its headers are not installed.",
                 "Install them: 'apt install linux-headers-$(uname -r)' or 'dnf install kernel-devel-$(uname -r)'.",

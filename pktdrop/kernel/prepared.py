@@ -27,8 +27,12 @@ class Doubted(Exception):
     """A rung that cannot be stood on with what is stored, but was not refused when that was new."""
 
 
-_NOT_OURS = (AttributeError, LookupError, TypeError, ValueError, struct.error)
+_NOT_OURS = (AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error)
 """What comes of stored data of another form."""
+
+
+class _Outdated(Exception):
+    """Something stored that was made by another compiler, or from other headers, than those that are here."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ def prepare(safe_read: bool, cache: Cache, use: Callable[[Prepared], _Result]) -
             return use(_decode(stored))
         except Doubted as rung:
             cache.state = f"miss: the kernel refuses what is stored for {rung}"
+        except _Outdated:
+            cache.state = "miss: what it was compiled with has changed"
         except MapsRefused:
             cache.state = "miss: the kernel refuses a map that is stored"
         except _NOT_OURS:
@@ -89,7 +95,10 @@ def _make(safe_read: bool) -> Prepared:
 
 
 def _key(safe_read: bool) -> str:
-    """Hash everything that the result depends on: sources, kernel, bcc, machine, options."""
+    """Hash everything that the result depends on: sources, kernel, bcc, machine, options.
+
+    What else was compiled, and by what, is only known afterwards, and stored with it: Compiled.inputs.
+    """
     parts = [str(safe_read), os.uname().machine, os.uname().release, sys.version, _bcc_version()]
     digest = hashlib.sha256("\0".join(parts).encode())
     for path in sorted(source_directory().rglob("*.[ch]")) + sorted(Path(__file__).parent.glob("*.py")):
@@ -129,4 +138,6 @@ def _encode(prepared: Prepared) -> bytes:
 def _decode(stored: bytes) -> Prepared:
     data = json.loads(stored)
     facts, compiled = KernelFacts.from_json(data["facts"]), Compiled.from_json(data["compiled"])
+    if not compiled.is_current():
+        raise _Outdated
     return Prepared(facts, compiled, cached=True, refused=set(data["refused"]))

@@ -13,7 +13,7 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -87,13 +87,21 @@ class LoadError(OSError):
         self.reason = lines[-1] if lines else os.strerror(number)
 
 
-def _syscall(which: int, *arguments: object) -> int:
+# syscall(2) as bpf(2) and perf_event_open(2): its result, the number of the call, the arguments of that
+_BPF = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, use_errno=True)
+_PERF_EVENT_OPEN = ctypes.CFUNCTYPE(
+    *(ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_ulong),
+    use_errno=True,
+)
+
+
+def _syscall(prototype: Callable[..., Callable[..., int]], *arguments: int) -> int:
     machine = os.uname().machine
     numbers = _SYSCALLS.get(machine)
     if numbers is None:
         raise OSError(errno.ENOSYS, f"system call numbers of {machine} are not known to pktdrop")
-    libc = ctypes.CDLL(None, use_errno=True)
-    result = int(libc.syscall(ctypes.c_long(numbers[which]), *arguments))
+    call = prototype(("syscall", ctypes.CDLL(None, use_errno=True)))
+    result = call(numbers[prototype is not _BPF], *arguments)
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -101,7 +109,7 @@ def _syscall(which: int, *arguments: object) -> int:
 
 
 def _bpf(command: _Command, attributes: ctypes.Array[ctypes.c_char]) -> int:
-    return _syscall(0, ctypes.c_int(command), ctypes.byref(attributes), ctypes.c_uint(len(attributes)))
+    return _syscall(_BPF, command, ctypes.addressof(attributes), len(attributes))
 
 
 def _block(layout: str, *values: int | bytes, size: int = 0) -> ctypes.Array[ctypes.c_char]:
@@ -189,14 +197,7 @@ def kprobe_open(program: int, function: str) -> int:
     # bp_type, config1 (kprobe_func), config2 (probe_offset)
     size = 112  # PERF_ATTR_SIZE_VER5
     attributes = _block("IIQQQQQIIQQ", pmu, size, 0, 1, 0, 0, 0, 1, 0, ctypes.addressof(target), 0, size=size)
-    event = _syscall(
-        1,
-        ctypes.byref(attributes),
-        ctypes.c_int(-1),
-        ctypes.c_int(0),
-        ctypes.c_int(-1),
-        ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC),
-    )
+    event = _syscall(_PERF_EVENT_OPEN, ctypes.addressof(attributes), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
     try:
         fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program)
         fcntl.ioctl(event, _PERF_EVENT_IOC_ENABLE, 0)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pktdrop.kernel.cache import FORMAT
 from tests.live.causes import CAUSES
 from tests.live.net import run
 from tests.live.rungs import doctor, offered
@@ -154,7 +155,7 @@ def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     data = json.loads(path.read_bytes().partition(b"\n")[2])
     edit(data)
     content = json.dumps(data).encode()
-    path.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    path.write_bytes(FORMAT + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
 
 def _mark(data: dict[str, Any]) -> None:

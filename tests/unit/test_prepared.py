@@ -9,7 +9,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pktdrop.kernel import prepared as module
 from pktdrop.kernel.cache import Cache
-from pktdrop.kernel.code import Code, Compiled, MapDefinition, source_directory
+from pktdrop.kernel.code import Code, Compiled, MapDefinition, identity, source_directory
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.prepared import Prepared, prepare
 from pktdrop.kernel.programs import MapsRefused
@@ -247,6 +247,30 @@ def test_what_does_not_matter_is_a_hit(world: World) -> None:
     assert world.start()[0] is True
 
 
+def test_another_compiler_or_header_is_a_miss(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was compiled besides pktdrop's own, and by what, is looked at again: changed or gone, it is made anew."""
+    header = world.root / "header.h"
+    header.write_text("int a;\n")
+
+    def make(safe_read: bool) -> Prepared:
+        inputs = {str(header): identity(str(header))} if header.exists() else {}
+        world.made.append(safe_read)
+        return Prepared(FACTS, replace(COMPILED, inputs=inputs), cached=False)
+
+    monkeypatch.setattr(module, "_make", make)
+
+    def start() -> tuple[bool, str]:
+        cache = Cache(world.root / "cache")
+        return prepare(False, cache, lambda prepared: prepared).cached, cache.state
+
+    assert [start()[0] for _ in range(2)] == [False, True]
+    header.write_text("int b, c;\n")
+    assert start() == (False, "miss: what it was compiled with has changed")
+    assert start()[0] is True
+    header.unlink()
+    assert [start()[0] for _ in range(2)] == [False, True]
+
+
 def test_without_bcc_what_is_stored_is_not_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where bcc is gone altogether its version is unknown, which is another one than the known: no error here."""
     world.start()
@@ -263,8 +287,12 @@ def _store_whole(content: bytes, directory: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\xff", b"null", b"[]", b"{}", b'{"facts": {}, "compiled": {}}', b'{"facts": [], "compiled": 3}'],
-    ids=repr,
+    [
+        *(b"", b"{", b"\xff", b"null", b"[]", b"{}", b'{"facts": {}, "compiled": {}}', b'{"facts": [], "compiled": 3}'),
+        b"[" * 1_000_000,
+        b'{"facts":' * 100_000,
+    ],
+    ids=lambda content: repr(content[:30]),
 )
 def test_stored_whole_but_not_understood(world: World, content: bytes) -> None:
     """A file with a right checksum and anything else inside is a miss that says so, and is replaced."""
