@@ -33,7 +33,7 @@ def pktdrop() -> list[str]:
     installed = ROOT / ".venv/bin/pktdrop"
     if installed.exists():
         return [str(installed)]
-    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pktdrop.cli import main; main(prog_name='pktdrop')"
+    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pktdrop.start import main; main()"
     return [sys.executable, "-I", "-c", start]
 
 

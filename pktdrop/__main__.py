@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Run the command line: python3 -m pktdrop."""
 
-from pktdrop.cli import main
+from pktdrop.start import main
 
 if __name__ == "__main__":
-    main(prog_name="pktdrop")
+    main()

@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: MIT
 """The command line: options to settings, the loop, exit codes. Nothing is measured or formatted here."""
 
-import fnmatch
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from pktdrop import __version__, filters
+from pktdrop import __version__
 from pktdrop.clock import Clock
 from pktdrop.counters.like import LIKE
-from pktdrop.kernel import probes
+from pktdrop.errors import PktdropError, WrongUse
+from pktdrop.kernel import host, probes
 from pktdrop.kernel.cache import Cache, default_directory
-from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.tracer import MAP_ENTRIES, Tracer
+from pktdrop.messages import say
 from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output, OutputClosed
-from pktdrop.protocols import Protocols
-from pktdrop.trace import JsonReport, Report, TableReport, run, say
-from pktdrop.views.jsonlines import JsonView
-from pktdrop.views.table import TableView
 from pktdrop.views.text import safe
+
+if TYPE_CHECKING:
+    from pktdrop.filters import Filter
 
 LEAST_WIDTH = 75
 """Narrower than this, the columns that cannot shrink do not fit."""
@@ -68,14 +68,24 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
-class _Group(click.Group):
-    """Commands that end quietly when nobody reads their output any more."""
+class _Command(click.Command):
+    """A command whose errors are shown as click's own, and that ends quietly when nobody reads its output any more."""
 
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
         except OutputClosed:
             return None
+        except PktdropError as error:
+            raise click.ClickException(str(error)) from None
+        except WrongUse as wrong:
+            raise click.BadParameter(wrong.why, context, param_hint=wrong.option) from None
+
+
+class _Group(click.Group):
+    """The commands."""
+
+    command_class = _Command
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -130,24 +140,30 @@ def trace(
     Filters may be given more than once; a leading ! excludes. What they hide is
     still counted, and said.
     """
-    names, namespaces = Protocols.load(), Namespaces()
-    chosen = filters.Filters(_chosen(reasons, interfaces, netns, cpus, protocols, names), noise=not no_noise)
-    output = Output()
+    host.require_proc()
+    wanted = _filters(reasons, interfaces, netns, cpus, protocols)
+    output, namespaces = Output(), Namespaces()
     _warn_of_narrow_terminal(output)
-    report: Report = (
-        JsonReport(JsonView(names), output)
-        if style == "json"
-        else TableReport(TableView(names, limit, namespaces.name), output)
-    )
     cache = Cache(None if no_cache else default_directory())
-    with (
-        Clock(every, count, duration, output.descriptor) as clock,
-        Tracer(namespaces, rungs, map_entries, cache) as tracer,
-    ):
+    with Tracer(namespaces, rungs, map_entries, cache) as tracer:
         _warn_of_mistrust(cache)
-        from pktdrop.watch import Watch  # reads counters, which is nothing that attaching has to wait for
+        # nothing that attaching has to wait for
+        from pktdrop.filters import Filters
+        from pktdrop.protocols import Protocols
+        from pktdrop.trace import JsonReport, Report, TableReport, run
+        from pktdrop.views.jsonlines import JsonView
+        from pktdrop.views.table import TableView
+        from pktdrop.watch import Watch
 
-        run(Watch(namespaces, tracer, all_netns), clock, chosen, report)
+        names = Protocols.load()
+        report: Report = (
+            JsonReport(JsonView(names), output)
+            if style == "json"
+            else TableReport(TableView(names, limit, namespaces.name), output)
+        )
+        watch = Watch(namespaces, tracer, all_netns)
+        with Clock(every, count, duration, output.descriptor) as clock:
+            run(watch, clock, Filters(wanted, noise=not no_noise), report)
 
 
 @main.command(
@@ -177,48 +193,34 @@ def top(
     """
     if style is not None:
         raise click.UsageError(f"top is a screen and has no --format. Use: pktdrop trace --format {style}")
+    from pktdrop.filters import Filters
     from pktdrop.top.command import Settings, require_screen, run
 
     require_screen(os.environ)
-    chosen = filters.Filters(_chosen(reasons, interfaces, netns, cpus, protocols, Protocols.load()))
+    host.require_proc()
+    chosen = Filters(_filters(reasons, interfaces, netns, cpus, protocols))
     cache = Cache(None if no_cache else default_directory())
     context.exit(run(Settings(every, chosen, not no_noise, all_netns, cache)))
 
 
-def _chosen(
-    reasons: Sequence[str],
-    interfaces: Sequence[str],
-    netns: Sequence[str],
-    cpus: Sequence[str],
-    protocols: Sequence[str],
-    names: Protocols,
-) -> list[filters.Filter]:
-    """Return the filters that the options mean. Raises click.BadParameter; warns of what is not there."""
-    if reasons:
-        filters.check_reasons(reasons, KernelFacts.read().reasons)
-    found = [
-        filters.reason_filter(reasons),
-        filters.interface_filter(interfaces),
-        filters.netns_filter(netns),
-        filters.cpu_filter(cpus),
-        filters.protocol_filter(protocols, names),
-    ]
-    _warn_of_unknown_interfaces(interfaces)
-    return found
+def _filters(
+    reasons: tuple[str, ...],
+    interfaces: tuple[str, ...],
+    netns: tuple[str, ...],
+    cpus: tuple[str, ...],
+    protocols: tuple[str, ...],
+) -> "tuple[Filter, ...]":
+    """Return the filters that the options mean. Raises WrongUse; warns of what is not there."""
+    if not (reasons or interfaces or netns or cpus or protocols):
+        return ()
+    from pktdrop.chosen import Options
+
+    return Options(reasons, interfaces, netns, cpus, protocols).filters()
 
 
 def _warn_of_mistrust(cache: Cache) -> None:
     if cache.mistrusted:
         say(f"Warning: the compiled programs that are kept were not read: {safe(cache.mistrusted)}.")
-
-
-def _warn_of_unknown_interfaces(values: Sequence[str]) -> None:
-    """Warn of names that no interface has; it is no error, as one may come later."""
-    wanted = [value.removeprefix("!") for value in values]
-    present = Namespaces().interfaces() if wanted else set()
-    for name in wanted:
-        if not fnmatch.filter(present, name):
-            say(f"Warning: no namespace has an interface {safe(name)!r} now; waiting for it to come.")
 
 
 def _warn_of_narrow_terminal(output: Output) -> None:
@@ -258,9 +260,10 @@ def counters(
         raise click.UsageError("--like is for tables: leave out --format json.")
     from pktdrop.counting import Settings, run
 
+    host.require_proc()
     output = Output()
-    with Clock(every or 1.0, count if every else 0, None, output.descriptor) as clock:
-        run(Settings(every is not None, everything, all_netns, like, style), clock, output)
+    clock = Clock(every or 1.0, count if every else 0, None, output.descriptor)
+    run(Settings(every is not None, everything, all_netns, like, style), clock, output)
 
 
 @main.command(
@@ -286,6 +289,8 @@ def diagnose(context: click.Context, duration: float, all_netns: bool, style: st
     then. Ctrl-C ends it early. Nothing is ever changed.
     """
     from pktdrop.advice.command import Settings, run
+
+    host.require_proc()
 
     context.exit(run(Settings(duration, all_netns, style, fail_on), Output()))
 
@@ -321,6 +326,7 @@ def demo(patterns: tuple[str, ...], rate: int, duration: float | None, only_list
         listed = chosen if patterns else CAUSES
         output.write(view.list_json(listed) if style == "json" else view.list_table(listed, output.width))
         return
+    host.require_proc()
     run.require_rights()
     known = run.known_reasons()
     report = view.JsonReport(output, known) if style == "json" else view.TableReport(output, known)

@@ -19,7 +19,7 @@ class Clock:
 
     It ends after `count` ticks, after `duration` seconds, on Ctrl-C, SIGTERM or SIGHUP, and when nobody reads
     `output` any more (a file descriptor: a closed pipe is noticed without writing to it). A second signal does what
-    it does by default. To be used as a context manager in the main thread.
+    it does by default. SIGHUP stays ignored where it is (nohup(1)). To be used as a context manager in the main thread.
     """
 
     def __init__(self, interval: float, count: int | None, duration: float | None, output: int) -> None:
@@ -38,7 +38,10 @@ class Clock:
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # by the C handler, at once: one in Python waits for a poll(2) that a signal came too early to interrupt
         self._waked_before = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, self._end) for number in _ENDING}
+        before = {number: signal.getsignal(number) for number in _ENDING}
+        self._before = {number: handler for number, handler in before.items() if not _is_nohup(number, handler)}
+        for number in self._before:
+            signal.signal(number, self._end)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,3 +81,7 @@ class Clock:
                     os.read(self._wake, 512)  # some signal: `_end` has run by the next turn if it was one to end by
                 else:
                     self.interrupted = True
+
+
+def _is_nohup(number: signal.Signals, handler: object) -> bool:
+    return number is signal.SIGHUP and handler is signal.SIG_IGN

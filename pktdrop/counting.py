@@ -10,9 +10,9 @@ from pktdrop.counters.collect import Collector, Counters, since
 from pktdrop.counters.drivers import Drivers
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.losses import Losses
+from pktdrop.messages import say
 from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output
-from pktdrop.trace import say
 from pktdrop.views.counters import as_json, as_other, as_table
 
 
@@ -41,12 +41,13 @@ def run(settings: Settings, clock: Clock, output: Output) -> None:
     if not settings.differences:
         output.write(_text(settings, losses, before, None, namespaces, output.width))
         return
-    for _ in clock.ticks():
-        namespaces.look()
-        now = collector.read(namespaces.paths() if settings.all_netns else ())
-        output.write(_text(settings, losses, since(before, now), before, namespaces, output.width))
-        say(*(f"Limit: {limit}" for limit in now.limits if limit not in said))
-        said, before = now.limits, now
+    with clock:
+        for _ in clock.ticks():
+            namespaces.look()
+            now = collector.read(namespaces.paths() if settings.all_netns else ())
+            output.write(_text(settings, losses, since(before, now), before, namespaces, output.width))
+            say(*(f"Limit: {limit}" for limit in now.limits if limit not in said))
+            said, before = now.limits, now
 
 
 def _text(

@@ -45,6 +45,9 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Check everything; try each rung of each probe for real. Needs no root to say that root is missing."""
+    mounts = list(_mounts())
+    if mounts:
+        return Diagnosis((_kernel(), *mounts), can_trace=False)
     checks = [_kernel(), _rights(), _btf(), _lockdown(), _libbpf(), _memlock(), _symbols()]
     if checks[1].status == "missing":
         return Diagnosis(tuple(checks), can_trace=False)
@@ -62,6 +65,15 @@ def diagnose() -> Diagnosis:
 def _kernel() -> Check:
     host_name = os.uname()
     return Check("kernel", "ok", f"{host_name.release} {host_name.machine}")
+
+
+def _mounts() -> Iterator[Check]:
+    """Yield what all else is read from, where it is not mounted."""
+    for name, require in (("/proc", host.require_proc), ("/sys", host.require_sys)):
+        try:
+            require()
+        except PktdropError as missing:
+            yield Check(name, "missing", missing.what, "trace cannot run, and nothing else can be checked.", missing.do)
 
 
 def _rights() -> Check:

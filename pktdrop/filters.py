@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-import click
-
+from pktdrop.errors import WrongUse
 from pktdrop.kernel.reasons import CORE, ReasonNames
 from pktdrop.model import Count, DropKey
 from pktdrop.protocols import Protocols
@@ -81,7 +80,7 @@ def reason_filter(values: Sequence[str]) -> Filter:
 
 
 def check_reasons(values: Sequence[str], reasons: ReasonNames) -> None:
-    """Raise click.BadParameter for what no drop on this kernel can be called, with names that are near."""
+    """Raise WrongUse for what no drop on this kernel can be called, with names that are near."""
     plain = [name.upper() for name in reasons.names()]
     known = plain + [f"{CORE}/{name}".upper() for name in plain if "/" not in name]
     for value in values:
@@ -93,10 +92,10 @@ def check_reasons(values: Sequence[str], reasons: ReasonNames) -> None:
             called = reasons.name(int(last))[1] if subsystem in ("", CORE.upper()) else last
             if called == last:
                 continue
-            raise click.BadParameter(f"reason {last} is called {called} on this kernel.", param_hint="--reason")
+            raise WrongUse(f"reason {last} is called {called} on this kernel.", "--reason")
         near = get_close_matches(name.upper(), known if subsystem else plain, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else "'pktdrop doctor' shows where reasons come from."
-        raise click.BadParameter(f"this kernel has no drop reason {name!r}. {hint}", param_hint="--reason")
+        raise WrongUse(f"this kernel has no drop reason {name!r}. {hint}", "--reason")
 
 
 def interface_filter(values: Sequence[str]) -> Filter:
@@ -118,7 +117,7 @@ def cpu_filter(values: Sequence[str]) -> Filter:
     for value in values:
         number = value.removeprefix("!")
         if not (number.isascii() and number.isdigit()):
-            raise click.BadParameter(f"{value!r} is not a CPU number.", param_hint="--cpu")
+            raise WrongUse(f"{value!r} is not a CPU number.", "--cpu")
     return Filter.of(values, lambda key, value: int(value) in (key.cpu, key.target_cpu))
 
 
@@ -129,9 +128,9 @@ def protocol_filter(values: Sequence[str], protocols: Protocols) -> Filter:
         name = value.removeprefix("!")
         number = protocols.number(name)
         if number is None:
-            raise click.BadParameter(
+            raise WrongUse(
                 f"{name!r} is no ethertype: give a name ({', '.join(protocols.names()[:4])}...) or a number (0x88cc).",
-                param_hint="--protocol",
+                "--protocol",
             )
         numbers[name] = number
     return Filter.of(values, lambda key, value: key.protocol == numbers[value])

@@ -3,13 +3,22 @@
 
 import errno
 import os
+import select
 import shutil
 import sys
 from typing import TextIO
 
 from pktdrop.errors import PktdropError
 
+_WIDEST = 10_000
+"""Columns; COLUMNS may say anything."""
 _CLEAR_LINE = "\r\x1b[K"
+
+
+def require_output(stream: TextIO | None) -> None:
+    """Raise PktdropError where there is no standard output: Python has None for one that was closed at its start."""
+    if stream is None:
+        raise PktdropError("Standard output is closed.", "Start pktdrop with one, or with '> /dev/null'.")
 
 
 class OutputClosed(Exception):
@@ -22,12 +31,8 @@ class Output:
     def __init__(self, stream: TextIO | None = None) -> None:
         """Take standard output by default. Raises PktdropError where it is closed."""
         stream = stream or sys.stdout
-        if stream is None:
-            raise PktdropError("Standard output is closed.", "Start pktdrop with one, or with '> /dev/null'.")
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")  # a name that this locale cannot write is escaped
-        self._stream = stream
+        require_output(stream)
+        self._encoding = stream.encoding or "utf-8"
         self._status_shown = False
         self.descriptor = stream.fileno()
         self.is_terminal = stream.isatty()
@@ -36,7 +41,7 @@ class Output:
     @property
     def width(self) -> int:
         """Columns there are; 80 where it is no terminal and COLUMNS does not say."""
-        return shutil.get_terminal_size().columns
+        return min(shutil.get_terminal_size().columns, _WIDEST)
 
     def write(self, text: str) -> None:
         """Write a result at once. Raises OutputClosed, or PktdropError where it cannot be written."""
@@ -50,14 +55,17 @@ class Output:
             self._put(_CLEAR_LINE + text)
 
     def _put(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except OSError as failed:
-            # what is still buffered must not fail again when Python ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.descriptor)
-            if failed.errno in (errno.EPIPE, errno.EIO):
-                raise OutputClosed from None
-            raise PktdropError(
-                f"Standard output cannot be written: {failed.strerror}.", "Make room, or write somewhere else."
-            ) from None
+        left = memoryview(text.encode(self._encoding, "backslashreplace"))  # what this locale cannot write is escaped
+        while left:
+            try:
+                left = left[os.write(self.descriptor, left) :]
+            except BlockingIOError:  # somebody else made this pipe or terminal non-blocking
+                select.select([], [self.descriptor], [])
+            except OSError as failed:
+                # what others may write must not fail again when Python ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.descriptor)
+                if failed.errno in (errno.EPIPE, errno.EIO):
+                    raise OutputClosed from None
+                raise PktdropError(
+                    f"Standard output cannot be written: {failed.strerror}.", "Make room, or write somewhere else."
+                ) from None

@@ -2,13 +2,12 @@
 """The run of `pktdrop trace`: the account of each interval, filtered, handed to a report."""
 
 import os
-import sys
-import textwrap
 from typing import TYPE_CHECKING, Protocol
 
 from pktdrop import __version__
 from pktdrop.clock import Clock
 from pktdrop.filters import Filters, Selection
+from pktdrop.messages import say
 from pktdrop.model import Amounts
 from pktdrop.output import Output
 from pktdrop.views.jsonlines import JsonView
@@ -16,8 +15,6 @@ from pktdrop.views.table import TableView
 
 if TYPE_CHECKING:
     from pktdrop.watch import Account, Watch
-
-_WIDTH = 80
 
 
 class Report(Protocol):
@@ -99,9 +96,3 @@ def run(watch: "Watch", clock: Clock, filters: Filters, report: Report) -> None:
         said = watch.limits
     whole = watch.whole()
     report.summary(whole, filters.select(whole.interval.drops))
-
-
-def say(*sentences: str) -> None:
-    """Write sentences to standard error: results are on standard output only."""
-    for sentence in sentences:
-        print(textwrap.fill(sentence, _WIDTH, subsequent_indent="  "), file=sys.stderr, flush=True)

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import click
-
 from pktdrop import __version__, filters
 from pktdrop.advice.diagnosis import CONDITIONS, Circumstances, Diagnosis, Tables, diagnose, failures
 from pktdrop.advice.host import Host
 from pktdrop.advice.stations import Peaks
 from pktdrop.clock import Clock
-from pktdrop.errors import PktdropError
+from pktdrop.errors import PktdropError, WrongUse
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.tracer import Tracer
+from pktdrop.messages import say
 from pktdrop.namespaces import HOST, Namespaces
 from pktdrop.output import Output
-from pktdrop.trace import say
 from pktdrop.views.diagnose import as_json, as_text, status
 from pktdrop.watch import Account, Watch
 
@@ -45,13 +43,12 @@ class Settings:
 def run(settings: Settings, output: Output) -> int:
     """Watch, write the diagnosis, and return the exit status.
 
-    Raises click.BadParameter where --fail-on names a reason that this kernel does not have, PktdropError where it asks
+    Raises WrongUse where --fail-on names a reason that this kernel does not have, PktdropError where it asks
     for what only traced drops can tell and they cannot be traced, OutputClosed.
     """
     _check(settings.fail_on)
     namespaces = Namespaces()
     with ExitStack() as stack:
-        clock = stack.enter_context(Clock(min(STEP, settings.duration), None, settings.duration, output.descriptor))
         try:
             tracer, refused = stack.enter_context(Tracer(namespaces)), None
         except PktdropError as error:
@@ -59,6 +56,7 @@ def run(settings: Settings, output: Output) -> int:
             _require_no_tracing(settings.fail_on, error)
         watch = Watch(namespaces, tracer, settings.all_netns, at_start=None)
         probes = ", ".join(f"{probe}: {rung}" for probe, rung in watch.rungs.items())
+        clock = stack.enter_context(Clock(min(STEP, settings.duration), None, settings.duration, output.descriptor))
         say(f"Watching for {settings.duration:g} s ({probes}). Ctrl-C ends it now.")
         account, peaks = _watch(watch, clock, settings, output)
         limits = (*(() if refused is None else (_without_events(refused),)), *watch.limits)
@@ -97,19 +95,17 @@ def _reasons(conditions: Sequence[str]) -> list[str]:
 
 
 def _check(conditions: Sequence[str]) -> None:
-    """Raise click.BadParameter for a reason that no drop on this kernel has: its condition would never hold."""
+    """Raise WrongUse for a reason that no drop on this kernel has: its condition would never hold."""
     wanted = _reasons(conditions)
     if not wanted:
         return
     try:
         for one in wanted:
             if one.startswith("!"):
-                raise click.BadParameter(f"{one!r} excludes a reason; there is nothing to exclude from.")
+                raise WrongUse(f"{one!r} excludes a reason; there is nothing to exclude from.", "--fail-on")
         filters.check_reasons(wanted, KernelFacts.read().reasons)
-    except click.BadParameter as unknown:
-        unknown.param_hint = "--fail-on"
-        unknown.message += f" Or give one of {', '.join(CONDITIONS)}."
-        raise
+    except WrongUse as unknown:
+        raise WrongUse(f"{unknown.why} Or give one of {', '.join(CONDITIONS)}.", "--fail-on") from None
 
 
 def _require_no_tracing(conditions: Sequence[str], refused: PktdropError) -> None:

@@ -14,7 +14,7 @@ from pktdrop.demo.view import Report
 from pktdrop.errors import PktdropError
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.host import own_capabilities
-from pktdrop.trace import say
+from pktdrop.messages import say
 
 STEP = 0.05
 """Seconds between two turns of sending."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pktdrop.errors import PktdropError
-from pktdrop.kernel import layout
+from pktdrop.kernel import host, layout
 from pktdrop.kernel.btf import Btf, BtfError, Kind
 from pktdrop.kernel.reasons import ReasonNames
 from pktdrop.namespaces import cookie_here
@@ -56,6 +56,7 @@ class KernelFacts:
     @classmethod
     def read(cls, directory: Path = BTF_DIRECTORY) -> "KernelFacts":
         """Read them from BTF, else from tracefs and installed headers. Raises PktdropError."""
+        host.require_sys()
         try:
             btf = Btf.load(directory / "vmlinux")
             typedef = btf.find(f"btf_trace_{_TRACEPOINT}", Kind.TYPEDEF)

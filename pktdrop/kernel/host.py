@@ -39,6 +39,22 @@ def require_bpf_rights() -> None:
         )
 
 
+def require_proc() -> None:
+    """Raise PktdropError where there is no /proc that shows this process."""
+    if not Path("/proc/self/ns/net").exists():
+        raise PktdropError(
+            "/proc is not mounted, or does not show this process.", "Mount it: 'mount -t proc proc /proc'."
+        )
+
+
+def require_sys() -> None:
+    """Raise PktdropError where sysfs, which tells of the kernel and its CPUs, is not mounted."""
+    if not Path("/sys/kernel").is_dir():
+        raise PktdropError(
+            "/sys, where the kernel describes itself, is not mounted.", "Mount it: 'mount -t sysfs sysfs /sys'."
+        )
+
+
 def raise_memlock() -> None:
     """Lift RLIMIT_MEMLOCK, to which kernels before 5.11 charge maps and programs; later ones do not look at it."""
     with suppress(OSError, ValueError):  # without CAP_SYS_RESOURCE: where it matters, making the maps fails and says so

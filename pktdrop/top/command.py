@@ -85,6 +85,9 @@ def run(settings: Settings) -> int:
         asyncio.run(_until_left(app))
         return app.return_code or 0
     finally:
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # asyncio leaves Python's handler, which raises wherever it strikes
         reader.close()
 
 

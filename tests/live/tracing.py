@@ -22,9 +22,7 @@ NO_PACKET = "no network packet"
 """How the reason ends why something is noise that is nothing sent over a network: pktdrop/data/layers.tsv."""
 DEADLINE = 30.0 * float(os.environ.get("PKTDROP_PATIENCE", "1"))
 """Seconds for what takes one: a machine may be busy, or an emulated one that needs more patience."""
-_RUN_CHECKOUT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from pktdrop.cli import main; main(prog_name='pktdrop')"
-)
+_RUN_CHECKOUT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pktdrop.start import main; main()"
 
 
 def command() -> list[str]:

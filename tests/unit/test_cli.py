@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = ("trace", "top", "counters", "diagnose", "demo", "doctor")
 DEADLINE = 60
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
-_MAIN = "from pktdrop.cli import main; main(prog_name='pktdrop')"
+_MAIN = "from pktdrop.start import main; main()"
 
 
 def _invoke(*arguments: str) -> Result:

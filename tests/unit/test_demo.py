@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 LARGEST_PID = 4194304  # PID_MAX_LIMIT, include/linux/threads.h
 A_LOT = 1_000_000_000
 THEMES = [module for module in vars(causes).values() if isinstance(module, ModuleType) and hasattr(module, "CAUSES")]
-_MAIN = "from pktdrop.cli import main; main(prog_name='pktdrop')"
+_MAIN = "from pktdrop.start import main; main()"
 
 
 def _run(*arguments: str, before: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:

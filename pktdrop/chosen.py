@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""What the options that choose drops mean on this host, and a warning of what is not there."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from pktdrop import filters
+from pktdrop.kernel import host, sysbpf
+from pktdrop.kernel.facts import KernelFacts
+from pktdrop.messages import say
+from pktdrop.namespaces import Namespaces
+from pktdrop.protocols import Protocols
+from pktdrop.views.text import safe
+
+
+@dataclass(frozen=True)
+class Options:
+    """The values of each option, as given."""
+
+    reasons: Sequence[str] = ()
+    interfaces: Sequence[str] = ()
+    netns: Sequence[str] = ()
+    cpus: Sequence[str] = ()
+    protocols: Sequence[str] = ()
+
+    def filters(self) -> tuple[filters.Filter, ...]:
+        """Return what they mean; warn of what is not there. Raises WrongUse, and PktdropError."""
+        if self.reasons:
+            filters.check_reasons(self.reasons, KernelFacts.read().reasons)
+        found = (
+            filters.reason_filter(self.reasons),
+            filters.interface_filter(self.interfaces),
+            filters.netns_filter(self.netns),
+            filters.cpu_filter(self.cpus),
+            filters.protocol_filter(self.protocols, Protocols.load()),
+        )
+        _warn_of_interfaces(_names(self.interfaces))
+        _warn_of_namespaces(_names(self.netns))
+        _warn_of_cpus(_names(self.cpus))
+        return found
+
+
+def _names(values: Iterable[str]) -> list[str]:
+    return [value.removeprefix("!") for value in values]
+
+
+def _warn_of_interfaces(wanted: Sequence[str]) -> None:
+    """Warn of names that no interface has; it is no error, as one may come later."""
+    present = Namespaces().interfaces() if wanted else ()
+    for name in wanted:
+        if not any(fnmatchcase(one, name) for one in present):
+            say(f"Warning: no namespace has an interface '{safe(name)}' now; waiting for it to come.")
+
+
+def _warn_of_namespaces(wanted: Sequence[str]) -> None:
+    """Warn of names and inodes that no namespace has; it is no error, as one may come later."""
+    known = Namespaces()
+    inodes = known.paths() if wanted else ()
+    present = {str(inode) for inode in inodes} | {known.name(inode) or "" for inode in inodes}
+    for name in wanted:
+        if not any(fnmatchcase(one, name) for one in present):
+            say(f"Warning: there is no network namespace '{safe(name)}' now; waiting for it to come.")
+
+
+def _warn_of_cpus(wanted: Sequence[str]) -> None:
+    """Warn of CPUs that this host cannot have."""
+    if not wanted:
+        return
+    host.require_sys()
+    end = sysbpf.cpu_numbers()
+    for number in wanted:
+        if int(number) >= end:
+            say(f"Warning: this host has no CPU {number}, only 0 to {end - 1}: nothing is dropped on it.")

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""Standard error: warnings, limits, the start line. Results are on standard output only."""
+
+import io
+import os
+import select
+import sys
+import textwrap
+
+_WIDTH = 80
+_DESCRIPTOR = 2
+
+
+class _Unfailing(io.RawIOBase):
+    """Standard error as it is, but that writing never fails: a message that cannot be written has no other place."""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return _DESCRIPTOR
+
+    def isatty(self) -> bool:
+        return os.isatty(_DESCRIPTOR)
+
+    def write(self, data: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[os.write(_DESCRIPTOR, left) :]
+            except BlockingIOError:  # somebody else made this terminal or pipe non-blocking
+                select.select([], [_DESCRIPTOR], [])
+            except OSError:  # closed, full or gone
+                break
+        return len(data)
+
+
+def never_fail() -> None:
+    """Let sys.stderr swallow what it cannot write. Otherwise Python's exit status is 120 where it is full or gone."""
+    encoding = getattr(sys.stderr, "encoding", None)
+    sys.stderr = io.TextIOWrapper(_Unfailing(), encoding, "backslashreplace", line_buffering=True, write_through=True)
+
+
+def say(*sentences: str) -> None:
+    """Write sentences to standard error."""
+    for sentence in sentences:
+        print(textwrap.fill(sentence, _WIDTH, subsequent_indent="  "), file=sys.stderr, flush=True)
