@@ -146,6 +146,8 @@ class Namespaces:
         self._paths: dict[Netns, Path] = {}
         self._interfaces: dict[tuple[Netns, int], str] = {}
         self._host: Netns | None = None
+        self._refused: str | None = None
+        """Why the last search could not read the directory of named namespaces."""
         self._searched = False
         self._listed: set[Netns] = set()
         self._pending: dict[Netns, None] = {}
@@ -166,6 +168,11 @@ class Namespaces:
     def sees_host(self) -> bool:
         """Whether the last search saw the processes of the host: threads of the kernel are among them."""
         return self._host is not None
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the last search could not read: a sentence each."""
+        return (f"names of network namespaces: {self._run} cannot be read: {self._refused}.",) if self._refused else ()
 
     def own(self) -> Netns:
         """Return the namespace this thread is in. Raises OSError without /proc."""
@@ -305,7 +312,15 @@ class Namespaces:
 
     def _named(self) -> Iterator[tuple[Netns, Path, str]]:
         """Yield the namespaces below /run/netns."""
-        for entry in sorted(self._run.iterdir()) if self._run.is_dir() else ():
+        self._refused = None
+        entries: list[Path] = []
+        try:
+            entries = sorted(self._run.iterdir())
+        except (FileNotFoundError, NotADirectoryError):  # nobody has named one
+            pass
+        except OSError as refused:
+            self._refused = refused.strerror
+        for entry in entries:
             with suppress(OSError):  # deleted meanwhile, or no namespace
                 yield self._numbered(self._identify_path(entry)), entry, entry.name
 

@@ -101,7 +101,7 @@ class Collector:
             inodes=found.inodes,
             netns=frozenset(found.netns),
             failed=frozenset(found.failed),
-            limits=tuple(found.limits),
+            limits=(*found.limits, *self._namespaces.limits),
             read_at=found.read_at,
         )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -245,3 +246,14 @@ def test_entering_what_is_no_namespace(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file") as refused, inside(tmp_path / "file"):
         pass
     assert refused.value.filename == str(tmp_path / "file")
+
+
+def test_names_that_may_not_be_read_are_said(host: Host) -> None:
+    """Where the directory of names cannot be read, processes still tell of namespaces, and that it is so is a limit."""
+    host.process(800, "red")
+    namespaces = Namespaces(Path("/run", "x" * 300), host.proc, host.identify)
+    assert namespaces.limits == ()
+    assert host.netns("red") in namespaces.paths()
+    (limit,) = namespaces.limits
+    assert os.strerror(errno.ENAMETOOLONG) in limit
+    assert host.namespaces().limits == ()
