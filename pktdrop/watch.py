@@ -117,9 +117,10 @@ class Watch:
 
     @cached_property
     def _books(self) -> "Books":
-        from pktdrop.ledger.books import Books  # big tables that are not needed before the first interval
+        from pktdrop.ledger.books import Books, Rules  # big tables that are not needed before the first interval
 
-        books = Books(self.rungs, self._tracer is None or self._tracer.tcp_input_has_events)
+        has_events = self._tracer is None or self._tracer.tcp_input_has_events
+        books = Books(self.rungs, Rules.load(has_events, self.reasons), self._first.counters.netns)
         books.learn_drivers(self._first.counters.drivers, self._first.counters.rows.get("driver", {}))
         return books
 
@@ -135,7 +136,7 @@ class Watch:
         moved = self._increments.add(counters, self._books.width)
         step = interval(then.after, self._last.after)
         bracket = _Between(then, self._last)
-        ledger = self._books.of_interval(step.drops, moved, bracket, read)
+        ledger = self._books.of_interval(step.drops, moved, bracket, read, sum(step.lost), is_last)
         return Account(step, ledger, moved, counters, bracket, self._increments.seconds)
 
     def whole(self) -> Account:
@@ -143,7 +144,7 @@ class Watch:
         run = interval(self._first.after, self._last.after)
         moved = self._increments.total
         bracket = _Between(self._first, self._last)
-        ledger = self._books.of_run(run.drops, moved, bracket, self._read)
+        ledger = self._books.of_run(run.drops, moved, bracket, self._read, sum(run.lost))
         return Account(run, ledger, moved, self._last.counters, bracket)
 
     def _events(self) -> Snapshot:

@@ -12,12 +12,13 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from pktdrop.advice import remedies, words
-from pktdrop.advice.causes import Causes
 from pktdrop.advice.remedies import Advice, Remedy, Value
-from pktdrop.advice.shares import Place, Share, shares
 from pktdrop.advice.stations import Peaks, Station, flow_limited, received, squeezed, stations
+from pktdrop.causes import Causes
 from pktdrop.counters.drivers import Drivers
 from pktdrop.layers import KINDS, Layers
+from pktdrop.ledger.loss import Loss as Share
+from pktdrop.ledger.loss import Place
 from pktdrop.model import Netns
 from pktdrop.views.text import number, share
 from pktdrop.watch import Account
@@ -155,7 +156,7 @@ class Circumstances:
 
 def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -> Diagnosis:
     """Judge an account."""
-    found = shares(account, tables.causes, tables.layers)
+    found = account.ledger.losses
     seen = {"squeezed": squeezed(account), "flow_limited": flow_limited(account)}
     losses = [Loss(one, _where(one, host), _advice(one, host, tables, seen)) for one in found]
     kinds = Tally(dict.fromkeys(KINDS, 0))

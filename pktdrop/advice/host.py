@@ -20,10 +20,10 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from pktdrop.advice.remedies import Value
-from pktdrop.advice.shares import Place
 from pktdrop.counters import ethtool, sockets
 from pktdrop.counters.collect import Counters
 from pktdrop.counters.model import Scope
+from pktdrop.ledger.loss import Place
 from pktdrop.model import Netns
 from pktdrop.namespaces import HOST, Namespaces
 

@@ -10,12 +10,13 @@ from typing import Final, Literal
 
 from pktdrop.advice import words
 from pktdrop.advice.remedies import Value
-from pktdrop.advice.shares import Place, Share
 from pktdrop.advice.words import Names
 from pktdrop.counters.collect import Counters
 from pktdrop.counters.drivers import Drivers, Hint
 from pktdrop.counters.model import Row, Scope
 from pktdrop.layers import LAYERS
+from pktdrop.ledger.loss import Loss as Share
+from pktdrop.ledger.loss import Place
 from pktdrop.model import Netns
 from pktdrop.views.text import number
 from pktdrop.watch import Account

@@ -4,9 +4,9 @@
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from pktdrop.advice.causes import Cause
-from pktdrop.advice.shares import Place
+from pktdrop.causes import Cause
 from pktdrop.counters.model import Scope
+from pktdrop.ledger.loss import Place
 from pktdrop.model import Netns
 from pktdrop.namespaces import HOST
 from pktdrop.views.text import number, safe

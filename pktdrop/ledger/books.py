@@ -1,29 +1,36 @@
 # SPDX-License-Identifier: MIT
-"""The ledger of a window: the entries, what was lost in which layer, and what the NICs lost."""
+"""The ledger of a window: each counter that rose beside the events that explain it, and the list of losses."""
 
-from collections.abc import Collection, Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from types import MappingProxyType
+from typing import Final
 
+from pktdrop.causes import Causes
 from pktdrop.counters.collect import kernel_width
-from pktdrop.counters.drivers import Drivers, Loss
+from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.increments import Moved
 from pktdrop.counters.model import Row, Scope
-from pktdrop.layers import LAYERS
+from pktdrop.layers import LAYERS, Layers
+from pktdrop.ledger.attribution import Carry
 from pktdrop.ledger.entry import FOLDED, FOLDING_DRIVERS, PEER, PEER_DRIVERS, SETTLED, Entry
+from pktdrop.ledger.events import Why, WhyOf
 from pktdrop.ledger.identities import NO_COUNTER, Identities
-from pktdrop.ledger.reconcile import Between, Reconciler
+from pktdrop.ledger.listing import Key, Listing, added, key_of, of_events
+from pktdrop.ledger.loss import Loss, by_layer, in_order
+from pktdrop.ledger.nics import Nic
+from pktdrop.ledger.placing import placed
+from pktdrop.ledger.reconcile import Between, Reconciled, Reconciler
 from pktdrop.ledger.steady import Steady
-from pktdrop.ledger.totals import rests, totals
 from pktdrop.model import Count, DropKey, Netns
 
-_NOT_READ = "the counters of its namespace could not be read"
-_PEER_FIELDS = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
+_NOT_READ: Final = "the counters of its namespace could not be read"
+_PEER_FIELDS: Final = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
 
-NOTHING_READ: Mapping[Scope, Row] = MappingProxyType({})
-
-Nic = tuple[Netns | None, str]
-"""Inode of the network namespace, and name of the interface."""
+NOTHING_READ: Final[Mapping[Scope, Row]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -31,19 +38,20 @@ class Ledger:
     """What counters and events say together."""
 
     entries: tuple[Entry, ...]
-    lost: Mapping[str, int]
-    """Packets lost, by layer; each packet in one of them, with or without an event."""
-    nics: Mapping[Nic, tuple[Loss, ...]]
-    """What the drivers of interfaces say was lost, each packet once; no drop events show it."""
-    without_event: tuple[tuple[Entry, int], ...]
-    """What other counters say was lost, beyond the events: packets, each with one of the counters that have it."""
+    losses: tuple[Loss, ...]
+    """All that was lost, each packet in exactly one; every total is a sum over these."""
     hints: frozenset[str]
     """Counters among the entries that count no lost packets, or none that another one does not tell."""
 
     @property
+    def lost(self) -> Mapping[str, int]:
+        """Packets lost, by layer, with or without an event; layers without loss are left out."""
+        return by_layer(self.losses)
+
+    @property
     def unexplained(self) -> int:
         """Packets of loss counters that nothing explains."""
-        return sum(packets for entry, packets in self.without_event if entry.status == "unexplained")
+        return sum(loss.packets for loss in self.losses if loss.note)
 
     @property
     def doubt(self) -> Mapping[str, int]:
@@ -62,17 +70,45 @@ class Ledger:
         )
 
 
+@dataclass(frozen=True)
+class Rules:
+    """The tables that losses are judged by."""
+
+    identities: Identities
+    drivers: Drivers
+    layers: Layers
+    causes: Causes
+
+    @classmethod
+    def load(cls, tcp_input_has_events: bool = True, reasons: Collection[str] = ()) -> Rules:
+        """Read those that come with pktdrop, for a kernel that frees TCP's input with events or without.
+
+        `reasons` are those of the core that the kernel has. Raises ValueError or OSError as each table does.
+        """
+        identities = Identities.load(tcp_input_has_events, reasons)
+        return cls(identities, Drivers.load(), Layers.load(reasons=reasons), Causes.load())
+
+
 class Books:
     """Makes the ledger of each window; knows the tables, and what earlier windows left open."""
 
-    def __init__(self, rungs: Mapping[str, str], tcp_input_has_events: bool = True) -> None:
-        """Take by which rung each probe is attached, and what the kernel does."""
+    def __init__(self, rungs: Mapping[str, str], rules: Rules, read: Collection[Netns] | None = None) -> None:
+        """Take by which rung each probe is attached, and the rules.
+
+        `read` are the namespaces whose counters were read at the beginning; None: all.
+        """
         self._rungs = rungs
-        self._identities = Identities.load(tcp_input_has_events)
-        self._drivers = Drivers.load()
-        self._reconciler = Reconciler(self._identities, self._classify)
+        self._identities, self._drivers = rules.identities, rules.drivers
+        self._reconciler = Reconciler(self._identities, self._classify, why_of(rules.layers, rules.causes))
         self._steady = Steady()
+        self._carry = Carry()
+        self._listing = Listing(self._identities, self._drivers, rules.causes)
+        self._uncounted = _Uncounted()
         self._driver_of: dict[Nic, str] = {}
+        self._read_before = read
+        self._run: tuple[Loss, ...] = ()
+        """What was lost since the beginning, at no socket or queueing discipline yet."""
+        self._last: Reconciled | None = None
 
     def learn_drivers(self, driver_of: Mapping[Nic, str], statistics: Mapping[Scope, Row] = NOTHING_READ) -> None:
         """Remember the drivers of interfaces, and what their statistics tell of them: Drivers.variant()."""
@@ -87,37 +123,52 @@ class Books:
         return kernel_width(source, scope, name) if meaning is None else meaning.bits
 
     def of_interval(
-        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[Netns]
+        self,
+        drops: Mapping[DropKey, Count],
+        moved: Moved,
+        bracket: Between,
+        read: Collection[Netns],
+        uncounted: int = 0,
+        is_last: bool = False,
     ) -> Ledger:
         """Return the ledger of the next interval; what is out of balance counts as unexplained once it has stayed.
 
-        `read` are the namespaces whose counters were read.
+        `read` are the namespaces whose counters were read, `uncounted` how many drops could not be counted. After the
+        last interval nothing is left open.
         """
-        entries = self._steady.settle(self._entries(drops, moved, bracket, read))
-        return self._ledger(entries, drops, moved)
+        before = self._read_before
+        found = self._reconciler.reconcile(
+            drops, moved, self._rungs, bracket, self._carry, read.__contains__,
+            lambda netns: before is not None and netns not in before,
+        )  # fmt: skip
+        self._read_before = read
+        settled = self._steady.settle(_of_read(found.entries, read), is_last)
+        entries = self._uncounted.explain(settled, uncounted)
+        losses = self._listing.step(found.lost, entries, moved, self._driver_of)
+        self._run = added(losses, to=self._run)
+        self._last = found
+        return self._ledger(entries, losses, moved)
 
-    def of_run(self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[Netns]) -> Ledger:
-        """Return the ledger of several intervals."""
-        return self._ledger(tuple(self._entries(drops, moved, bracket, read)), drops, moved)
+    def of_run(
+        self,
+        drops: Mapping[DropKey, Count],
+        moved: Moved,
+        bracket: Between,
+        read: Collection[Netns],
+        uncounted: int = 0,
+    ) -> Ledger:
+        """Return the ledger of all intervals so far: its losses are those of the intervals, added up."""
+        found = self._reconciler.reconcile(drops, moved, self._rungs, bracket)
+        entries = _Uncounted().explain(_of_read(found.entries, read), uncounted)
+        return self._ledger(entries, self._run, moved)
 
-    def _ledger(self, entries: tuple[Entry, ...], drops: Mapping[DropKey, Count], moved: Moved) -> Ledger:
-        nics = self._nics(moved)
-        hardware = {nic: {loss.kind: loss.packets for loss in losses} for nic, losses in nics.items()}
-        lost = totals(entries, drops, self._identities, hardware)
+    def _ledger(self, entries: tuple[Entry, ...], losses: tuple[Loss, ...], moved: Moved) -> Ledger:
+        late = _Late(self._last)
         facts = self._identities.counters
         hints = frozenset(
             entry.counter for entry in entries if entry.counter in facts and facts[entry.counter].loss == "no"
         )
-        return Ledger(entries, lost, nics, tuple(rests(entries, self._identities)), hints)
-
-    def _entries(
-        self, drops: Mapping[DropKey, Count], moved: Moved, bracket: Between, read: Collection[Netns]
-    ) -> Iterator[Entry]:
-        for entry in self._reconciler.entries(drops, moved, self._rungs, bracket):
-            if entry.status == "silent" and entry.scope.netns is not None and entry.scope.netns not in read:
-                yield replace(entry, counter=NO_COUNTER, note=_NOT_READ)
-            else:
-                yield entry
+        return Ledger(entries, in_order(placed(losses, moved, late.of)), hints)
 
     def _classify(self, counter: str, scope: Scope) -> str | None:
         driver = self._driver(scope)
@@ -134,21 +185,73 @@ class Books:
         is_loss = meaning is not None and meaning.counts == "loss" and meaning.role != "sum"
         return meaning.kind if meaning is not None and is_loss else None
 
-    def _nics(self, moved: Moved) -> dict[Nic, tuple[Loss, ...]]:
-        """Return what drivers counted as lost, for the interfaces any of whose counters rose."""
-        rows: dict[Nic, dict[Scope, Row]] = {}
-        links = {(scope.netns, scope.interface or ""): _row(risen) for scope, risen in moved.get("links", {}).items()}
-        for scope, risen in moved.get("driver", {}).items():
-            rows.setdefault((scope.netns, scope.interface or ""), {})[scope] = _row(risen)
-        losses = {
-            nic: self._drivers.nic_loss(self._driver_of.get(nic), rows.get(nic, {}), links.get(nic))
-            for nic in {*rows, *links}
-        }
-        return {nic: found for nic in losses if (found := tuple(loss for loss in losses[nic] if loss.packets))}
-
     def _driver(self, scope: Scope) -> str | None:
         return self._driver_of.get((scope.netns, scope.interface or ""))
 
 
-def _row(risen: Mapping[str, int]) -> Row:
-    return Row(tuple(risen), tuple(risen.values()))
+class _Uncounted:
+    """Drops that could not be counted: what counters have beyond the events may be these."""
+
+    def __init__(self) -> None:
+        self._left = 0
+
+    def explain(self, entries: Iterable[Entry], uncounted: int) -> tuple[Entry, ...]:
+        """Take how many drops of the next window were not counted; call unexplained only what is more than that.
+
+        One drop moves several counters, so each is compared with all that were not counted.
+        """
+        self._left += uncounted
+        found, most = [], 0
+        for entry in entries:
+            packets = min(entry.unexplained, self._left) if entry.status == "unexplained" else 0
+            most = max(most, packets)
+            found.append(_explained(entry, packets) if packets else entry)
+        self._left -= most
+        return tuple(found)
+
+
+def _explained(entry: Entry, packets: int) -> Entry:
+    note = f"{packets} of them may be drops that could not be counted"
+    explained = entry.explained + packets if entry.delta else 0
+    left = entry.unexplained - packets
+    return replace(entry, explained=explained, unexplained=left, status="unexplained" if left else "bound", note=note)
+
+
+def _of_read(entries: Iterable[Entry], read: Collection[Netns]) -> Iterator[Entry]:
+    for entry in entries:
+        is_unseen = entry.scope.netns is not None and entry.scope.netns not in read
+        if is_unseen and entry.status == "silent" and not entry.delta:
+            yield replace(entry, counter=NO_COUNTER, note=_NOT_READ)
+        else:
+            yield entry
+
+
+def why_of(layers: Layers, causes: Causes) -> WhyOf:
+    """Return what tells class and cause of an event; each distinct question is worked out once."""
+
+    @cache
+    def judged(subsystem: str, reason: str, location: str, layer: str, kind: str) -> Why:
+        name = reason if subsystem == "core" else f"{subsystem}/{reason}"
+        return Why(name, kind, causes.of_event(layer, kind, subsystem, reason, location))
+
+    def why(key: DropKey) -> Why:
+        kind = layers.verdict(key.subsystem, key.reason, key.location, key.protocol).kind
+        return judged(key.subsystem, key.reason, key.location, key.layer, kind)
+
+    return why
+
+
+class _Late:
+    """Lost packets that counters may not have yet, as they were read for the last time before; worked out if asked."""
+
+    def __init__(self, last: Reconciled | None) -> None:
+        self._last = last
+
+    @cached_property
+    def _packets(self) -> Mapping[Key, int]:
+        late = [] if self._last is None else [*self._last.late()]
+        return {key_of(loss): loss.packets for loss in of_events(late)}
+
+    def of(self, loss: Loss) -> int:
+        """Return how many packets of a loss these are."""
+        return self._packets.get(key_of(loss), 0)

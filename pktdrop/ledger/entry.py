@@ -26,9 +26,10 @@ __all__ = [
     "place_in_order",
 ]
 
-#: exact: the events are the increments. bound: they differ as far as the identity allows. no-event: such packets have
-#: no events. silent: lost packets that no counter shows. doubt: events of which neither the place in the kernel nor a
-#: counter tells whether packets were lost. unexplained: none of these.
+#: exact: the events are the increments, to the packet. bound: they differ as far as the identity allows, or as they
+#: were read at another moment. no-event: such packets have no events. silent: lost packets that no counter shows, or
+#: more of them than it shows. doubt: events of which neither the place in the kernel nor a counter tells whether they
+#: are losses. unexplained: the counter has lost packets that nothing explains.
 STATUSES: Final = ("exact", "bound", "unexplained", "no-event", "silent", "doubt")
 
 #: The layer that lost what a driver counts, by class of the counter (pktdrop.counters.drivers.CLASSES).
@@ -74,13 +75,16 @@ class Entry:
     explained: int
     """How much of it events account for."""
     unexplained: int
-    """The rest: delta - explained. What it means is in the status; only with "unexplained" it is a riddle."""
+    """The rest: delta - explained. What it means is in the status; only with "unexplained" it is a riddle. With delta 0
+    that of an interval before, which nothing has made good since."""
     status: str
     by: tuple[tuple[str, int], ...] = ()
     """Events by reason, most first. They may be more than the counter rose."""
     note: str = ""
     kind: str | None = None
     """What a driver counts here: a class of CLASS_LAYERS or another, PEER, FOLDED, SETTLED; None: no driver does."""
+    is_open: bool = False
+    """Whether the next interval may make good what is out of balance here: nothing is lost by it yet."""
     revealed: int = 0
     """Of the events, those that are called noise or doubt and are losses, as this counter has them."""
 

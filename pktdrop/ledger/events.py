@@ -7,10 +7,11 @@ Those that are alike are one group.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from pktdrop.causes import UNTOLD, Cause
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.identities import NO_COUNTER, Counter, Identities, Identity
 from pktdrop.model import Count, DropKey, Netns, in_order
@@ -39,7 +40,25 @@ EVERYWHERE: Final = Place()
 Where = tuple[str, Place]
 
 
-class _Alike(NamedTuple):
+class Why(NamedTuple):
+    """What the rules say of an event besides its layer."""
+
+    name: str
+    """"REASON", with its subsystem unless that is core."""
+    kind: str
+    """One of layers.KINDS."""
+    cause: Cause
+
+
+WhyOf = Callable[[DropKey], Why]
+
+
+def untold(key: DropKey) -> Why:
+    """Say nothing of an event."""
+    return Why(key.reason, "unspecified", UNTOLD)
+
+
+class Alike(NamedTuple):
     """What the events of a group have in common."""
 
     reason: str
@@ -49,6 +68,9 @@ class _Alike(NamedTuple):
     netns: Netns | None
     interface: str | None
     target_cpu: int | None
+    cpu: int | None
+    """The CPU that freed them, where the cause is told by CPUs."""
+    why: Why
     lines: tuple[tuple[int, str], ...]
     """Rows of identities.tsv that hold for them, and how."""
 
@@ -85,6 +107,7 @@ class Group:
     """Events that move the same counters in the same places."""
 
     number: int
+    of: Alike
     reason: str
     layer: str
     is_loss: bool
@@ -105,16 +128,17 @@ class Group:
 class Events:
     """The groups, and the claims by counter. Grows with the keys it is asked about."""
 
-    def __init__(self, identities: Identities) -> None:
-        """Take the rows of both tables."""
+    def __init__(self, identities: Identities, why: WhyOf = untold) -> None:
+        """Take the rows of both tables, and what tells the causes of events."""
         self.groups: Final[list[Group]] = []
         self.at: Final[dict[Where, list[Claim]]] = {}
         """Claims to a counter in a known place."""
         self.floating: Final[dict[str, list[Claim]]] = {}
         """Claims to a counter in any place."""
         self._identities = identities
+        self._why = why
         self._number_of: dict[DropKey, int] = {}
-        self._alike: dict[_Alike, int] = {}
+        self._alike: dict[Alike, int] = {}
         self._unplaced: list[Group] = []
 
     def __len__(self) -> int:
@@ -141,7 +165,19 @@ class Events:
     def _learn(self, key: DropKey) -> int:
         rows = self._identities.of(key.subsystem, key.reason, key.location, key.protocol)
         lines = tuple((row.line, row.relation) for row in rows)
-        alike = _Alike(key.reason, key.layer, key.noise, key.doubt, key.netns, key.interface, key.target_cpu, lines)
+        why = self._why(key)
+        alike = Alike(
+            reason=key.reason,
+            layer=key.layer,
+            noise=key.noise,
+            doubt=key.doubt,
+            netns=key.netns,
+            interface=key.interface,
+            target_cpu=key.target_cpu,
+            cpu=key.cpu if "cpu" in why.cause.words else None,
+            why=why,
+            lines=lines,
+        )
         number = self._alike.get(alike)
         if number is None:
             number = self._alike[alike] = len(self.groups)
@@ -149,7 +185,7 @@ class Events:
         self._number_of[key] = number
         return number
 
-    def _group(self, number: int, alike: _Alike, rows: Sequence[Identity]) -> Group:
+    def _group(self, number: int, alike: Alike, rows: Sequence[Identity]) -> Group:
         facts = self._identities.counters
         claims = tuple(_claim(number, alike, row, facts[row.counters[0]]) for row in rows if row.counters)
         expected = next((claim for claim in claims if claim.row.relation == "="), None)
@@ -158,6 +194,7 @@ class Events:
             scope = expected.wheres[0][1].scope
         return Group(
             number=number,
+            of=alike,
             reason=alike.reason,
             layer=alike.layer,
             is_loss=alike.noise is None and alike.doubt is None,
@@ -189,7 +226,7 @@ class Events:
                     self.at.setdefault(where, []).append(claim)
 
 
-def _claim(group: int, of: _Alike, row: Identity, fact: Counter) -> Claim:
+def _claim(group: int, of: Alike, row: Identity, fact: Counter) -> Claim:
     cpu = -1 if of.target_cpu is None else of.target_cpu
     order = row.line, of.reason, of.layer, in_order(of.netns), of.interface or "", cpu
     wheres = tuple(_wheres(row, fact, of))
@@ -198,7 +235,7 @@ def _claim(group: int, of: _Alike, row: Identity, fact: Counter) -> Claim:
     return Claim(group, of.reason, of.layer, row, of.netns, is_loss, is_doubt, wheres, order)
 
 
-def _wheres(row: Identity, fact: Counter, of: _Alike) -> Iterator[Where]:
+def _wheres(row: Identity, fact: Counter, of: Alike) -> Iterator[Where]:
     """Give the counters of a row where the events moved them, if that is known."""
     place = _place(fact, of)
     if place is None:
@@ -209,7 +246,7 @@ def _wheres(row: Identity, fact: Counter, of: _Alike) -> Iterator[Where]:
             yield name, EVERYWHERE
 
 
-def _place(fact: Counter, of: _Alike) -> Place | None:
+def _place(fact: Counter, of: Alike) -> Place | None:
     """Return the place where events moved a counter; None if it is not known."""
     if fact.scope == "cpu":
         return Place(cpu=of.target_cpu)

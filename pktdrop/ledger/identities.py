@@ -8,7 +8,7 @@ of each counter what it belongs to, where the packet was lost, and whether event
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import translate
 from pathlib import Path
@@ -63,6 +63,8 @@ class Identity:
     note: str
     source: str
     line: int
+    without: str = ""
+    """A core reason: the row is of kernels that lack it. Empty: of all."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def _name(text: str, number: int) -> str:
 
 
 def _identity(cells: list[str], number: int) -> Identity:
-    reason, site, protocol, counter, relation, note, source = cells
+    name, site, protocol, counter, relation, note, source = cells
+    reason, _, without = name.partition(" without ")
     return Identity(
         reason=reason,
         site=site,
@@ -116,6 +119,7 @@ def _identity(cells: list[str], number: int) -> Identity:
         note=_note(note, number),
         source=source,
         line=number,
+        without=without,
     )
 
 
@@ -154,10 +158,17 @@ class Identities:
     """The rows, ready to be asked; each distinct question is worked out once."""
 
     def __init__(
-        self, identities: Iterable[Identity], counters: Iterable[Counter], tcp_input_has_events: bool = True
+        self,
+        identities: Iterable[Identity],
+        counters: Iterable[Counter],
+        tcp_input_has_events: bool = True,
+        reasons: Collection[str] = (),
     ) -> None:
-        """Take the rows, and what the kernel does. Raises ValueError, naming the line, if rows do not fit together."""
-        self.rows: Final = tuple(identities)
+        """Take the rows, and what the kernel does: `reasons` are the core's that it has.
+
+        Raises ValueError, naming the line, if rows do not fit together.
+        """
+        self.rows: Final = tuple(row for row in identities if not row.without or row.without not in reasons)
         named = _by_name(counters)
         without_events = {name for name, counter in named.items() if counter.is_tcp_drop and not tcp_input_has_events}
         named |= {name: _without_events(named[name]) for name in without_events}
@@ -177,17 +188,20 @@ class Identities:
         self._answers: dict[tuple[str, str, int], tuple[Identity, ...]] = {}
 
     @classmethod
-    def load(cls, tcp_input_has_events: bool = True) -> Identities:
+    def load(cls, tcp_input_has_events: bool = True, reasons: Collection[str] = ()) -> Identities:
         """Read the tables that come with pktdrop, for a kernel that frees TCP's input with events or without.
+
+        `reasons` are those of the core that the kernel has.
 
         Raises ValueError, naming file and line, if one is malformed; OSError if it cannot be read.
         """
-        return cls.read(tables.DATA / "identities.tsv", tables.DATA / "loss_counters.tsv", tcp_input_has_events)
+        rows, counters = tables.DATA / "identities.tsv", tables.DATA / "loss_counters.tsv"
+        return cls(tables.load(rows, parse), tables.load(counters, parse_counters), tcp_input_has_events, reasons)
 
     @classmethod
-    def read(cls, identities: Path, counters: Path, tcp_input_has_events: bool = True) -> Identities:
+    def read(cls, identities: Path, counters: Path) -> Identities:
         """Read other tables. Raises as load() does."""
-        return cls(tables.load(identities, parse), tables.load(counters, parse_counters), tcp_input_has_events)
+        return cls(tables.load(identities, parse), tables.load(counters, parse_counters))
 
     def of(self, subsystem: str, reason: str, site: str, protocol: int) -> tuple[Identity, ...]:
         """Return the rows that hold for an event, one for each counter: the first that matches.

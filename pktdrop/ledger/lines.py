@@ -11,6 +11,7 @@ from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import PEER
 from pktdrop.ledger.events import EVERYWHERE, Claim, Place, Where
 from pktdrop.ledger.identities import Counter
+from pktdrop.model import Netns
 
 _PLACE_UNKNOWN: Final = "it is not known of which interface or namespace some of the events are"
 
@@ -33,7 +34,11 @@ class Line:
     scope: Scope
     kind: str | None
     """What the driver counts here."""
+    is_late: bool = False
+    """Whether it was not read at the look before: events of earlier intervals may be in it."""
     delta: int = 0
+    earlier: int = 0
+    """Events of earlier intervals."""
     total: int = 0
     """All events."""
     equal: int = 0
@@ -68,6 +73,16 @@ class Line:
     def takes_from_anywhere(self) -> bool:
         """Tell whether events of other places explain it: what a driver counts itself they do not."""
         return self.kind == PEER or not is_of_interface(self.fact.name)
+
+    @property
+    def room(self) -> int:
+        """Return how much of it no events explain yet."""
+        return max(0, self.delta - self.total)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether events explain all of it."""
+        return self.total >= self.delta
 
     def add(self, claim: Claim, packets: int) -> None:
         """Add events that belong here."""
@@ -108,8 +123,14 @@ def by_source(counters: Iterable[Counter]) -> Facts:
     return facts
 
 
-def lines_of(moved: Moved, facts: Facts, classify: Classify, summed: frozenset[str]) -> dict[Where, Line]:
-    """Return a line for each loss counter that rose, and each place."""
+def lines_of(
+    moved: Moved,
+    facts: Facts,
+    classify: Classify,
+    summed: frozenset[str],
+    is_late: Callable[[Netns | None], bool] = lambda _: False,
+) -> dict[Where, Line]:
+    """Return a line for each loss counter that rose, and each place; `is_late`: of a namespace not read before."""
     lines: dict[Where, Line] = {}
     for source, rows in moved.items():
         known = facts.get(source, {})
@@ -122,6 +143,7 @@ def lines_of(moved: Moved, facts: Facts, classify: Classify, summed: frozenset[s
                 line = lines.get((fact.name, place))
                 if line is None:
                     line = lines[fact.name, place] = _line(fact, place, scope, classify, summed)
+                    line.is_late = scope.netns is not None and is_late(scope.netns)
                 else:
                     line.scope = place.scope  # of several queueing disciplines, or sockets
                 line.delta += delta

@@ -8,13 +8,14 @@ no events, or it is unexplained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from pktdrop.counters.model import Scope
-from pktdrop.ledger.attribution import give
+from pktdrop.ledger.attribution import Carry, give
 from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER, PEER, PEER_DRIVERS, Entry, place_in_order
-from pktdrop.ledger.events import Drops, Events, Group, Packets
+from pktdrop.ledger.events import Drops, Events, Group, Packets, WhyOf, untold
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.lines import Classify, Line, Moved, by_source, lines_of
 from pktdrop.ledger.verdict import Between, Bracket, Judge, Windows
@@ -32,42 +33,78 @@ def _no_driver(_counter: str, _scope: Scope) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Reconciled:
+    """What counters and events of one window say together."""
+
+    entries: tuple[Entry, ...]
+    lost: tuple[tuple[Group, int], ...]
+    """Lost packets by group of events."""
+    windows: Windows | None
+
+    def late(self) -> Iterator[tuple[Group, int]]:
+        """Yield the lost packets that counters may not have yet, as they were read before the last events."""
+        if self.windows is None:
+            return
+        for group, packets in self.lost:
+            late = packets - self.windows.inner(group, packets)
+            if late > 0:
+                yield group, late
+
+
 class Reconciler:
     """Explains the counters of one interval after the other; remembers which events belong to which counters."""
 
-    def __init__(self, identities: Identities, classify: Classify = _no_driver) -> None:
-        """Take the tables, and what knows the drivers."""
+    def __init__(self, identities: Identities, classify: Classify = _no_driver, why: WhyOf = untold) -> None:
+        """Take the tables, what knows the drivers, and what tells the causes of events."""
         self._identities = identities
         self._classify = classify
         self._facts = by_source(identities.counters.values())
         self._judge = Judge(identities)
-        self._events = Events(identities)
+        self._why = why
+        self._events = Events(identities, why)
 
     def entries(
         self, drops: Drops, moved: Moved, rungs: Mapping[str, str], bracket: Between | None = None
     ) -> tuple[Entry, ...]:
+        """Return the entries of reconcile() alone."""
+        return self.reconcile(drops, moved, rungs, bracket).entries
+
+    def reconcile(
+        self,
+        drops: Drops,
+        moved: Moved,
+        rungs: Mapping[str, str],
+        bracket: Between | None = None,
+        carry: Carry | None = None,
+        is_read: Callable[[Netns | None], bool] = lambda _: True,
+        is_late: Callable[[Netns | None], bool] = lambda _: False,
+    ) -> Reconciled:
         """Explain each loss counter that moved, and name the events that no counter shows.
 
         ``drops`` are those of one interval, noise included (it moves counters as well). ``moved`` are the differences
         of the counters by source, scope and name. ``rungs`` are the probes: without "kfree_skb" there are no events,
         and nothing is called unexplained. ``bracket``: a counter that differs from ``drops`` but not from both of its
-        windows was only read at another moment.
+        windows was only read at another moment. ``carry``: events of earlier intervals, for counters of namespaces that
+        were not read at the look before (``is_late``); it takes those of namespaces not read now (not ``is_read``).
         """
         if len(self._events) > 2 * len(drops) + _SPARE_KEYS:
-            self._events = Events(self._identities)
+            self._events = Events(self._identities, self._why)
         events = self._events
         packets = events.count(drops)
         summed = events.summed(packets)
-        lines = lines_of(moved, self._facts, self._classify, summed)
-        shown = give(events, packets, lines)
-        lost = (group for group, count in zip(events.groups, packets, strict=True) if count and group.is_loss)
-        quiet = [group for group in lost if group.number not in shown]
+        lines = lines_of(moved, self._facts, self._classify, summed, is_late)
+        shown = give(events, packets, lines, carry, is_read)
+        lost = tuple(
+            (group, count) for group, count in zip(events.groups, packets, strict=True) if count and group.is_loss
+        )
+        quiet = [group for group, _ in lost if group.number not in shown]
         windows = Windows(events, bracket) if rungs.get("kfree_skb", "none") != "none" else None
         entries = [self._judge.entry(line, windows, line.fact.name in summed) for line in lines.values()]
         entries += self._hardware(moved)
         entries += _silent(quiet, packets, windows, summed)
         entries += _doubts(events.groups, packets, _settled(lines.values()))
-        return tuple(sorted(entries, key=place_in_order))
+        return Reconciled(tuple(sorted(entries, key=place_in_order)), lost, windows)
 
     def _hardware(self, moved: Moved) -> Iterator[Entry]:
         """Counters of drivers that say that packets were lost: there can be no event."""

@@ -13,7 +13,7 @@ from pktdrop.ledger.entry import NO_COUNTER, Entry, place_in_order
 #: An event or an increment is missing.
 _OUT_OF_BALANCE: Final = ("unexplained", "silent")
 _JITTER: Final = "counter and events are read one after the other; reported if it stays"
-_STAYED: Final = "unexplained for more than one interval"
+_STAYED: Final = "out of balance for more than one interval"
 
 _Key = tuple[str, Scope]
 
@@ -28,6 +28,8 @@ class _Balance:
     quiet: int = 0
     """Intervals without a change."""
     last: Entry | None = None
+    reason: str = ""
+    """Of the last events beyond it."""
 
 
 class Steady:
@@ -43,11 +45,11 @@ class Steady:
     def __init__(self) -> None:
         self._balances: dict[_Key, _Balance] = {}
 
-    def settle(self, entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    def settle(self, entries: Iterable[Entry], is_last: bool = False) -> tuple[Entry, ...]:
         """Take the entries of the next interval; return them with "unexplained" only where it is certain.
 
-        The number unexplained is then what became certain in this interval: some of it may have been counted in the
-        one before. An entry with delta 0 is added for a rest of a counter that has not moved since.
+        What is out of balance is left open first ("bound", `is_open`). What became certain in this interval was counted
+        in the one before: it has an entry of its own, with delta 0. In the last interval all is certain.
         """
         settled: list[Entry] = []
         weighed: dict[_Key, list[Entry]] = {}
@@ -62,48 +64,54 @@ class Steady:
             else:
                 weighed.setdefault(key, []).append(entry)
         for key, of_one in weighed.items():
-            settled.extend(self._weigh(key, of_one))
-        return tuple(sorted((*settled, *self._carried(weighed.keys())), key=place_in_order))
+            settled.extend(self._weigh(key, of_one, is_last))
+        return tuple(sorted((*settled, *self._carried(weighed.keys(), is_last)), key=place_in_order))
 
-    def _weigh(self, key: _Key, entries: Sequence[Entry]) -> Iterator[Entry]:
+    def _weigh(self, key: _Key, entries: Sequence[Entry], is_last: bool) -> Iterator[Entry]:
         """Judge the entries of one counter: several, if it stands still and its events have different reasons."""
         balance = self._balances.setdefault(key, _Balance())
         balance.last = entries[-1]
-        certain = self._advance(balance, sum(_change(entry, balance.now) for entry in entries))
+        balance.reason = next((entry.by[0][0] for entry in entries if entry.surplus), balance.reason)
+        before = balance.now
+        changes = []
         for entry in entries:
-            is_out = entry.status in _OUT_OF_BALANCE
-            if certain:
-                note = entry.note if is_out and entry.note else _STAYED
-                yield replace(entry, status="unexplained", unexplained=max(0, certain), note=note)
+            changes.append(_change(entry, before))
+            before += changes[-1]
+        certain = self._advance(balance, sum(changes), is_last)
+        for entry, change in zip(entries, changes, strict=True):
+            if entry.status not in _OUT_OF_BALANCE:
+                yield _made_good(entry, max(0, change))  # by events that came before it was read
+            elif not is_last:
+                yield replace(entry, status="bound", note=_JITTER, is_open=True)
+            elif entry.status == "silent":
+                yield entry
             else:
-                yield replace(entry, status="bound", note=_JITTER) if is_out else entry
+                own = min(max(0, certain), entry.unexplained)
+                certain -= own
+                found = _made_good(entry, entry.unexplained - own)
+                yield found if own else replace(found, status="bound", note=_JITTER)
+        if certain and not (is_last and certain < 0):
+            yield _stayed(balance.last, certain, balance.reason)
 
-    def _carried(self, seen: Collection[_Key]) -> Iterator[Entry]:
+    def _carried(self, seen: Collection[_Key], is_last: bool) -> Iterator[Entry]:
         for key, balance in list(self._balances.items()):
             if key in seen:
                 continue
-            certain = self._advance(balance, 0)
+            certain = self._advance(balance, 0, is_last)
             balance.quiet += 1
             if balance.quiet > self.KEPT:
                 del self._balances[key]
             if certain and balance.last is not None:
-                by = () if certain > 0 else balance.last.by
-                yield replace(
-                    balance.last,
-                    delta=0,
-                    explained=0,
-                    unexplained=max(0, certain),
-                    status="unexplained",
-                    by=by,
-                    note=_STAYED,
-                )
+                yield _stayed(balance.last, certain, balance.reason)
 
-    def _advance(self, balance: _Balance, change: int) -> int:
+    def _advance(self, balance: _Balance, change: int, is_last: bool) -> int:
         """Add to a balance; return what became certain: what was out of balance before, and still is."""
         before = balance.now
         balance.now += change
         balance.quiet = 0 if change else balance.quiet
         stayed = min(before, balance.now) if balance.now > 0 else max(before, balance.now)
+        if is_last:
+            stayed = balance.now
         if stayed * balance.now <= 0:  # made good, or turned into its opposite
             return 0
         if balance.told * stayed > 0 and abs(balance.told) >= abs(stayed):
@@ -119,3 +127,16 @@ def _change(entry: Entry, balance: int) -> int:
     if entry.status in _OUT_OF_BALANCE:
         return change
     return max(min(change, -balance), 0) if balance < 0 else min(max(change, -balance), 0)
+
+
+def _made_good(entry: Entry, packets: int) -> Entry:
+    """Return an entry of which events of an earlier interval explain some more."""
+    return replace(entry, explained=entry.explained + packets, unexplained=entry.unexplained - packets)
+
+
+def _stayed(entry: Entry, certain: int, reason: str) -> Entry:
+    """Return the entry of what a counter has beyond its events, or has too little, for more than one interval."""
+    still = replace(entry, delta=0, explained=0, unexplained=max(0, certain), note=_STAYED, revealed=0)
+    if certain > 0:
+        return replace(still, status="unexplained", by=())
+    return replace(still, status="silent", by=((reason, -certain),))

@@ -51,7 +51,7 @@ class Windows:
         if self._bracket is None:
             return (), ()
         inner, outer = self._events.count(self._bracket.inner), self._events.count(self._bracket.outer)
-        return inner + [0] * (len(outer) - len(inner)), outer
+        return inner + [0] * (len(outer) - len(inner)), outer  # both know all groups of the window, which is in outer
 
     def hold(self, line: Line, open_ended: bool) -> bool:
         """Tell whether a counter is between the events of the inner and those of the outer window."""
@@ -63,7 +63,12 @@ class Windows:
             high += outer[claim.group]
             if claim.row.relation in ("=", "<=") and len(claim.row.counters) == 1:
                 low += inner[claim.group]
+        high += line.earlier
         return low <= line.delta and (open_ended or line.delta <= high + self._elsewhere(line.fact.name))
+
+    def inner(self, group: Group, packets: int) -> int:
+        """Return how many of the packets of a group surely came between the readings of the counters."""
+        return packets if self._bracket is None else self._packets[0][group.number]
 
     def may_come_later(self, group: Group) -> bool:
         """Tell whether the counters may have been read before any of these events."""
@@ -89,7 +94,7 @@ class Judge:
     def entry(self, line: Line, windows: Windows | None, summed: bool) -> Entry:
         """Return the entry of a counter. `windows` None: there are no events, as nothing is traced."""
         status, note = self._verdict(line, windows)
-        explained = line.delta if status == "exact" else min(line.delta, line.total)
+        explained = min(line.delta, line.total)
         if summed:
             note = f"{_SUM_OVER_CPUS}; {note}" if note else _SUM_OVER_CPUS
         return Entry(
@@ -122,10 +127,12 @@ class Judge:
                 return "no-event", slack
             return "bound", line.note if delta <= line.total and line.note else slack
         if windows.hold(line, open_ended):
-            return "exact", _read_apart(delta - line.total)
+            return "bound", _read_apart(delta - line.total)
         if line.kind is not None and line.sure <= delta:
             return ("bound" if line.total else "no-event"), _FOLDED if line.kind == FOLDED else _DRIVER_TOO
-        return "unexplained", f"{line.total - delta} more events than it counted" if line.total > delta else slack
+        if line.total > delta:
+            return "silent", f"{line.total - delta} more events than it counted"
+        return "unexplained", slack
 
 
 def _read_apart(difference: int) -> str:

@@ -10,7 +10,7 @@ from pktdrop.watch import Account, Watch
 
 if TYPE_CHECKING:
     from pktdrop.advice.diagnosis import Loss, Tables
-    from pktdrop.advice.shares import Share
+    from pktdrop.ledger.loss import Loss as Share
 
 
 class Adviser:
@@ -48,7 +48,7 @@ def concerning(key: Hashable, losses: "Iterable[Loss]") -> list[str]:
 def _is_meant(key: Hashable, share: "Share") -> bool:
     place = share.place
     if isinstance(key, Reason):
-        named = key.name in share.reasons or (key.name == NO_EVENT and not share.reasons)
+        named = key.name in share.reasons or (key.name == NO_EVENT and share.without_event > 0)
         return key.noise is None and key.doubt is None and key.layer == share.layer and named
     if isinstance(key, int):
         return key == place.cpu or key in place.sources

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-from pktdrop.counters.drivers import Loss
 from pktdrop.counters.model import Scope
 from pktdrop.filters import Selection
-from pktdrop.ledger.books import Nic
 from pktdrop.ledger.entry import Entry
+from pktdrop.ledger.loss import Loss, by_layer
+from pktdrop.ledger.nics import Nic
 from pktdrop.model import Count, DropKey, Lost, Netns
 from pktdrop.top.series import Series
 from pktdrop.views.table import reason
@@ -294,18 +294,18 @@ class History:
 
     def _add_layers(self, account: Account, start: float) -> None:
         """Take what was lost by layer; what the events do not show gets a row of its own."""
-        lost = account.ledger.lost
+        losses = account.ledger.losses
+        lost = by_layer(losses)
+        without_event: Counter[str] = Counter()
+        for loss in losses:
+            without_event[loss.layer] += loss.without_event
         if sum(lost.values()):
             self.loss.add(sum(lost.values()), start, self.elapsed)
-        events: Counter[str] = Counter()
-        for key, count in account.interval.drops.items():
-            if key.is_loss:
-                events[key.layer] += count.packets
         for layer, packets in lost.items():
             self._tally(self.layers, layer).add(packets, start, self.elapsed)
-            if packets > events[layer]:
+            if without_event[layer]:
                 group = self._group(self.reasons, Reason(layer, NO_EVENT, None))
-                group.tally.add(packets - events[layer], start, self.elapsed)
+                group.tally.add(without_event[layer], start, self.elapsed)
                 group.words.update((NO_EVENT, layer))
 
     def _add_ledger(self, account: Account) -> None:
@@ -321,8 +321,9 @@ class History:
             unexplained = entry.unexplained if entry.status == "unexplained" else 0
             if before is not None:
                 delta, by, unexplained = delta + before.delta, by + Counter(before.by), unexplained + before.unexplained
+            explained = min(delta, sum(by.values()))
             self.lines[key] = Line(
-                entry, delta, min(delta, sum(by.values())), unexplained, by,
+                entry, delta, explained, min(unexplained, delta - explained), by,
                 entry.counter in hints and entry.status != "unexplained",
             )  # fmt: skip
 
@@ -336,17 +337,17 @@ class History:
             port.moved = self.elapsed
             port.received = account.rate(scope.netns, risen.get("rx_packets", 0))
             port.sent = account.rate(scope.netns, risen.get("tx_packets", 0))
-        for nic, losses in account.ledger.nics.items():
-            for loss in losses:
-                self._add_nic(nic, loss)
+        for loss in account.ledger.losses:
+            if loss.stat_class is not None:
+                self._add_nic((loss.place.netns, loss.place.interface or ""), loss.stat_class, loss)
 
-    def _add_nic(self, nic: Nic, loss: Loss) -> None:
-        places: Iterable[tuple[int | None, int]] = ((None, loss.packets), *loss.queues.items())
+    def _add_nic(self, nic: Nic, kind: str, loss: Loss) -> None:
+        places: Iterable[tuple[int | None, int]] = ((None, loss.packets), *loss.place.queues)
         for queue, packets in places:
             if packets:
                 port = self._port(nic, queue)
                 port.lost = self.elapsed
-                port.kinds[loss.kind] = port.kinds.get(loss.kind, 0) + packets
+                port.kinds[kind] = port.kinds.get(kind, 0) + packets
                 for counter in loss.counters:
                     port.counters[counter] = port.counters.get(counter, 0) + packets
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The ledger as text: what was lost where, and each counter that moved beside the events that explain it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.books import Ledger
-from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER, Entry
+from pktdrop.ledger.entry import NO_COUNTER, Entry
+from pktdrop.ledger.loss import Loss
 from pktdrop.views.scope import Name, where
 from pktdrop.views.text import Column, cut, number, safe, table
 
@@ -17,7 +18,6 @@ _COLUMNS = (
     Column("of", least=13),
     Column("by", least=15),
 )
-_APART = "exact: to the packet; counters were read a moment away from the last drops."
 _WORST_FIRST: Sequence[str] = ("unexplained", "no-event", "bound", "exact", "silent", "doubt")
 
 
@@ -39,39 +39,29 @@ def entries_table(entries: Sequence[Entry], limit: int, width: int, name: Name) 
     more = len(ranked) - limit
     if more > 0:
         text += f"\nand {number(more)} more row{'s' * (more > 1)}"
-    if any(entry.status == "exact" and entry.note for entry in ranked[:limit]):
-        text += f"\n{_APART}"
     return text
 
 
 def without_event_lines(ledger: Ledger, width: int, name: Name) -> list[str]:
     """Return a line for each loss of an interval that raised no event, and for what is unexplained."""
-    return [cut(safe(line), width) for line in (*_of_nics(ledger, name), *_of_counters(ledger, name))]
+    return [cut(safe(_without_event(loss, name)), width) for loss in ledger.losses if loss.without_event]
 
 
-def _of_nics(ledger: Ledger, name: Name) -> Iterator[str]:
-    for (netns, interface), losses in ledger.nics.items():
-        for loss in losses:
-            layer = CLASS_LAYERS.get(loss.kind)
-            if layer is None:
-                continue
-            place = where(Scope(netns=netns, interface=interface), name)
-            queues = ", ".join(
-                f"queue {queue}: {number(count)}" for queue, count in sorted(loss.queues.items()) if count
-            )
-            yield (
-                f"! {_packets(loss.packets)} lost in {layer} of {place}{f' ({queues})' if queues else ''},"
-                f" without an event: {', '.join(loss.counters)}"
-            )
-
-
-def _of_counters(ledger: Ledger, name: Name) -> Iterator[str]:
-    for entry, packets in ledger.without_event:
-        place = where(entry.scope, name)
-        if entry.status == "unexplained":
-            yield f"? {_packets(packets)} unexplained: {entry.counter} of {place}: {entry.note}"
-        else:
-            yield f"! {_packets(packets)} lost in {entry.layer}, without an event: {entry.counter} of {place}"
+def _without_event(loss: Loss, name: Name) -> str:
+    place, counters = loss.place, ", ".join(loss.counters)
+    scope = Scope(place.netns, place.interface, cpu=place.cpu)
+    if len(place.sockets) == 1:
+        (scope,) = place.sockets
+    elif len(place.qdiscs) == 1:
+        scope = scope._replace(qdisc=place.qdiscs[0])
+    of = where(scope, name)
+    if loss.note:
+        return f"? {_packets(loss.without_event)} unexplained: {counters} of {of}: {loss.note}"
+    queues = ", ".join(f"queue {queue}: {number(count)}" for queue, count in sorted(place.queues))
+    return (
+        f"! {_packets(loss.without_event)} lost in {loss.layer} of {of}{f' ({queues})' if queues else ''},"
+        f" without an event: {counters}"
+    )
 
 
 def _cells(entry: Entry, name: Name) -> tuple[str, ...]:
@@ -82,7 +72,7 @@ def _cells(entry: Entry, name: Name) -> tuple[str, ...]:
         entry.status,
         entry.counter if has_counter else "-",
         where(entry.scope, name),
-        "; ".join(part for part in (_reasons(entry), entry.note if entry.status != "exact" else "") if part),
+        "; ".join(part for part in (_reasons(entry), entry.note) if part),
     )
 
 

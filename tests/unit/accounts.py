@@ -9,10 +9,10 @@ from typing import Any
 
 from pktdrop.advice.diagnosis import Circumstances, Diagnosis, Tables, diagnose
 from pktdrop.advice.remedies import Value
-from pktdrop.advice.shares import Place
 from pktdrop.counters.collect import SOURCES, Counters
 from pktdrop.counters.model import Row, Scope
-from pktdrop.ledger.books import Books
+from pktdrop.ledger.books import Books, Rules
+from pktdrop.ledger.loss import Place
 from pktdrop.ledger.reconcile import Bracket
 from pktdrop.model import Count, DropKey, Interval, Lost, Netns
 from pktdrop.watch import Account
@@ -22,6 +22,7 @@ HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
 TRACED = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
 UNTRACED = {"kfree_skb": "none", "enqueue_to_backlog": "none"}
 TABLES = Tables.load()
+RULES = Rules.load()
 DNS = Scope(netns=HOST, socket="udp 0.0.0.0:53 ino:812")
 """A socket of dnsmasq."""
 
@@ -63,11 +64,12 @@ def make_account(
     """
     counts = {key: Count(packets, 60 * packets) for key, packets in (drops or {}).items()}
     driver_of: dict[tuple[int | None, str], str] = {(HOST, name): driver for name, driver in (drivers or {}).items()}
-    books = Books(rungs)
+    books = Books(rungs, RULES)
     books.learn_drivers(driver_of)
     inner = {key: Count(count.packets - (late or {}).get(key, 0), 0) for key, count in counts.items()}
     bracket = Bracket(inner, counts)
-    ledger = books.of_run(counts, moved or {}, bracket, {HOST, BLUE})
+    uncounted = sum(lost) if lost else 0
+    ledger = books.of_interval(counts, moved or {}, bracket, {HOST, BLUE}, uncounted, is_last=True)
     interval = Interval(start=NOON - 10, end=NOON, seconds=10.0, drops=counts, lost=lost or Lost(0, 0))
     return Account(interval, ledger, moved or {}, make_counters(drivers=driver_of), bracket)
 

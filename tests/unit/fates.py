@@ -7,10 +7,17 @@ from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pktdrop.causes import Causes
+from pktdrop.counters.drivers import Drivers, parse, parse_links
 from pktdrop.counters.model import Scope
 from pktdrop.layers import LAYERS, Layers
-from pktdrop.ledger.entry import PEER
+from pktdrop.ledger.books import why_of
+from pktdrop.ledger.entry import PEER, Entry
 from pktdrop.ledger.identities import Identities
+from pktdrop.ledger.lines import Classify
+from pktdrop.ledger.listing import Listing
+from pktdrop.ledger.loss import by_layer
+from pktdrop.ledger.reconcile import Reconciler
 from pktdrop.model import Count, DropKey, Netns
 from tests.unit.make import make_drop
 
@@ -19,6 +26,28 @@ IPV4, IPV6 = 0x0800, 0x86DD
 TRACED = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
 IDENTITIES = Identities.load()
 LAYER_RULES = Layers.load()
+
+CAUSES = Causes.load()
+NICS = Drivers(
+    parse(
+        [
+            "driver	name	class	event	role	counts	bits	note	source",
+            "fate	rx_queue_{queue}_drops	ring	-	queue	loss	-	-	a NIC of these tests",
+            "fate	rx_ring	ring	-	total	loss	-	-	a NIC of these tests",
+            "fate	fifo	fifo	-	single	loss	-	-	a NIC of these tests",
+            "fate	alloc	alloc	-	single	loss	-	-	a NIC of these tests",
+            "fate	pause	pause	-	single	hint	-	-	a NIC of these tests",
+        ]
+    ),
+    parse_links(
+        [
+            "driver	field	class	events	relation	meaning	source",
+            "fate	rx_missed_errors	fifo	fifo	exact	-	a NIC of these tests",
+            "again	rx_missed_errors	ring	ring	exact	-	a NIC of these tests",
+        ]
+    ),
+)
+"""The drivers "fate", which counts as nic() says, and "again", which counts missed frames in rx_errors once more."""
 
 ETH0 = Scope(netns=NETNS, interface="eth0")
 HERE = Scope(netns=NETNS)
@@ -128,3 +157,16 @@ def happen(fates: Sequence[tuple[Fate, int, int]]) -> tuple[dict[DropKey, Count]
         for source, scope, name in fate.moved:
             moved.setdefault(source, {}).setdefault(scope, Tally())[name] += packets
     return counts(drops), moved, {layer: lost[layer] for layer in LAYERS if lost[layer]}
+
+
+def ledger(
+    drops: Mapping[DropKey, Count],
+    moved: Moved,
+    classify: Classify = lambda _counter, _scope: None,
+    rungs: Mapping[str, str] = TRACED,
+    driver: str = "fate",
+) -> tuple[tuple[Entry, ...], dict[str, int]]:
+    """What the real ledger makes of one window: its entries, and what was lost by layer."""
+    found = Reconciler(IDENTITIES, classify, why_of(LAYER_RULES, CAUSES)).reconcile(drops, moved, rungs)
+    losses = Listing(IDENTITIES, NICS, CAUSES).step(found.lost, found.entries, moved, {(NETNS, "eth0"): driver})
+    return found.entries, dict(by_layer(losses))

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pktdrop.causes import UNTOLD
 from pktdrop.filters import Selection
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
+from pktdrop.ledger.loss import Loss, Place
 from pktdrop.model import Count, DropKey, Interval, Lost, Netns, Snapshot
 
 NOON = 1_700_000_000.0
@@ -96,7 +98,12 @@ def make_selection(drops: Mapping[DropKey, Count] | None = None, filtered: int =
     return Selection(drops or {}, filtered)
 
 
+def make_loss(packets: int, layer: str, place: Place | None = None, **changes: Any) -> Loss:
+    """Packets lost for an unknown reason, with events unless that is changed."""
+    return Loss(packets, layer, "unspecified", UNTOLD, place or Place(), **changes)
+
+
 def make_ledger(*entries: Entry, **changes: Any) -> Ledger:
     """What counters say: nothing but the entries given."""
-    values: dict[str, Any] = {"lost": {}, "nics": {}, "without_event": (), "hints": frozenset()}
+    values: dict[str, Any] = {"losses": (), "hints": frozenset()}
     return Ledger(entries=entries, **(values | changes))

@@ -12,9 +12,9 @@ import pytest
 
 from pktdrop.advice.host import Host, _mask, _more, _number
 from pktdrop.advice.remedies import HOST_VALUES
-from pktdrop.advice.shares import Place
 from pktdrop.counters.ethtool import Pair
 from pktdrop.counters.model import Row, Scope
+from pktdrop.ledger.loss import Place
 from pktdrop.model import Netns
 from pktdrop.namespaces import Namespaces
 from tests.unit.accounts import DNS, make_counters

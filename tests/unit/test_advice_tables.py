@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from pktdrop import tables
-from pktdrop.advice import causes, remedies
-from pktdrop.advice.causes import Causes
+from pktdrop import causes, tables
+from pktdrop.advice import remedies
 from pktdrop.advice.remedies import HOST_VALUES, SEEN_VALUES, Advice, Value
+from pktdrop.causes import Causes
 from pktdrop.layers import KINDS, LAYERS, Layers, Rule
 from pktdrop.ledger.entry import CLASS_LAYERS
 from pktdrop.ledger.identities import Identities

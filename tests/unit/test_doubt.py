@@ -10,8 +10,6 @@ import pytest
 from pktdrop.advice.diagnosis import Diagnosis, failures
 from pktdrop.counters.model import Scope
 from pktdrop.filters import Filters, reason_filter
-from pktdrop.ledger.reconcile import reconcile
-from pktdrop.ledger.totals import totals
 from pktdrop.model import Amounts, Count
 from pktdrop.protocols import Protocols
 from pktdrop.top.history import History, Reason
@@ -19,7 +17,7 @@ from pktdrop.views.diagnose import as_json, as_text
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
 from tests.unit.accounts import HOST, judge, make_account
-from tests.unit.fates import HERE, IDENTITIES, TRACED, counts, drop, mib
+from tests.unit.fates import HERE, counts, drop, ledger, mib
 from tests.unit.make import make_doubt, make_drop, make_interval, make_ledger, make_noise, make_selection
 
 CLOSE = make_doubt(netns=HOST, netns_name="host")
@@ -29,10 +27,9 @@ VIEW = TableView(Protocols.load(), 20, lambda _: "host")
 
 def entries_of(packets: int, **moved: int) -> tuple[dict[str, int], int]:
     """Segments freed at tcp_v4_rcv, and counters that rose: packets lost by layer, and those left in doubt."""
-    drops = counts({CLOSES: packets})
-    entries = reconcile(drops, mib(**moved), TRACED, IDENTITIES)
+    entries, lost = ledger(counts({CLOSES: packets}), mib(**moved))
     doubt = sum(count for entry in entries if entry.status == "doubt" for _, count in entry.by)
-    return totals(entries, drops, IDENTITIES), doubt
+    return lost, doubt
 
 
 def test_closing_connections_are_no_loss() -> None:
@@ -173,6 +170,6 @@ def test_counters_settle_what_hidden_symbols_leave_open() -> None:
     hidden = "0xffffffff81000000"
     drops = counts({drop("SOCKET_RCVBUFF", hidden): 40, drop("UNHANDLED_PROTO", hidden, protocol=0x88CC): 3})
     assert {key.is_loss for key in drops} == {False}
-    entries = reconcile(drops, mib(UdpInErrors=40, UdpRcvbufErrors=40), TRACED, IDENTITIES)
-    assert totals(entries, drops, IDENTITIES) == {"socket": 40}
+    entries, lost = ledger(drops, mib(UdpInErrors=40, UdpRcvbufErrors=40))
+    assert lost == {"socket": 40}
     assert [entry.by for entry in entries if entry.status == "doubt"] == [(("UNHANDLED_PROTO", 3),)]

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pktdrop.counters.model import Row, Scope
-from pktdrop.ledger.books import Books, Ledger
+from pktdrop.ledger.books import Books, Ledger, Rules
 from pktdrop.ledger.reconcile import Bracket
 from pktdrop.model import Count, DropKey, Netns
+from tests.unit.accounts import RULES
 from tests.unit.make import make_backlog_drop, make_drop
 
 HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
@@ -21,7 +22,7 @@ RUNGS = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
 
 def books(tcp_input_has_events: bool = True, **drivers: str) -> Books:
     """Books of a host whose interfaces have these drivers."""
-    made = Books(RUNGS, tcp_input_has_events)
+    made = Books(RUNGS, RULES if tcp_input_has_events else Rules.load(tcp_input_has_events=False))
     made.learn_drivers({(HOST, interface): driver for interface, driver in drivers.items()})
     return made
 
@@ -31,7 +32,11 @@ def of_run(
 ) -> Ledger:
     """The ledger of a run, all events of which came between the readings."""
     counts = {key: Count(packets, 60 * packets) for key, packets in drops.items()}
-    return made.of_run(counts, moved, Bracket(counts, counts), changes.get("read", {HOST, BLUE}))
+    bracket, read = Bracket(counts, counts), changes.get("read", {HOST, BLUE})
+    step = made.of_interval(counts, moved, bracket, read, is_last=True)
+    whole = made.of_run(counts, moved, bracket, read)
+    assert (whole.entries, whole.losses) == (step.entries, step.losses)
+    return whole
 
 
 def test_an_empty_ring_is_lost_in_the_nic() -> None:
@@ -39,8 +44,9 @@ def test_an_empty_ring_is_lost_in_the_nic() -> None:
     ledger = of_run(books(eth0="ixgbe"), {}, {"driver": {ETH0: {"ethtool.rx_no_dma_resources": 500}}})
     assert ledger.lost == {"nic-ring": 500}
     assert [(entry.status, entry.layer) for entry in ledger.of_loss] == [("no-event", "nic-ring")]
-    ((nic, (loss,)),) = ledger.nics.items()
-    assert (nic, loss.kind, loss.packets) == ((HOST, "eth0"), "ring", 500)
+    (loss,) = ledger.losses
+    assert (loss.place.netns, loss.place.interface, loss.stat_class, loss.packets) == (HOST, "eth0", "ring", 500)
+    assert (loss.evidence, loss.without_event) == ("counters", 500)
     assert ledger.unexplained == 0
 
 
@@ -142,6 +148,8 @@ def test_an_unexplained_rest_is_reported_when_it_stays() -> None:
     assert made.of_interval(none, moved, Bracket(none, none), {BLUE}).unexplained == 0
     assert made.of_interval(none, {}, Bracket(none, none), {BLUE}).unexplained == 7
     assert made.of_run(none, moved, Bracket(none, none), {BLUE}).unexplained == 7
+    last = books()
+    assert last.of_interval(none, moved, Bracket(none, none), {BLUE}, is_last=True).unexplained == 7
 
 
 def test_registers_of_a_nic_wrap_early() -> None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import FOLDED
-from pktdrop.ledger.reconcile import Classify, reconcile
-from pktdrop.ledger.totals import rests, totals
+from pktdrop.ledger.reconcile import Classify
+from pktdrop.ledger.rests import Rests
 from tests.unit.fates import (
     DNS,
     ETH0,
@@ -20,10 +20,8 @@ from tests.unit.fates import (
     IPV6,
     LEAF,
     LISTENER,
-    NETNS,
     RECEIVER,
     SENDER,
-    TRACED,
     Fate,
     Moved,
     backlog,
@@ -31,17 +29,17 @@ from tests.unit.fates import (
     drivers,
     drop,
     happen,
+    ledger,
     mib,
     nic,
 )
 
 
-def test_hardware_losses_can_be_given_by_class() -> None:
+def test_hardware_losses_are_told_by_class() -> None:
     """The driver table knows better which counters count the same packets: what it says is taken."""
-    moved = {"links": {ETH0: {"rx_dropped": 60}}}
-    entries = reconcile({}, moved, TRACED, IDENTITIES, nic)
-    hardware = {(NETNS, "eth0"): {"ring": 60, "fifo": 5, "alloc": 2, "pause": 1000}}
-    assert totals(entries, {}, IDENTITIES, hardware) == {"nic-fifo": 5, "nic-ring": 60, "driver": 2}
+    statistics = {"ethtool.rx_ring": 60, "ethtool.fifo": 5, "ethtool.alloc": 2, "ethtool.pause": 1000}
+    moved = {"links": {ETH0: {"rx_dropped": 60}}, "driver": {ETH0: statistics}}
+    assert ledger({}, moved, nic)[1] == {"nic-fifo": 5, "nic-ring": 60, "driver": 2}
 
 
 def test_errors_that_count_missed_frames_again_are_no_damaged_frames() -> None:
@@ -50,14 +48,11 @@ def test_errors_that_count_missed_frames_again_are_no_damaged_frames() -> None:
     def missed_again(counter: str, _scope: Scope) -> str | None:
         return {"links.rx_missed_errors": "ring", "links.rx_errors": "ring"}.get(counter)
 
-    hardware = {(NETNS, "eth0"): {"ring": 1484}}
     for errors, damaged in ((33, {}), (1484, {}), (1487, {"driver": 3})):
         moved = {"links": {ETH0: {"rx_missed_errors": 1484, "rx_errors": errors}}}
-        entries = reconcile({}, moved, TRACED, IDENTITIES, missed_again)
-        assert totals(entries, {}, IDENTITIES, hardware) == {"nic-ring": 1484, **damaged}
+        assert ledger({}, moved, missed_again, driver="again")[1] == {"nic-ring": 1484, **damaged}
         # of a driver that is not known it is not known whether it does so, and told once
-        entries = reconcile({}, moved, TRACED, IDENTITIES, nic)
-        assert totals(entries, {}, IDENTITIES, hardware) == {"nic-ring": 1484, **damaged}
+        assert ledger({}, moved, nic, driver="again")[1] == {"nic-ring": 1484, **damaged}
 
 
 def test_full_socket_of_a_kernel_without_reasons_is_counted_once() -> None:
@@ -65,8 +60,8 @@ def test_full_socket_of_a_kernel_without_reasons_is_counted_once() -> None:
     for protocol, family in ((IPV4, "Udp"), (IPV6, "Udp6")):
         drops = counts({drop("NOT_SPECIFIED", "udp_queue_rcv_one_skb+0x1f4", protocol=protocol): 593})
         moved = {"mib": {HERE: {f"{family}InErrors": 593, f"{family}RcvbufErrors": 593}}}
-        entries = reconcile(drops, moved, TRACED, IDENTITIES)
-        assert totals(entries, drops, IDENTITIES) == {"socket": 593}
+        entries, by_layer = ledger(drops, moved)
+        assert by_layer == {"socket": 593}
         assert {entry.status for entry in entries} == {"exact", "bound"}
 
 
@@ -78,8 +73,8 @@ def test_ring_and_backlog_in_one_field_are_told_apart() -> None:
         "softnet": {Scope(cpu=0): {"dropped": 40}},
     }
     drops = counts({backlog(0): 40})
-    entries = reconcile(drops, moved, TRACED, IDENTITIES, nic)
-    assert totals(entries, drops, IDENTITIES) == {"nic-ring": 60, "backlog": 40}
+    _, by_layer = ledger(drops, moved, nic)
+    assert by_layer == {"nic-ring": 60, "backlog": 40}
 
 
 def test_counters_alone_add_up_too() -> None:
@@ -89,25 +84,25 @@ def test_counters_alone_add_up_too() -> None:
         "links": {ETH0: {"rx_dropped": 812}},
         "mib": {HERE: {"UdpInErrors": 100, "UdpRcvbufErrors": 90, "UdpNoPorts": 7}},
     }
-    entries = reconcile({}, moved, {}, IDENTITIES)
+    entries, by_layer = ledger({}, moved, rungs={})
     assert {entry.status for entry in entries} == {"no-event"}
-    assert totals(entries, {}, IDENTITIES) == {"backlog": 812, "socket": 107}
+    assert by_layer == {"backlog": 812, "socket": 107}
 
 
 def test_unexplained_rests_are_lost_packets_once() -> None:
     """Events that were missed leave a rest in softnet and in rx_dropped: the same packets."""
     moved = {"softnet": {Scope(cpu=1): {"dropped": 100}}, "links": {ETH0: {"rx_dropped": 100}}}
     drops = counts({backlog(1): 90})
-    entries = reconcile(drops, moved, TRACED, IDENTITIES)
+    entries, by_layer = ledger(drops, moved)
     assert {(entry.unexplained, entry.status) for entry in entries} == {(10, "unexplained")}
-    assert totals(entries, drops, IDENTITIES) == {"backlog": 100}
+    assert by_layer == {"backlog": 100}
 
 
 def alone(moved: Moved, classify: Classify = drivers) -> dict[str, int]:
     """Packets lost as far as counters tell without events."""
-    entries = reconcile({}, moved, {}, IDENTITIES, classify)
+    entries, lost = ledger({}, moved, classify, {})
     assert {entry.status for entry in entries} == {"no-event"}
-    return totals(entries, {}, IDENTITIES)
+    return lost
 
 
 def test_veth_without_events_counts_a_backlog_drop_once() -> None:
@@ -149,7 +144,7 @@ def test_udp_receive_buffer_with_events_is_one_loss() -> None:
     """The same, traced."""
     moved = {"mib": {HERE: {"UdpRcvbufErrors": 30, "UdpInErrors": 30}}, "socket": {DNS[1]: {"drops": 30}}}
     drops = counts({drop("SOCKET_RCVBUFF", "__udp_queue_rcv_skb"): 30})
-    assert totals(reconcile(drops, moved, TRACED, IDENTITIES), drops, IDENTITIES) == {"socket": 30}
+    assert ledger(drops, moved)[1] == {"socket": 30}
 
 
 def test_a_full_accept_queue_is_one_loss_for_each_packet() -> None:
@@ -159,7 +154,7 @@ def test_a_full_accept_queue_is_one_loss_for_each_packet() -> None:
         "socket": {LISTENER[1]: {"drops": 9}},
     }
     assert alone(moved) == {"socket": 9}
-    assert totals(reconcile({}, moved, TRACED, IDENTITIES), {}, IDENTITIES) == {"socket": 9}
+    assert ledger({}, moved)[1] == {"socket": 9}
 
 
 def test_a_full_qdisc_is_one_loss_for_each_packet() -> None:
@@ -167,7 +162,7 @@ def test_a_full_qdisc_is_one_loss_for_each_packet() -> None:
     moved = {"qdisc": {LEAF[1]: {"drops": 12}}, "mib": {HERE: {"IpOutDiscards": 12, "UdpSndbufErrors": 12}}}
     assert alone(moved) == {"qdisc": 12}
     drops = counts({drop("QDISC_DROP", "__dev_queue_xmit"): 12})
-    assert totals(reconcile(drops, moved, TRACED, IDENTITIES), drops, IDENTITIES) == {"qdisc": 12}
+    assert ledger(drops, moved)[1] == {"qdisc": 12}
 
 
 def test_what_the_ring_lost_is_not_added_to_the_backlog() -> None:
@@ -178,9 +173,9 @@ def test_what_the_ring_lost_is_not_added_to_the_backlog() -> None:
         "softnet": {Scope(cpu=0): {"dropped": 70}},
     }
     drops = counts({backlog(0): 70})
-    entries = reconcile(drops, moved, TRACED, IDENTITIES, nic)
-    assert totals(entries, drops, IDENTITIES) == {"nic-ring": 30, "backlog": 70}
-    assert [(entry.counter, entry.layer, left) for entry, left in rests(entries, IDENTITIES)] == [
+    entries, by_layer = ledger(drops, moved, nic)
+    assert by_layer == {"nic-ring": 30, "backlog": 70}
+    assert [(entry.counter, entry.layer, left) for entry, left in Rests(IDENTITIES).step(entries)] == [
         ("links.rx_dropped", "nic-ring", 30)
     ]
 
@@ -199,8 +194,8 @@ def test_a_bond_counts_again_what_its_ports_count() -> None:
     }
     assert sum(alone(moved, bonded).values()) == 49
     drops = counts({backlog(0): 40, drop("UNHANDLED_PROTO", "__netif_receive_skb_core", interface="bond0"): 3})
-    entries = reconcile(drops, moved, TRACED, IDENTITIES, bonded)
-    assert totals(entries, drops, IDENTITIES) == {"driver": 6, "backlog": 40}
+    entries, by_layer = ledger(drops, moved, bonded)
+    assert by_layer == {"driver": 6, "backlog": 40}
     assert not [entry for entry in entries if entry.status == "unexplained"]
 
 
@@ -209,8 +204,8 @@ def test_a_bond_counts_again_what_its_ports_count() -> None:
 def test_counters_alone_count_each_packet_once(fates: list[tuple[Fate, int, int]]) -> None:
     """Whatever mix of packets is lost, the counters alone say how many."""
     _, moved, lost = happen(fates)
-    entries = reconcile({}, moved, {}, IDENTITIES, drivers)
-    assert sum(totals(entries, {}, IDENTITIES).values()) == sum(lost.values())
+    _, by_layer = ledger({}, moved, drivers, rungs={})
+    assert sum(by_layer.values()) == sum(lost.values())
 
 
 @settings(deadline=None)
@@ -218,8 +213,8 @@ def test_counters_alone_count_each_packet_once(fates: list[tuple[Fate, int, int]
 def test_every_lost_packet_is_in_exactly_one_layer(fates: list[tuple[Fate, int, int]]) -> None:
     """However packets are lost, and however often each is counted, the layers add up to the packets lost."""
     drops, moved, lost = happen(fates)
-    entries = reconcile(drops, moved, TRACED, IDENTITIES, drivers)
-    assert totals(entries, drops, IDENTITIES) == lost
+    entries, by_layer = ledger(drops, moved, drivers)
+    assert by_layer == lost
     assert not [entry for entry in entries if entry.status == "unexplained"]
 
 
@@ -231,22 +226,22 @@ COUNTED = [fate for fate in FATES if fate.moved and fate.layer]
 def test_packets_whose_events_were_missed_are_lost_all_the_same(fates: list[tuple[Fate, int, int]]) -> None:
     """What a tracer misses is unexplained, but still in the layer of its counter, and there once."""
     drops, moved, lost = happen(fates)
-    entries = reconcile(drops, moved, TRACED, IDENTITIES, drivers)
-    assert sum(totals(entries, drops, IDENTITIES).values()) == sum(lost.values())
+    _, by_layer = ledger(drops, moved, drivers)
+    assert sum(by_layer.values()) == sum(lost.values())
 
 
 def test_frees_that_are_no_loss_are_one_as_far_as_a_counter_says() -> None:
     """Linux 5.10 frees 200 ICMPv6 messages at one place; the counters say that the checksum of 23 was wrong."""
     drops = counts({drop("NOT_SPECIFIED", "icmpv6_rcv+0x1", protocol=IPV6): 200})
     moved = mib(Icmp6InErrors=23, Icmp6InCsumErrors=23)
-    entries = reconcile(drops, moved, TRACED, IDENTITIES)
+    entries, by_layer = ledger(drops, moved)
     assert {(entry.explained, entry.unexplained, entry.status) for entry in entries} == {(23, 0, "bound")}
-    assert totals(entries, drops, IDENTITIES) == {"stack": 23}
-    assert sum(packets for _, packets in rests(entries, IDENTITIES)) == 23
+    assert by_layer == {"stack": 23}
+    assert sum(packets for _, packets in Rests(IDENTITIES).step(entries)) == 23
 
 
 def test_frees_that_are_no_loss_are_none_where_no_counter_says_so() -> None:
     """All 200 ICMPv6 messages were acted on."""
     drops = counts({drop("NOT_SPECIFIED", "icmpv6_rcv+0x1", protocol=IPV6): 200})
-    entries = reconcile(drops, {}, TRACED, IDENTITIES)
-    assert (entries, totals(entries, drops, IDENTITIES)) == ((), {})
+    entries, by_layer = ledger(drops, {})
+    assert (entries, by_layer) == ((), {})

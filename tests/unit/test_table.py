@@ -10,14 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.counters.drivers import Loss
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import Entry
+from pktdrop.ledger.loss import Place
 from pktdrop.model import Amounts, Count, DropKey, Lost, Netns
 from pktdrop.protocols import Protocols
 from pktdrop.views import table as views
 from pktdrop.views.table import TableView
-from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_ledger, make_noise, make_selection
+from tests.unit.make import (
+    NOON,
+    make_backlog_drop,
+    make_drop,
+    make_interval,
+    make_ledger,
+    make_loss,
+    make_noise,
+    make_selection,
+)
 
 
 def name_of(netns: int) -> str | None:
@@ -134,8 +143,12 @@ def test_the_ledger_in_a_summary() -> None:
         Entry("backlog", "softnet.time_squeeze", Scope(cpu=3), 9, 0, 9, "no-event"),
         riddle,
         Entry("stack", "none", eth0, 0, 0, 0, "silent", (("NETFILTER_DROP", 5),), "a rule that drops is in no counter"),
-        lost={"nic-ring": 500, "backlog": 812, "stack": 9},
-        without_event=((riddle, 4),),
+        losses=(
+            make_loss(500, "nic-ring", without_event=500),
+            make_loss(812, "backlog"),
+            make_loss(5, "stack"),
+            make_loss(4, "stack", without_event=4, note="nothing explains it"),
+        ),
         hints=frozenset(["softnet.time_squeeze"]),
     )
     text = VIEW.summary(make_interval(), make_selection(), ledger, 80)
@@ -151,12 +164,12 @@ def test_the_ledger_in_a_summary() -> None:
     )
 
 
-def test_a_counter_read_at_another_moment_is_explained() -> None:
-    """Where the numbers differ though the status is exact, a line says why."""
+def test_a_counter_read_at_another_moment_says_so() -> None:
+    """Where the numbers differ it is not exact, and the row says why."""
     by = (("NO_SOCKET", 555),)
-    entry = Entry("socket", "mib.UdpNoPorts", Scope(netns=Netns(4026532281, 7)), 541, 541, 0, "exact", by, "14 less")
+    entry = Entry("socket", "mib.UdpNoPorts", Scope(netns=Netns(4026532281, 7)), 541, 541, 0, "bound", by, "14 less")
     text = VIEW.summary(make_interval(), make_selection(), make_ledger(entry), 80)
-    assert " 541        541  exact   mib.UdpNoPorts  netns blue  555 NO_SOCKET\nexact: to the packet; " in text
+    assert " 541        541  bound   mib.UdpNoPorts  netns blue  555 NO_SOCKET; 14 less\n" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -165,22 +178,24 @@ def test_a_loss_without_an_event_has_a_line() -> None:
     blue = Scope(netns=Netns(4026532281, 7))
     riddle = Entry("stack", "mib.IpInAddrErrors", blue, 7, 3, 4, "unexplained", (), "more than the events")
     syns = Entry("socket", "mib.TcpExtListenDrops", blue, 6, 0, 6, "no-event")
+    host, there = Netns(4026531833, 1), Place(Netns(4026532281, 7))
     ledger = make_ledger(
         riddle,
         syns,
         Entry("backlog", "softnet.dropped", Scope(cpu=3), 812, 812, 0, "exact", (("CPU_BACKLOG", 812),)),
-        nics={
-            (Netns(4026531833, 1), "eth0"): (
-                Loss("ring", 500, {0: 0, 3: 500}, ("ethtool.rx_no_dma_resources",), "driver"),
-            )
-        },
-        without_event=((riddle, 4), (syns, 6)),
-    )
+        losses=(
+            make_loss(500, "nic-ring", Place(host, "eth0", queues=((3, 500),)), without_event=500,
+                      counters=("ethtool.rx_no_dma_resources",)),
+            make_loss(812, "backlog", Place(cpu=3)),
+            make_loss(4, "stack", there, without_event=4, counters=(riddle.counter,), note=riddle.note),
+            make_loss(16, "socket", there, without_event=6, counters=(syns.counter,)),
+        ),
+    )  # fmt: skip
     assert VIEW.interval(make_interval(), make_selection(), ledger, 100) == (
         "22:13:20  nothing dropped in 2.0 s\n"
         "! 500 packets lost in nic-ring of eth0 (queue 3: 500), without an event: ethtool.rx_no_dma_resources\n"
         "? 4 packets unexplained: mib.IpInAddrErrors of netns blue: more than the events\n"
-        "! 6 packets lost in socket, without an event: mib.TcpExtListenDrops of netns blue\n"
+        "! 6 packets lost in socket of netns blue, without an event: mib.TcpExtListenDrops\n"
         "\n"
     )
 

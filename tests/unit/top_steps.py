@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from pktdrop.counters.collect import Counters
-from pktdrop.counters.drivers import Loss
 from pktdrop.counters.model import Row, Scope
 from pktdrop.filters import Filters
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
+from pktdrop.ledger.loss import Place
 from pktdrop.ledger.verdict import Bracket
 from pktdrop.model import Count, DropKey, Netns
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Look
 from pktdrop.top.screen import Screen
 from pktdrop.watch import Account
-from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_ledger, make_noise
+from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_ledger, make_loss, make_noise
 
 HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
 NAMES = {HOST: "host", BLUE: "blue"}
@@ -43,9 +43,14 @@ RING = Entry("nic-ring", "ethtool.rx_no_dma_resources", ETH0._replace(queue=3), 
 RIDDLE = Entry("stack", "mib.IpInAddrErrors", Scope(netns=BLUE), 7, 3, 4, "unexplained", (("IP_INADDRERRORS", 3),))
 LEDGER = make_ledger(
     NO_PORTS, FULL, RING, RIDDLE,
-    lost={"nic-ring": 500, "backlog": 812, "stack": 7, "socket": 1200},
-    nics={(HOST, "eth0"): (Loss("ring", 500, {0: 0, 3: 500}, ("ethtool.rx_no_dma_resources",), "driver"),)},
-    without_event=((RIDDLE, 4),),
+    losses=(
+        make_loss(500, "nic-ring", Place(HOST, "eth0", queues=((3, 500),)), without_event=500, stat_class="ring",
+                  counters=("ethtool.rx_no_dma_resources",)),
+        make_loss(812, "backlog", Place(HOST, "eth0", cpu=3)),
+        make_loss(3, "stack", Place(BLUE)),
+        make_loss(4, "stack", Place(BLUE), without_event=4, note="nothing explains it", counters=(RIDDLE.counter,)),
+        make_loss(1200, "socket", Place(BLUE)),
+    ),
 )  # fmt: skip
 """2,519 packets: those of DROPS, 500 that the ring lost and 4 that nothing explains."""
 SOFTNET = ("processed", "dropped", "time_squeeze", "received_rps", "flow_limit_count")
@@ -88,7 +93,7 @@ def make_look(
         for key, count in drops.items():
             if key.noise is None:
                 lost[key.layer] = lost.get(key.layer, 0) + count.packets
-        ledger = make_ledger(lost=lost)
+        ledger = make_ledger(losses=tuple(make_loss(packets, layer) for layer, packets in lost.items()))
     account = Account(make_interval(drops, **changes), ledger, moved or {}, make_counters(), Bracket(drops, drops))
     return Look(account, limits, NAMES)
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pktdrop.advice.shares import Share, shares
 from pktdrop.counters.model import Scope
+from pktdrop.ledger.loss import Loss
 from pktdrop.model import DropKey, Netns
 from pktdrop.watch import Account
-from tests.unit.accounts import BLUE, DNS, HOST, TABLES, UNTRACED, Moved, make_account
+from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, Moved, make_account
 from tests.unit.make import make_backlog_drop, make_drop, make_noise
 
 ETH0 = Scope(netns=HOST, interface="eth0")
@@ -21,9 +21,9 @@ FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", locatio
 OTHER = Scope(netns=HOST, socket="udp 10.0.0.1:514 ino:90")
 
 
-def split(account: Account) -> tuple[Share, ...]:
-    """The shares by the tables that come with pktdrop."""
-    return shares(account, TABLES.causes, TABLES.layers)
+def split(account: Account) -> tuple[Loss, ...]:
+    """The losses by the tables that come with pktdrop."""
+    return account.ledger.losses
 
 
 def test_a_ring_names_its_interface_and_queues() -> None:

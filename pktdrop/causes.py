@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import translate
+from functools import cached_property
 from pathlib import Path
 from string import Formatter
 from typing import Final
@@ -43,10 +44,14 @@ class Cause:
     source: str
     line: int
 
-    @property
+    @cached_property
     def words(self) -> frozenset[str]:
         """What its place is told by: losses that differ in it are different losses."""
         return frozenset(name for _, name, _, _ in Formatter().parse(self.place) if name)
+
+
+#: What is said of events where nobody asks for their causes.
+UNTOLD: Final = Cause("unknown", None, (), "in {netns}", "Nothing is said of the cause.", "-", 0)
 
 
 def parse(lines: Iterable[str]) -> tuple[Cause, ...]:

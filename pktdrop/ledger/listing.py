@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""The list of losses: each lost packet in exactly one, by events, by what drivers count, by what other counters have.
+
+Every total is a sum over this list. The list of a run is that of its intervals, added up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+from pktdrop.causes import Cause, Causes
+from pktdrop.counters.drivers import Drivers
+from pktdrop.counters.increments import Moved
+from pktdrop.ledger.entry import CLASS_LAYERS, Entry
+from pktdrop.ledger.events import Group
+from pktdrop.ledger.identities import Identities
+from pktdrop.ledger.loss import Loss, Place
+from pktdrop.ledger.nics import Nic, Nics
+from pktdrop.ledger.rests import Rests
+from pktdrop.model import Netns
+
+_UNSPECIFIED: Final = "unspecified"
+#: Losses of a run that are told apart; of more, the small ones lose their place.
+_KEPT: Final = 4_096
+Seen = Sequence[tuple[Group, int]]
+"""Lost packets by group of events."""
+Key = tuple[str, str, str, Place, bool, bool, str | None]
+"""What losses are told apart by."""
+_Key = TypeVar("_Key")
+
+
+def key_of(loss: Loss) -> Key:
+    """Return what a loss is told apart by from others, in each interval."""
+    place = Place(cpu=loss.place.cpu) if "cpu" in loss.cause.words else replace(loss.place, queues=(), sources=())
+    return loss.layer, loss.kind, loss.cause.name, place, loss.is_guess, bool(loss.note), loss.stat_class
+
+
+class Listing:
+    """Lists the losses of one interval after the other."""
+
+    def __init__(self, identities: Identities, drivers: Drivers, causes: Causes) -> None:
+        """Take the tables."""
+        self._causes = causes
+        self._nics = Nics(drivers)
+        self._rests = Rests(identities)
+
+    def step(
+        self, seen: Seen, entries: Iterable[Entry], moved: Moved, driver_of: Mapping[Nic, str]
+    ) -> tuple[Loss, ...]:
+        """Return the losses of the next interval; which socket or queueing discipline it was is not said yet."""
+        for group, packets in seen:
+            if group.of.interface is not None:
+                self._nics.see((group.of.netns, group.of.interface), group.layer, packets)
+        found = [*of_events(seen)]
+        for (netns, interface), stat in self._nics.step(moved, driver_of):
+            layer, cause = CLASS_LAYERS[stat.kind], self._causes.of_driver(stat.kind)
+            if cause is not None:
+                found.append(
+                    Loss(
+                        packets=stat.packets,
+                        layer=layer,
+                        kind=cause.kind or _UNSPECIFIED,
+                        cause=cause,
+                        place=Place(netns, interface, queues=ranked(stat.queues)),
+                        counters=stat.counters,
+                        without_event=stat.packets,
+                        is_guess=stat.confidence == "generic",
+                        stat_class=stat.kind,
+                    )
+                )
+        for entry, beyond in self._rests.step(entries):
+            scope = entry.scope
+            by_driver = self._nics.counted[scope.netns, scope.interface or "", entry.layer]
+            packets = beyond - (by_driver if scope.interface is not None else 0)
+            if packets > 0:
+                found.append(self._of_counter(entry, packets))
+        return added(found)
+
+    def _of_counter(self, entry: Entry, packets: int) -> Loss:
+        cause, scope = self._causes.of_counter(entry.counter), entry.scope
+        return Loss(
+            packets=packets,
+            layer=entry.layer,
+            kind=cause.kind or _UNSPECIFIED,
+            cause=cause,
+            place=Place(
+                netns=scope.netns,
+                interface=scope.interface,
+                cpu=scope.cpu,
+                sockets=(scope,) if scope.socket is not None else (),
+                qdiscs=(scope.qdisc,) if scope.qdisc is not None else (),
+            ),
+            counters=(entry.counter,),
+            without_event=packets,
+            note=(entry.note or "nothing explains it") if entry.status == "unexplained" else "",
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------- events
+
+
+@dataclass
+class _Sum:
+    """Events of one loss, while they are added up."""
+
+    reasons: Tally[str] = field(default_factory=Tally)
+    interfaces: Tally[tuple[Netns | None, str | None]] = field(default_factory=Tally)
+    sources: Tally[int] = field(default_factory=Tally)
+
+
+def of_events(seen: Seen) -> Iterator[Loss]:
+    """Yield the losses that events show."""
+    sums: dict[tuple[str, str, Cause, Place], _Sum] = {}
+    for group, packets in seen:
+        of = group.of
+        total = sums.setdefault((group.layer, of.why.kind, of.why.cause, _place_of(group)), _Sum())
+        total.reasons[of.why.name] += packets
+        total.interfaces[of.netns, of.interface] += packets
+        if of.cpu is not None:
+            total.sources[of.cpu] += packets
+    for (layer, kind, cause, place), total in sums.items():
+        if "cpu" in cause.words:
+            (netns, interface), _ = ranked(total.interfaces)[0]
+            cpus = tuple(cpu for cpu, _ in ranked(total.sources)) if place.cpu is not None else ()
+            place = replace(place, netns=netns, interface=interface, sources=cpus)
+        reasons = tuple(reason for reason, _ in ranked(total.reasons))
+        yield Loss(total.reasons.total(), layer, kind, cause, place, reasons)
+
+
+def _place_of(group: Group) -> Place:
+    """Return the place of events as far as their cause is told apart by it."""
+    of, words = group.of, group.of.why.cause.words
+    if "cpu" in words:
+        return Place(cpu=of.target_cpu)
+    if "nic" in words:
+        return Place(netns=of.netns, interface=of.interface)
+    return Place(netns=of.netns)
+
+
+# --------------------------------------------------------------------------------------------------------- sums
+
+
+def added(losses: Iterable[Loss], to: Iterable[Loss] = ()) -> tuple[Loss, ...]:
+    """Add up losses of the same cause at the same place. Of very many, the small ones lose their place."""
+    sums: dict[Key, list[Loss]] = {}
+    for loss in (*to, *losses):
+        sums.setdefault(key_of(loss), []).append(loss)
+    found = tuple(_together(parts) for parts in sums.values())
+    if len(found) <= _KEPT:
+        return found
+    order = sorted(found, key=lambda loss: -loss.packets)
+    return added([*order[: _KEPT // 2], *(replace(loss, place=Place()) for loss in order[_KEPT // 2 :])])
+
+
+def _together(parts: Sequence[Loss]) -> Loss:
+    if len(parts) == 1:
+        return parts[0]
+    queues: Tally[int] = Tally()
+    for loss in parts:
+        queues.update(dict(loss.place.queues))
+    largest = max(parts, key=lambda loss: loss.packets)
+    return replace(
+        largest,
+        packets=sum(loss.packets for loss in parts),
+        without_event=sum(loss.without_event for loss in parts),
+        reasons=tuple(dict.fromkeys(reason for loss in parts for reason in loss.reasons)),
+        counters=tuple(dict.fromkeys(counter for loss in parts for counter in loss.counters)),
+        place=replace(
+            largest.place,
+            queues=ranked(queues),
+            sources=tuple(dict.fromkeys(cpu for loss in parts for cpu in loss.place.sources)),
+        ),
+    )
+
+
+def ranked(tally: Mapping[_Key, int]) -> tuple[tuple[_Key, int], ...]:
+    """Return what is above zero, most first."""
+    return tuple(sorted(((key, n) for key, n in tally.items() if n), key=lambda item: (-item[1], str(item[0]))))

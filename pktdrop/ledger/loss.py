@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""What was lost: packets of one cause at one place, and what shows them."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pktdrop.causes import Cause
+from pktdrop.counters.model import Scope
+from pktdrop.layers import LAYERS
+from pktdrop.model import Netns
+
+#: What shows a loss. events: the drops themselves. counters: such packets raise no event. both: some of each. guess: a
+#: counter of a driver that is not known, by its name. unexplained: a counter whose packets raise events, without one.
+EVIDENCE: Final = ("events", "counters", "both", "guess", "unexplained")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where packets were lost, as far as it is known."""
+
+    netns: Netns | None = None
+    interface: str | None = None
+    queues: tuple[tuple[int, int], ...] = ()
+    """RX queue and packets, most first."""
+    cpu: int | None = None
+    """Whose backlog it was."""
+    sources: tuple[int, ...] = ()
+    """CPUs that had packets for that backlog, most first."""
+    sockets: tuple[Scope, ...] = ()
+    """The socket; if there are several, one or some of these, it is not known which."""
+    qdiscs: tuple[str, ...] = ()
+    """As sockets."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Packets lost at one place for one cause."""
+
+    packets: int
+    layer: str
+    kind: str
+    """One of layers.KINDS."""
+    cause: Cause
+    place: Place
+    reasons: tuple[str, ...] = ()
+    """Drop reasons, those of most packets first."""
+    counters: tuple[str, ...] = ()
+    """Where the number of those without an event is from."""
+    without_event: int = 0
+    """Packets of these that only counters show."""
+    is_guess: bool = False
+    """The driver is not known: what its counters mean is guessed from their names."""
+    stat_class: str | None = None
+    """Class of the driver's counters that have it (pktdrop.counters.drivers.CLASSES); None: no driver counted it."""
+    note: str = ""
+    """Why counters rose by what nothing explains; empty if it is explained."""
+
+    @property
+    def evidence(self) -> str:
+        """Return what shows it, one of EVIDENCE."""
+        if self.note:
+            return "unexplained"
+        if self.is_guess:
+            return "guess"
+        if not self.without_event:
+            return "events"
+        return "counters" if self.without_event == self.packets else "both"
+
+    def split(self, packets: int) -> tuple[Loss, Loss]:
+        """Return this in two parts, the first of so many packets, of those with an event first."""
+        without = max(0, packets - (self.packets - self.without_event))
+        first = replace(self, packets=packets, without_event=without)
+        return first, replace(self, packets=self.packets - packets, without_event=self.without_event - without)
+
+
+def by_layer(losses: Iterable[Loss]) -> Mapping[str, int]:
+    """Sum up packets by layer, in the order of LAYERS; layers without loss are left out."""
+    sums: Tally[str] = Tally()
+    for loss in losses:
+        sums[loss.layer] += loss.packets
+    return {layer: sums[layer] for layer in LAYERS if sums[layer]}
+
+
+def in_order(losses: Iterable[Loss]) -> tuple[Loss, ...]:
+    """Return losses in the order of layers, the largest first."""
+    return tuple(sorted(losses, key=lambda loss: (LAYERS.index(loss.layer), -loss.packets, loss.cause.name)))

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""What drivers count as lost, interval by interval, without what drop events show."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from pktdrop.counters.drivers import Drivers
+from pktdrop.counters.drivers import Loss as Stat
+from pktdrop.counters.increments import Moved
+from pktdrop.counters.model import Row, Scope
+from pktdrop.ledger.entry import CLASS_LAYERS
+from pktdrop.model import Netns
+
+Nic = tuple[Netns | None, str]
+"""Network namespace, and name of the interface."""
+
+#: Layers whose packets never had an event: what their counters say comes on top of all events.
+BEFORE_EVENTS: Final = ("nic-fifo", "nic-ring")
+#: Where drivers count what the kernel also sees, the classes of counters most likely to be those events come last here.
+_SEEN_FIRST: Final = ("software", "xdp", "error", "tx", "alloc")
+#: Layers in which a driver may count packets that have events.
+_DOUBTFUL: Final = ("driver", "tx")
+#: NICs that are remembered: more than any host has at once.
+_KEPT: Final = 16_384
+
+
+@dataclass
+class _History:
+    """One NIC since the first look."""
+
+    rows: dict[Scope, dict[str, int]] = field(default_factory=dict)
+    links: dict[str, int] = field(default_factory=dict)
+    seen: Tally[str] = field(default_factory=Tally)
+    """Events by layer."""
+    told: dict[str, Stat] = field(default_factory=dict)
+    """By class of counter, beyond the events."""
+    counted: Tally[str] = field(default_factory=Tally)
+    """By layer, with those that had events."""
+
+
+class Nics:
+    """Adds up what each NIC counts: several counters may have the same packets, and are not read at one instant.
+
+    What is lost in an interval is by how much the loss since the beginning grew, so that intervals add up.
+    """
+
+    def __init__(self, drivers: Drivers) -> None:
+        """Take the table of drivers."""
+        self._drivers = drivers
+        self._of: dict[Nic, _History] = {}
+        self.counted: Tally[tuple[Netns | None, str, str]] = Tally()
+        """What drivers counted in the last interval, by namespace, interface and layer, events or not."""
+
+    def see(self, nic: Nic, layer: str, packets: int) -> None:
+        """Take events that a driver may count, too. In the layers driver and tx it is not known whether it does."""
+        if layer in _DOUBTFUL:
+            self._history(nic).seen[layer] += packets
+
+    def step(self, moved: Moved, driver_of: Mapping[Nic, str]) -> Iterator[tuple[Nic, Stat]]:
+        """Yield what each NIC lost in the next interval, by class, beyond the events that it may have counted."""
+        self.counted = Tally()
+        touched: dict[Nic, None] = {}
+        for source in ("driver", "links"):
+            for scope, risen in moved.get(source, {}).items():
+                nic = scope.netns, scope.interface or ""
+                touched[nic] = None
+                history = self._history(nic)
+                _add(history.links if source == "links" else history.rows.setdefault(scope, {}), risen)
+        for nic in touched:
+            history = self._history(nic)
+            rows = {scope: _row(risen) for scope, risen in history.rows.items()}
+            stats = self._drivers.nic_loss(driver_of.get(nic), rows, _row(history.links) if history.links else None)
+            self._count(nic, history, stats)
+            for stat in _grown(history, _beyond(stats, history.seen)):
+                yield nic, stat
+
+    def _count(self, nic: Nic, history: _History, stats: Iterable[Stat]) -> None:
+        counted: Tally[str] = Tally()
+        for stat in stats:
+            if stat.kind in CLASS_LAYERS:
+                counted[CLASS_LAYERS[stat.kind]] += stat.packets
+        for layer, packets in counted.items():
+            self.counted[nic[0], nic[1], layer] = max(0, packets - history.counted[layer])
+            history.counted[layer] = max(packets, history.counted[layer])
+
+    def _history(self, nic: Nic) -> _History:
+        history = self._of.pop(nic, None) or _History()
+        self._of[nic] = history  # those that moved last are last
+        if len(self._of) > _KEPT:
+            del self._of[next(iter(self._of))]
+        return history
+
+
+def _beyond(stats: Iterable[Stat], seen: Mapping[str, int]) -> Iterator[Stat]:
+    """Take off what may have had events."""
+    left = dict(seen)
+    for stat in sorted(stats, key=lambda one: _SEEN_FIRST.index(one.kind) if one.kind in _SEEN_FIRST else -1):
+        layer = CLASS_LAYERS.get(stat.kind)
+        if layer is None:
+            continue
+        known = 0 if layer in BEFORE_EVENTS else min(stat.packets, left.get(layer, 0))
+        left[layer] = left.get(layer, 0) - known
+        yield replace(stat, packets=stat.packets - known)
+
+
+def _grown(history: _History, now: Iterable[Stat]) -> Iterator[Stat]:
+    """Give by how much each class grew; what another one lost, as it turned out to be of this one, is told already."""
+    stats = {stat.kind: stat for stat in now}
+    owed = sum(
+        max(0, told.packets - (stats[kind].packets if kind in stats else 0)) for kind, told in history.told.items()
+    )
+    for kind, stat in stats.items():
+        told = history.told.get(kind)
+        before = told.packets if told else 0
+        packets = max(0, stat.packets - before)
+        paid = min(owed, packets)
+        owed -= paid
+        if packets > paid:
+            queues = {q: n - (told.queues.get(q, 0) if told else 0) for q, n in stat.queues.items()}
+            history.told[kind] = replace(stat, packets=before + packets - paid)
+            yield replace(stat, packets=packets - paid, queues={q: n for q, n in queues.items() if n > 0})
+
+
+def _add(sums: dict[str, int], risen: Mapping[str, int]) -> None:
+    for name, by in risen.items():
+        sums[name] = sums.get(name, 0) + by
+
+
+def _row(risen: Mapping[str, int]) -> Row:
+    return Row(tuple(risen), tuple(risen.values()))

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""Intervals add up to the summary, and both to what was lost, whenever counters of which namespace are read."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pktdrop.counters.model import Scope
+from pktdrop.ledger.books import Books, Ledger, Rules
+from pktdrop.ledger.reconcile import Bracket
+from pktdrop.model import Count, DropKey, Netns
+from tests.unit.fates import (
+    CAUSES,
+    FATES,
+    IDENTITIES,
+    LAYER_RULES,
+    NETNS,
+    NICS,
+    OTHER_NETNS,
+    RECEIVER,
+    SENDER,
+    TRACED,
+    Fate,
+    Moved,
+    backlog,
+    happen,
+)
+
+RULES = Rules(IDENTITIES, NICS, LAYER_RULES, CAUSES)
+DRIVERS: Mapping[tuple[Netns | None, str], str] = {
+    (NETNS, "eth0"): "fate", (NETNS, "v0"): "veth", (OTHER_NETNS, "v1"): "veth",
+}  # fmt: skip
+EVERYTHING = frozenset((NETNS, OTHER_NETNS))
+Happened = Sequence[tuple[Fate, int, int]]
+
+
+class Step(NamedTuple):
+    """What happens in an interval, and which namespaces are read at its end."""
+
+    fates: Happened
+    read: frozenset[Netns]
+
+
+class Host:
+    """Lets packets be lost, and has counters read now and then."""
+
+    def __init__(
+        self, rungs: Mapping[str, str] = TRACED, read: frozenset[Netns] = frozenset((NETNS, OTHER_NETNS))
+    ) -> None:
+        self.books = Books(rungs, RULES, read)
+        self.books.learn_drivers(DRIVERS)
+        self.drops: Tally[DropKey] = Tally()
+        self.lost: Tally[str] = Tally()
+        self._traced = bool(rungs)
+        self._unread: dict[tuple[str, Scope], Tally[str]] = {}
+        self._total: dict[tuple[str, Scope], Tally[str]] = {}
+
+    def step(self, one: Step, is_last: bool = False) -> Ledger:
+        """Let an interval pass; return its ledger."""
+        drops, moved, lost = happen(one.fates)
+        self.lost.update(lost)
+        for source, rows in moved.items():
+            for scope, risen in rows.items():
+                self._unread.setdefault((source, scope), Tally()).update(risen)
+        now = {where: self._unread.pop(where) for where in [*self._unread] if where[1].netns in (None, *one.read)}
+        for where, risen in now.items():
+            self._total.setdefault(where, Tally()).update(risen)
+        if not self._traced:
+            drops = {}
+        self.drops.update({key: count.packets for key, count in drops.items()})
+        return self.books.of_interval(drops, _by_source(now), Bracket(drops, drops), one.read, is_last=is_last)
+
+    def whole(self) -> Ledger:
+        """Return the ledger of all intervals."""
+        drops = {key: Count(packets, 0) for key, packets in self.drops.items()}
+        return self.books.of_run(drops, _by_source(self._total), Bracket(drops, drops), EVERYTHING)
+
+
+def _by_source(rows: Mapping[tuple[str, Scope], Mapping[str, int]]) -> Moved:
+    found: dict[str, dict[Scope, Mapping[str, int]]] = {}
+    for (source, scope), risen in rows.items():
+        found.setdefault(source, {})[scope] = risen
+    return found
+
+
+def run(host: Host, steps: Sequence[Step]) -> tuple[dict[str, int], Ledger]:
+    """Return the sum of what the intervals have by layer, and the summary. The last look reads everything."""
+    everything = Step((), EVERYTHING)
+    layers: Tally[str] = Tally()
+    for ledger in (*(host.step(one) for one in steps), host.step(everything, is_last=True)):
+        assert all(loss.packets > 0 and 0 <= loss.without_event <= loss.packets for loss in ledger.losses)
+        layers.update(ledger.lost)
+    return dict(layers), host.whole()
+
+
+_HAPPENED = st.lists(st.tuples(st.sampled_from(FATES), st.integers(1, 1000), st.just(0)), max_size=4)
+_STEPS = st.lists(
+    st.builds(Step, _HAPPENED, st.sampled_from([frozenset((NETNS,)), frozenset((NETNS, OTHER_NETNS)),
+                                                frozenset((OTHER_NETNS,)), frozenset()])),
+    max_size=6,
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(_STEPS)
+def test_intervals_add_up_to_the_summary_and_to_what_was_lost(steps: list[Step]) -> None:
+    """For any sequence of looks: a namespace may be read at each, at some, or at the start and the end only."""
+    host = Host()
+    layers, summary = run(host, steps)
+    assert layers == summary.lost
+    assert layers == {layer: packets for layer, packets in host.lost.items() if packets}
+    assert summary.unexplained == 0
+
+
+@settings(deadline=None)
+@given(_STEPS)
+def test_intervals_add_up_without_tracing(steps: list[Step]) -> None:
+    """Counters alone, all namespaces read at each look."""
+    host = Host(rungs={})
+    layers, summary = run(host, [one._replace(read=EVERYTHING) for one in steps])
+    assert layers == summary.lost
+    assert sum(layers.values()) == sum(host.lost.values()) - _unseen(steps)
+
+
+def _unseen(steps: Sequence[Step]) -> int:
+    return sum(packets for one in steps for fate, packets, _ in one.fates if fate.layer and not fate.moved)
+
+
+def test_a_sender_that_is_read_at_the_end_only() -> None:
+    """The backlog's events come in each interval, what the sending end of the veth pair counts in the last one."""
+    fate = Fate(
+        "backlog", backlog(1, netns=OTHER_NETNS, interface="v1"), ("softnet", Scope(cpu=1), "dropped"),
+        ("links", RECEIVER, "rx_dropped"), ("links", SENDER, "tx_dropped"),
+    )  # fmt: skip
+    host = Host()
+    steps = [Step(((fate, packets, 0),), frozenset((OTHER_NETNS,))) for packets in (100_000, 74_491, 33_600)]
+    layers, summary = run(host, steps)
+    assert layers == summary.lost == {"backlog": 208_091}
+    assert [loss.without_event for loss in summary.losses] == [0]
