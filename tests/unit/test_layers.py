@@ -77,7 +77,7 @@ def inputs(rule: Rule) -> Iterator[tuple[str, str, int]]:
     functions = [word for word in re.findall(r"\w+", rule.source) if fnmatchcase(word, rule.site)]
     for reason in reasons:
         for site in functions if rule.site != "*" else ["some_function"]:
-            for protocol in (IPV4, NONE) if rule.protocol == "*" else (NONE,):
+            for protocol in {"*": (0x88CC, IPV4, NONE), "IP": (IPV4,), "none": (NONE,)}[rule.protocol]:
                 yield reason, site, protocol
 
 
@@ -226,6 +226,20 @@ def test_lack_of_a_reason_tells_something_where_the_other_case_has_one() -> None
     assert layers.verdict("core", "CPU_BACKLOG", "enqueue_to_backlog", IPV4) == Verdict("backlog", "capacity", None)
 
 
+@pytest.mark.parametrize(
+    ("site", "text"),
+    [
+        ("__udp4_lib_rcv+0xbbf", "multicast or broadcast with no listener"),
+        ("udpv6_rcv", "multicast or broadcast with no listener"),
+        ("ip_rcv_finish_core.isra.0", "multicast group not joined here"),
+    ],
+)
+def test_multicast_that_nobody_asked_for_is_noise_where_losses_have_reasons(site: str, text: str) -> None:
+    """6.18 names closed ports, wrong checksums and impossible addresses: what is left without a reason was unwanted."""
+    assert Layers.load(reasons=CORE_6_18).verdict("core", "NOT_SPECIFIED", site, IPV4).noise == text
+    assert Layers.load().verdict("core", "NOT_SPECIFIED", site, IPV4).doubt
+
+
 def test_a_condition_is_a_known_reason() -> None:
     """A row that is of some kernels only names a reason by which they are known."""
     conditional = [rule for rule in Layers.load(reasons=REASONS).rules if rule.where]
@@ -252,6 +266,11 @@ NOISE = [
     ("NOT_SPECIFIED", "aq_ring_tx_clean+0x80 [atlantic]", IPV4, "tx", "transmit done"),
     ("NOT_SPECIFIED", "vmxnet3_unmap_pkt", IPV4, "tx", "transmit done"),
     ("NOT_SPECIFIED", "rtl8139_start_xmit", IPV4, "tx", "transmit done"),
+    # __nfqnl_enqueue_packet: the message for a queue that is full; the packet has an event of its own
+    ("NOT_SPECIFIED", "__nfqnl_enqueue_packet+0x2b1", NONE, "socket", "netlink"),
+    # __netif_receive_skb_core, deliver_exact: a frame that a bond does not take from its inactive member
+    ("UNHANDLED_PROTO", "__netif_receive_skb_core.constprop.0", IPV4, "stack", "inactive bond member"),
+    ("UNHANDLED_PROTO", "__netif_receive_skb_core.constprop.0", 0x0806, "stack", "inactive bond member"),
     # flush_backlog: the device is NETREG_UNREGISTERING
     ("DEV_READY", "flush_backlog", IPV4, "backlog", "device removed"),
     ("NOT_SPECIFIED", "ip6_mc_input", 0x86DD, "stack", "multicast"),
