@@ -7,9 +7,7 @@ Needs nothing but the standard library.
 """
 
 import errno
-import grp
 import os
-import pwd
 import stat
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -35,27 +33,12 @@ def own() -> frozenset[int]:
     return frozenset((0, os.geteuid()))
 
 
-def judge(status: os.stat_result, path: str | Path, owners: Collection[int], by_group: bool = False) -> None:
-    """Raise Refused where others than the owners may change what was opened: a file, a directory, a link.
-
-    What a group may write passes with `by_group`, if nobody but its owner and root is in that group, as far as the
-    host's lists of users and groups tell.
-    """
+def judge(status: os.stat_result, path: str | Path, owners: Collection[int]) -> None:
+    """Raise Refused where others than the owners may change what was opened: a file, a directory, a link."""
     if status.st_uid not in owners:
         raise Refused(f"{path} belongs to another user")
-    if stat.S_ISLNK(status.st_mode):
-        return
-    alone = by_group and not status.st_mode & stat.S_IWOTH and not _others_in(status.st_gid, status.st_uid)
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not alone:
+    if not stat.S_ISLNK(status.st_mode) and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise Refused(f"others may write {path}")
-
-
-def _others_in(group: int, owner: int) -> bool:
-    users = pwd.getpwall()
-    names = {user.pw_name for user in users if user.pw_gid == group}
-    with suppress(KeyError):
-        names |= set(grp.getgrgid(group).gr_mem)
-    return bool(names - {user.pw_name for user in users if user.pw_uid in (0, owner)})
 
 
 class _Name(NamedTuple):
@@ -66,9 +49,7 @@ class _Name(NamedTuple):
     """It stands in a link, not in the path that was asked for."""
 
 
-def open_directory(
-    path: Path, owners: Collection[int] | None, make: bool = False, by_group: bool = False
-) -> tuple[int, str]:
+def open_directory(path: Path, owners: Collection[int] | None, make: bool = False) -> tuple[int, str]:
     """Open a directory (O_PATH) and return it with its path without links; the caller closes it.
 
     `owners` are the users who may decide where the path leads: every directory on it must be theirs alone, but for the
@@ -81,7 +62,7 @@ def open_directory(
     try:
         while todo:
             if owners is not None:
-                _judge_step(os.fstat(here), where, owners, by_group)
+                _judge_step(os.fstat(here), where, owners)
             name, by_link = todo.popleft()
             if make and not by_link:
                 with suppress(FileExistsError):
@@ -110,31 +91,31 @@ def open_directory(
     return here, where
 
 
-def judge_way(path: Path, owners: Collection[int], by_group: bool = False) -> Path:
+def judge_way(path: Path, owners: Collection[int]) -> Path:
     """See that only the owners decide what is found at a path: all directories and links to it, and what it leads to.
 
     Return the path without links. Raises Refused and OSError.
     """
     for _ in range(_MOST_LINKS):
-        directory, where = open_directory(path.parent, owners, by_group=by_group)
+        directory, where = open_directory(path.parent, owners)
         with closing_descriptor(directory):
-            _judge_step(os.fstat(directory), where, owners, by_group)
+            _judge_step(os.fstat(directory), where, owners)
             found = os.open(path.name or ".", _LINK_OR_DIRECTORY, dir_fd=directory)
             with closing_descriptor(found):
                 status = os.fstat(found)
                 path = Path(where, path.name)
-                judge(status, path, owners, by_group)
+                judge(status, path, owners)
                 if not stat.S_ISLNK(status.st_mode):
                     return path
                 path = Path(where, os.readlink("", dir_fd=found))
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
-def _judge_step(status: os.stat_result, path: str, owners: Collection[int], by_group: bool) -> None:
+def _judge_step(status: os.stat_result, path: str, owners: Collection[int]) -> None:
     """Judge a directory that only leads on: in a sticky one, only the owner of a name may put another in its place."""
     if status.st_mode & stat.S_ISVTX and status.st_uid in owners:
         return
-    judge(status, path, owners, by_group)
+    judge(status, path, owners)
 
 
 @contextmanager

@@ -96,7 +96,7 @@ configure() {
 # What bootstrap installs: packages, and the virtual environment where the synced folder will be.
 prepare_pktdrop() {
     mkdir "$1/vagrant"
-    tar -C "$checkout" --exclude=__pycache__ -cf - bootstrap setup.cfg pktdrop bpf | tar -C "$1/vagrant" -xf -
+    tar -C "$checkout" --exclude=__pycache__ --owner=0 --group=0 -cf - bootstrap setup.cfg pktdrop bpf | tar -C "$1/vagrant" -xf -
     chroot "$1" /vagrant/bootstrap --version
     find "$1/vagrant" -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +
     rm -f "$1"/var/cache/apt/archives/*.deb "$1"/var/cache/apt/*.bin "$1"/var/lib/apt/lists/*_*

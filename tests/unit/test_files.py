@@ -304,26 +304,3 @@ def test_who_decides_what_is_at_a_path(good: Path, tmp_path: Path) -> None:
     good.parent.chmod(0o707)
     with pytest.raises(files.Refused, match=f"others may write {good.parent}"):
         files.judge_way(link / "good", (0, NOBODY))
-
-
-@as_root
-def test_a_group_of_one(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a group may write is its owner's alone where nobody else is in the group: as Ubuntu's umask has it."""
-    import grp
-
-    good.chmod(0o664)
-    with pytest.raises(files.Refused, match="others may write"):
-        files.judge_way(good, (0,))
-    group = grp.getgrgid(good.stat().st_gid)
-    for members, passes in ([], True), (["root"], True), (["daemon"], False):
-        other = grp.struct_group((group.gr_name, "x", group.gr_gid, members))
-        monkeypatch.setattr(grp, "getgrgid", lambda _, other=other: other)
-        if passes:
-            files.judge_way(good, (0,), by_group=True)
-        else:
-            with pytest.raises(files.Refused, match="others may write"):
-                files.judge_way(good, (0,), by_group=True)
-    good.chmod(0o666)
-    monkeypatch.undo()
-    with pytest.raises(files.Refused, match="others may write"):
-        files.judge_way(good, (0,), by_group=True)
