@@ -353,6 +353,20 @@ class Drivers:
             return self._known_loss(driver, rows, links)
         return self._guessed_loss(rows, links)
 
+    def inside(self, driver: str | None, rows: Mapping[Scope, Row], field: str) -> int:
+        """Return how many packets of a field of rtnl_link_stats64 the driver's statistics have: told by these, or none.
+
+        Drivers add to rx_dropped what they could not receive, and what they did not want (a filter) as well.
+        """
+        link = self.link(driver, field)
+        if link is None or not link.events:
+            return 0
+        found: dict[str, _Event] = {}
+        for name, value, meaning, queue in self._meanings(driver, rows):
+            if meaning.role != "sum" and meaning.events[0] in link.events:
+                found.setdefault(meaning.events[0], _Event(meaning.kind)).add(name, value, meaning, queue)
+        return sum(event.result()[0] for event in found.values())
+
     def hints(self, driver: str | None, rows: Mapping[Scope, Row]) -> tuple[Hint, ...]:
         """Return the counters other than 0 that point at a bottleneck without counting lost packets."""
         return tuple(

@@ -73,8 +73,10 @@ class Listing:
                 )
         for entry, beyond in self._rests.step(entries):
             scope = entry.scope
-            by_driver = self._nics.counted[scope.netns, scope.interface or "", entry.layer]
-            packets = beyond - (by_driver if scope.interface is not None else 0)
+            interface = scope.interface or ""
+            told = self._nics.counted[scope.netns, interface, entry.layer]
+            inside = self._nics.inside[scope.netns, interface, entry.counter]
+            packets = beyond - (max(told, inside) if scope.interface is not None else 0)
             if packets > 0:
                 found.append(self._of_counter(entry, packets))
         return added(found)

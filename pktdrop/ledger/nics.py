@@ -24,6 +24,8 @@ BEFORE_EVENTS: Final = ("nic-fifo", "nic-ring")
 _SEEN_FIRST: Final = ("software", "xdp", "error", "tx", "alloc")
 #: Layers in which a driver may count packets that have events.
 _DOUBTFUL: Final = ("driver", "tx")
+#: Fields in which drivers, and the rest of the kernel, count what statistics of the driver have, too.
+_SHARED: Final = ("links.rx_dropped", "links.tx_dropped")
 #: NICs that are remembered: more than any host has at once.
 _KEPT: Final = 16_384
 
@@ -40,6 +42,8 @@ class _History:
     """By class of counter, beyond the events."""
     counted: Tally[str] = field(default_factory=Tally)
     """By layer, with those that had events."""
+    inside: Tally[str] = field(default_factory=Tally)
+    """What statistics of the driver have of the fields, lost or not."""
 
 
 class Nics:
@@ -54,6 +58,8 @@ class Nics:
         self._of: dict[Nic, _History] = {}
         self.counted: Tally[tuple[Netns | None, str, str]] = Tally()
         """What drivers counted in the last interval, by namespace, interface and layer, events or not."""
+        self.inside: Tally[tuple[Netns | None, str, str]] = Tally()
+        """What of a field statistics of the driver had in the last interval, by namespace, interface and field."""
 
     def see(self, nic: Nic, layer: str, packets: int) -> None:
         """Take events that a driver may count, too. In the layers driver and tx it is not known whether it does."""
@@ -62,7 +68,7 @@ class Nics:
 
     def step(self, moved: Moved, driver_of: Mapping[Nic, str]) -> Iterator[tuple[Nic, Stat]]:
         """Yield what each NIC lost in the next interval, by class, beyond the events that it may have counted."""
-        self.counted = Tally()
+        self.counted, self.inside = Tally(), Tally()
         touched: dict[Nic, None] = {}
         for source in ("driver", "links"):
             for scope, risen in moved.get(source, {}).items():
@@ -75,6 +81,10 @@ class Nics:
             rows = {scope: _row(risen) for scope, risen in history.rows.items()}
             stats = self._drivers.nic_loss(driver_of.get(nic), rows, _row(history.links) if history.links else None)
             self._count(nic, history, stats)
+            for name in _SHARED:
+                inside = self._drivers.inside(driver_of.get(nic), rows, name)
+                self.inside[nic[0], nic[1], name] = max(0, inside - history.inside[name])
+                history.inside[name] = max(inside, history.inside[name])
             for stat in _grown(history, _beyond(stats, history.seen)):
                 yield nic, stat
 

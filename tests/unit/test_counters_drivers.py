@@ -282,6 +282,24 @@ def test_what_several_counters_have_is_told_once(
     assert amounts(drivers.nic_loss(known, given_rows, links(**fields) if fields else None)) == lost
 
 
+@pytest.mark.parametrize(
+    ("driver", "counters", "inside"),
+    [
+        ("enic", {"rx_no_bufs": 4, "rx_drop": 3, "rx_errors": 9}, 7),
+        ("i40e", {"rx_dropped": 5, "rx_missed_errors": 3322}, 5),
+        ("lan966x", {"dr_tail": 7, "dr_local": 900, "rx_long": 2, "rx_crc": 9}, 909),
+        ("liquidio", {"rx-0-dropped_nomem": 5, "rx-1-dropped_nomem": 6, "rx-1-dropped_toomany": 1}, 12),
+        ("igb", {"rx_queue_0_drops": 5}, 0),
+        ("nonesuch", {"rx_dropped": 5}, 0),
+    ],
+)
+def test_rx_dropped_has_what_statistics_have(
+    drivers: Drivers, driver: str, counters: dict[str, int], inside: int
+) -> None:
+    """What the driver adds to rx_dropped is told by its statistics, filters and all."""
+    assert drivers.inside(driver, rows(**counters), "links.rx_dropped") == inside
+
+
 def test_the_queue_of_a_full_ring_is_known(drivers: Drivers) -> None:
     """bcmgenet counts frames without a descriptor by queue."""
     assert queues(drivers.nic_loss("bcmgenet", rows(rxq0_missed=4321, rxq1_missed=0)), "ring") == {0: 4321, 1: 0}

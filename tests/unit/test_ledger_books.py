@@ -69,6 +69,13 @@ def test_an_empty_ring_is_lost_in_the_nic() -> None:
             {"nic-fifo": 700, "nic-ring": 200, "driver": 3},
         ),
         ("tg3", {"tx_discards": 4}, {"tx_errors": 4}, {"tx": 4}),
+        ("enic", {"rx_no_bufs": 4, "rx_drop": 3}, {"rx_dropped": 7}, {"nic-fifo": 3, "nic-ring": 4}),
+        ("enic", {"rx_no_bufs": 4, "rx_drop": 3}, {"rx_dropped": 9}, {"nic-fifo": 3, "nic-ring": 6}),
+        ("i40e", {"rx_dropped": 5}, {"rx_dropped": 5}, {}),
+        ("lan966x", {"dr_tail": 7, "dr_local": 900}, {"rx_dropped": 907}, {"nic-fifo": 7}),
+        ("liquidio", {"rx-0-dropped_nomem": 5}, {"rx_dropped": 5}, {"driver": 5}),
+        ("fsl_enetc", {}, {"rx_dropped": 4, "rx_errors": 4}, {"driver": 4}),
+        ("am65-cpsw-nuss", {}, {"rx_dropped": 4, "rx_errors": 4}, {"driver": 4}),
         (
             "nobody",
             {},
