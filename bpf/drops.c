@@ -11,6 +11,7 @@
  *   ARGUMENTS    number of arguments of the tracepoint: 2 (skb, location), 3 (+ reason), 4 (+ rx_sk)
  *   NETNS_COOKIE 1 where struct net has a cookie that tells namespaces apart; else their inodes have to do
  *   NESTS        1 where the kernel lets a program interrupt itself on a CPU, so that adding must be atomic
+ *   IS_KNOWN_PROTOCOL(protocol)  1 for those of pktdrop/data/ethertypes.tsv
  *   MAY_BE_BACKLOG(reason)  0 where the reason says that the skb was not freed inside enqueue_to_backlog()
  */
 #include <uapi/linux/ptrace.h>
@@ -18,8 +19,12 @@
 #include "reads.h"
 
 BPF_TABLE("hash", struct drop_key, struct drop_value, drops, 65536);
-BPF_ARRAY(hot_drops, struct hot_drop, HOT_DROPS); /* made with as many for each CPU */
-BPF_ARRAY(map_full, u64, 1);			  /* made with one for each CPU */
+BPF_TABLE("hash", struct drop_key, struct drop_value, other_places, 4096); /* made with more for more CPUs */
+BPF_TABLE("hash", u64, struct rare_protocols, rare_protocols_of_site, 4096);
+BPF_ARRAY(hot_drops, struct hot_drop, HOT_DROPS); /* made with as many for each section */
+BPF_ARRAY(hot_claims, u64, 1);			  /* made with one for each section */
+BPF_ARRAY(uncounted, u64, 1);			  /* made with one for each CPU */
+BPF_ARRAY(active_bank, u64, 1);
 BPF_PERCPU_ARRAY(cpu_states, struct cpu_state, 1);
 
 #if NESTS
@@ -48,15 +53,6 @@ static __always_inline void set_target_cpu(void *skb, u32 cpu)
 	state->target_cpu = cpu;
 }
 
-static __always_inline void count_lost(void)
-{
-	int cpu = bpf_get_smp_processor_id();
-	u64 *lost = map_full.lookup(&cpu);
-
-	if (lost)
-		ADD(*lost, 1);
-}
-
 static __always_inline struct drop_value *new_entry(struct drop_key *key, const struct origin *from)
 {
 	struct drop_value first = {};
@@ -67,6 +63,63 @@ static __always_inline struct drop_value *new_entry(struct drop_key *key, const 
 	return drops.lookup(key);
 }
 
+/*
+ * Where a drop is counted that found no room in the map: by all of its key but namespace and interface, of which a host
+ * can have any number. What is left is bounded by the kernel's text, its CPUs and bounded_protocol().
+ */
+static __always_inline struct drop_value *other_place(struct drop_key *key)
+{
+	struct drop_value first = {};
+	struct drop_value *value;
+
+	key->place = ANY_BANK(key->place);
+	key->netns = 0;
+	key->ifindex = 0;
+	value = other_places.lookup(key);
+	if (value)
+		return value;
+	other_places.insert(key, &first);
+	return other_places.lookup(key);
+}
+
+/* The last resort: never reached so far. */
+static __always_inline void count_uncounted(void)
+{
+	int cpu = bpf_get_smp_processor_id();
+	u64 *packets = uncounted.lookup(&cpu);
+
+	if (packets)
+		ADD(*packets, 1);
+}
+
+/*
+ * The protocol to count by. Senders choose it freely, and must not make more kinds of drops than the host has places:
+ * beyond the known ones, a call site counts the first few by themselves, and all others together.
+ */
+static __always_inline u16 bounded_protocol(u64 place, u16 protocol)
+{
+	struct rare_protocols none = {};
+	struct rare_protocols *rare;
+
+	if (!protocol || IS_KNOWN_PROTOCOL(protocol))
+		return protocol;
+	rare = rare_protocols_of_site.lookup(&place);
+	if (!rare) {
+		rare_protocols_of_site.insert(&place, &none);
+		rare = rare_protocols_of_site.lookup(&place);
+	}
+	if (!rare)
+		return OTHER_PROTOCOL;
+#pragma unroll
+	for (int i = 0; i < FEW_PROTOCOLS; i++) {
+		if (!rare->protocols[i])
+			rare->protocols[i] = protocol;
+		if (rare->protocols[i] == protocol)
+			return protocol;
+	}
+	return OTHER_PROTOCOL;
+}
+
 static __always_inline bool is_same(const struct drop_key *one, const struct drop_key *other)
 {
 	return one->place == other->place && one->netns == other->netns && one->ifindex == other->ifindex &&
@@ -75,6 +128,11 @@ static __always_inline bool is_same(const struct drop_key *one, const struct dro
 
 static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, const struct origin *from)
 {
+	int section = PLACE_SECTION(key->place);
+	u64 *claims = hot_claims.lookup(&section);
+
+	if (claims)
+		*claims += 1; /* a reader looks into the sections that have some */
 	set_names(&hot->value, from);
 	hot->key.netns = key->netns;
 	hot->key.ifindex = key->ifindex;
@@ -88,8 +146,8 @@ static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, co
 /*
  * The entry of a key in the table in front of the map, or NULL where other keys of this CPU came first. Finding it
  * takes no call into the kernel, which looking into a hash map takes four of; and user space reads the table without
- * one: see Tracer in pktdrop/kernel/tracer.py. An entry is never given up, so a key is in one place only; the CPU is
- * part of the key, so no other CPU writes it.
+ * one: see pktdrop/kernel/banks.py. An entry is given up with its whole bank only, so a key is in one place only; the
+ * CPU is part of the key, so no other CPU writes it.
  */
 static __always_inline struct drop_value *hot_value(struct drop_key *key, const struct origin *from)
 {
@@ -99,7 +157,7 @@ static __always_inline struct drop_value *hot_value(struct drop_key *key, const 
 
 #pragma unroll
 	for (int probe = 0; probe < HOT_PROBES; probe++) {
-		int index = PLACE_CPU(key->place) << HOT_BITS | ((first + probe) & (HOT_DROPS - 1));
+		int index = PLACE_SECTION(key->place) << HOT_BITS | ((first + probe) & (HOT_DROPS - 1));
 
 		hot = hot_drops.lookup(&index);
 		if (!hot)
@@ -125,8 +183,10 @@ static __always_inline void count(struct drop_key *key, struct sk_buff *skb, con
 		value = drops.lookup(key);
 	if (!value)
 		value = new_entry(key, from);
+	if (!value)
+		value = other_place(key);
 	if (!value) {
-		count_lost();
+		count_uncounted();
 		return;
 	}
 	LOAD(len, skb->len);
@@ -139,15 +199,16 @@ int count_kfree_skb(u64 *ctx)
 {
 	int zero = 0;
 	struct cpu_state *state = cpu_states.lookup(&zero);
+	u64 *bank = active_bank.lookup(&zero);
 	struct sk_buff *skb = (struct sk_buff *)ctx[0];
 	struct drop_key key = {};
 	struct sock *rx_sk = NULL;
 	struct origin from;
 	u16 protocol = 0;
 
-	if (!state) /* never: the array has its one entry, but the verifier cannot know */
+	if (!state || !bank) /* never: the arrays have their one entry, but the verifier cannot know */
 		return 0;
-	key.place = PLACE(ctx[1], bpf_get_smp_processor_id());
+	key.place = PLACE(ctx[1], SECTION(bpf_get_smp_processor_id(), *bank));
 #if ARGUMENTS > 2
 	key.reason = ctx[2];
 #endif
@@ -156,7 +217,7 @@ int count_kfree_skb(u64 *ctx)
 #endif
 	key.target_cpu = MAY_BE_BACKLOG(key.reason) ? target_cpu(state, skb) : NO_CPU;
 	LOAD(protocol, skb->protocol);
-	key.protocol = FROM_NETWORK16(protocol);
+	key.protocol = bounded_protocol(ANY_BANK(key.place), FROM_NETWORK16(protocol));
 	from = set_place(&key, skb, rx_sk, &state->netns);
 	count(&key, skb, &from);
 	return 0;

@@ -9,23 +9,29 @@
 
 #define INTERFACE_NAME_SIZE 16 /* IFNAMSIZ, include/uapi/linux/if.h */
 #define NO_CPU 0xffff
+#define OTHER_PROTOCOL 0xffff /* reserved by RFC 1701: no protocol has it, and what claims to counts as other, too */
 
 /*
  * What a drop is counted by: 24 bytes, as every word more costs each drop another round of hashing. No implicit
  * padding: the map hashes every byte.
  */
 struct drop_key {
-	u64 place;	/* lower 48 bits of the return address inside the function that freed the skb; then its CPU */
+	u64 place;	/* lower 48 bits of the return address inside the function that freed the skb; then section */
 	u32 netns;	/* lower half of the network namespace's cookie, or its inode; 0: could not be known */
 	u32 ifindex;	/* interface the skb was on or came in by; 0: none or could not be known */
 	u32 reason;	/* enum skb_drop_reason, subsystem in the upper 16 bits; 0: the kernel gives none */
 	u16 target_cpu; /* CPU whose backlog enqueue_to_backlog() was filling with this skb; NO_CPU: none known */
-	u16 protocol;	/* ethertype; 0: not set */
+	u16 protocol;	/* ethertype; 0: not set; OTHER_PROTOCOL: one of many */
 };
 
-/* Kernel text lies in the upper half of the address space, so the upper 16 bits of an address are all ones. */
-#define PLACE(location, cpu) ((location) << 16 | (cpu))
-#define PLACE_CPU(place) ((place) & 0xffff)
+/*
+ * Kernel text lies in the upper half of the address space, so the upper 16 bits of an address are all ones. A section
+ * is what a CPU counts in one of the two banks.
+ */
+#define PLACE(location, section) ((location) << 16 | (section))
+#define PLACE_SECTION(place) ((place) & 0xffff)
+#define SECTION(cpu, bank) ((cpu) << 1 | (bank))
+#define ANY_BANK(place) ((place) & ~1ULL)
 
 struct drop_value {
 	u64 packets;			     /* skbs: one GSO or GRO skb counts once, as in the kernel's own counters */
@@ -36,15 +42,22 @@ struct drop_value {
 	u32 unused;
 };
 
-/* The drops of one key on one CPU, in the table in front of the map. Unused while key.place is 0. */
+/* The drops of one key, in the table in front of the map. Unused while key.place is 0. */
 struct hot_drop {
 	struct drop_key key;
 	struct drop_value value;
 };
 
 #define HOT_BITS 9
-#define HOT_DROPS (1 << HOT_BITS) /* of each CPU */
+#define HOT_DROPS (1 << HOT_BITS) /* of each section */
 #define HOT_PROBES 4		  /* places that are looked into for a key */
+
+#define FEW_PROTOCOLS 4
+
+/* The first protocols beyond the known ones that a call site dropped on a CPU: only these count by themselves. */
+struct rare_protocols {
+	u16 protocols[FEW_PROTOCOLS];
+};
 
 /* What a CPU remembers from one probe to the next. Stays in the kernel. */
 struct cpu_state {

@@ -32,6 +32,8 @@ class Clock:
         """A signal, or a closed output, ended the run."""
         self.is_last = False
         """This tick is the last one."""
+        self.keeps_up = True
+        """What was done after the tick before took less than an interval."""
 
     def __enter__(self) -> "Clock":
         """Catch the signals that end a run."""
@@ -60,6 +62,7 @@ class Clock:
         done = 0
         while not self.is_last and done != self._count:
             done += 1
+            self.keeps_up = done == 1 or time.monotonic() <= due + self._interval
             # an interval that took too long to show is not made up for: the next one starts now
             due = max(due, time.monotonic() - self._interval) + self._interval
             self._sleep_until(min(due, end))

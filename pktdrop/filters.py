@@ -11,6 +11,9 @@ from pktdrop.kernel.reasons import CORE, ReasonNames
 from pktdrop.model import Count, DropKey
 from pktdrop.protocols import Protocols
 
+_ANSWERS = 65536
+"""How many are remembered: keys come and go with namespaces."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -64,6 +67,8 @@ class Filters:
     def _shows(self, key: DropKey) -> bool:
         answer = self._answers.get(key)
         if answer is None:
+            if len(self._answers) >= _ANSWERS:
+                self._answers.clear()
             answer = (self._noise or key.noise is None) and all(one.passes(key) for one in self._filters)
             self._answers[key] = answer
         return answer

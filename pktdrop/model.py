@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+OTHER_PROTOCOL = 0xFFFF
+"""Stands for protocols that are not told apart. Reserved by RFC 1701, so it is none itself."""
+
 
 class Netns(NamedTuple):
     """A network namespace, and no other one that has its inode before or after it."""
@@ -42,7 +45,7 @@ class DropKey(NamedTuple):
     """Network namespace."""
     netns_name: str | None
     protocol: int
-    """Ethertype; 0: the skb had none."""
+    """Ethertype; 0: the skb had none; OTHER_PROTOCOL: one of those that a call site has too many of."""
     location: str
     """Return address inside the function that freed the skb: "__udp4_lib_rcv+0x4bc", or an address in hex."""
     layer: str
@@ -51,11 +54,17 @@ class DropKey(NamedTuple):
     """Why this free is no loss."""
     doubt: str | None = None
     """Why it is not known whether this free is a loss."""
+    other_places: bool = False
+    """Of many interfaces and namespaces, too many to be kept apart: these two are None."""
 
     @property
     def is_loss(self) -> bool:
         """Tell whether a packet was lost: it is no noise, and there is no doubt."""
         return self.noise is None and self.doubt is None
+
+    def of_other_places(self) -> "DropKey":
+        """Return the kind that drops of this one go on as where it is not kept apart any more."""
+        return self._replace(ifindex=None, interface=None, netns=None, netns_name=None, other_places=True)
 
 
 class Count(NamedTuple):
@@ -64,14 +73,19 @@ class Count(NamedTuple):
     packets: int
     bytes: int
 
+    def plus(self, other: "Count") -> "Count":
+        """Return the sum of both."""
+        return Count(self.packets + other.packets, self.bytes + other.bytes)
+
 
 class Lost(NamedTuple):
-    """Drops that are missing from the counts, in packets."""
+    """What is missing from the counts, in packets."""
 
     map_full: int
-    """The map of drops had no room for one more key."""
+    """Only where they were is missing: the map had no room for one more kind, so they count at other places."""
     missed: int
-    """The kernel skipped the program, as it was already running on that CPU (bpf_prog_info.recursion_misses)."""
+    """Not counted at all: the kernel skipped the program, as it was already running on that CPU
+    (bpf_prog_info.recursion_misses); or even the table of other places had no room, which was never seen."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +149,15 @@ def counted_since(before: int, after: int, width: int = 64) -> int:
 
 
 def interval(before: Snapshot, after: Snapshot) -> Interval:
-    """Subtract two Snapshots. Keys that did not move are left out; keys that vanished counted nothing since."""
-    drops = {}
-    for key, now in after.drops.items():
-        was = before.drops.get(key)
-        if was is None:
-            if now.packets:  # a reader may see an entry before its first packet is added
-                drops[key] = now
-        elif now != was:
-            drops[key] = Count(counted_since(was.packets, now.packets), counted_since(was.bytes, now.bytes))
+    """Subtract two Snapshots. Keys that did not move are left out.
+
+    A key that vanished goes on in that of other places, with all that it ever counted: what it had before is subtracted
+    there, so that the sum of an interval is exact. Where there is no such key it counted nothing since.
+    """
+    if before.drops is after.drops:
+        drops: dict[DropKey, Count] = {}
+    else:
+        drops = _risen(before.drops, after.drops)
     return Interval(
         start=before.time,
         end=after.time,
@@ -151,3 +165,32 @@ def interval(before: Snapshot, after: Snapshot) -> Interval:
         drops=drops,
         lost=Lost(*(counted_since(was, now) for was, now in zip(before.lost, after.lost, strict=True))),
     )
+
+
+def _risen(before: Mapping[DropKey, Count], after: Mapping[DropKey, Count]) -> dict[DropKey, Count]:
+    drops = {}
+    met = 0
+    gone: dict[DropKey, Count] = {}
+    for key, now in after.items():
+        was = before.get(key)
+        if was is None:
+            if now.packets:  # a reader may see an entry before its first packet is added
+                drops[key] = now
+            continue
+        met += 1
+        if now is was or now == was:
+            continue
+        if now.packets < was.packets or now.bytes < was.bytes:  # vanished, and began anew
+            gone[key], was = was, Count(0, 0)
+            if not now.packets:
+                continue
+        drops[key] = Count(now.packets - was.packets, now.bytes - was.bytes)
+    if met < len(before):
+        gone |= {key: was for key, was in before.items() if key not in after}
+    for key, was in gone.items():
+        other = key.of_other_places()
+        if other in drops:
+            risen = drops.pop(other)
+            if risen.packets != was.packets:
+                drops[other] = Count(risen.packets - was.packets, risen.bytes - was.bytes)
+    return drops

@@ -37,6 +37,10 @@ class Protocols:
             return value if value <= 0xFFFF else None
         return self._numbers.get(name.lower())
 
+    def numbers(self) -> list[int]:
+        """Return all ethertypes that have names."""
+        return list(self._names)
+
     def names(self) -> list[str]:
         """Return all names."""
         return list(self._names.values())

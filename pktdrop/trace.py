@@ -45,11 +45,13 @@ class JsonReport:
 
     def interval(self, step: "Account", selection: Selection) -> None:
         """Write the line of an interval, quiet or not."""
-        self._output.write(self._view.interval(step.interval, selection, step.ledger))
+        for piece in self._view.interval(step.interval, selection, step.ledger):
+            self._output.write(piece)
 
     def summary(self, whole: "Account", selection: Selection) -> None:
         """Write the line "summary"."""
-        self._output.write(self._view.interval(whole.interval, selection, whole.ledger, kind="summary"))
+        for piece in self._view.interval(whole.interval, selection, whole.ledger, kind="summary"):
+            self._output.write(piece)
 
 
 class TableReport:
@@ -89,7 +91,11 @@ def run(watch: "Watch", clock: Clock, filters: Filters, report: Report) -> None:
     report.start(watch)
     rungs = ", ".join(f"{probe}: {rung}" for probe, rung in watch.rungs.items())
     say(*(f"Limit: {limit}" for limit in said), f"Tracing drops ({rungs}). Ctrl-C to end.")
+    kept_up = True
     for _ in clock.ticks():
+        if kept_up and not clock.keeps_up:
+            kept_up = False
+            say("Limit: pktdrop cannot keep up: a look took longer than an interval. Intervals are as long as shown.")
         step = watch.step(clock.is_last)
         report.interval(step, filters.select(step.interval.drops))
         say(*(f"Limit: {limit}" for limit in watch.limits if limit not in said))

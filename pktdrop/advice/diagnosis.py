@@ -177,7 +177,7 @@ def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -
         seconds=account.interval.seconds,
         lost=sum(one.packets for one in found),
         unexplained=sum(one.packets for one in found if one.note) if watched.traced else None,
-        uncounted=sum(account.interval.lost),
+        uncounted=account.interval.lost.missed,
         kinds={kind: packets for kind, packets in kinds.items() if packets},
         stations=stations(account, found, how.peaks, tables.drivers, host, host.value),
         losses=tuple(sorted(losses, key=lambda loss: (loss.share.kind != "capacity", -loss.share.packets))),

@@ -16,6 +16,7 @@ from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.code import Compiled, source_directory
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.programs import MapsRefused
+from pktdrop.tables import DATA
 
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _NOTES = Path("/sys/kernel/notes")
@@ -79,7 +80,8 @@ def prepare(safe_read: bool, cache: Cache, use: Callable[[Prepared], _Result]) -
 
 
 def _make(safe_read: bool) -> Prepared:
-    from pktdrop.kernel.compiler import Compiler  # a start from the cache does without
+    from pktdrop.kernel.compiler import Compiler  # a start from the cache does without these two
+    from pktdrop.protocols import Protocols
 
     with Compiler() as compiler:  # imports bcc while the facts are read
         facts = KernelFacts.read()
@@ -89,6 +91,7 @@ def _make(safe_read: bool) -> Prepared:
             "NETNS_COOKIE": str(int(facts.netns_cookie)),
             "NESTS": str(int(facts.nests)),
             "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
+            "IS_KNOWN_PROTOCOL(protocol)": " || ".join(f"(protocol) == {one}" for one in Protocols.load().numbers()),
         }
         compiled = compiler.compile(facts.layout, definitions, own_headers=facts.has_btf, hide_symbols=not safe_read)
         return Prepared(facts, compiled, cached=False)
@@ -101,7 +104,8 @@ def _key(safe_read: bool) -> str:
     """
     parts = [str(safe_read), os.uname().machine, os.uname().release, sys.version, _bcc_version()]
     digest = hashlib.sha256("\0".join(parts).encode())
-    for path in sorted(source_directory().rglob("*.[ch]")) + sorted(Path(__file__).parent.glob("*.py")):
+    sources = [*source_directory().rglob("*.[ch]"), *Path(__file__).parent.glob("*.py"), DATA / "ethertypes.tsv"]
+    for path in sorted(sources):
         content = path.read_bytes()
         digest.update(f"{path.name}\0{len(content)}\0".encode())  # so that no byte can move to another file unseen
         digest.update(content)

@@ -23,7 +23,7 @@ from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.facts import BACKLOG_FUNCTION, BTF_DIRECTORY, KernelFacts
 from pktdrop.kernel.prepared import Prepared, prepare
 from pktdrop.kernel.programs import Programs
-from pktdrop.kernel.records import HOT_DROPS
+from pktdrop.kernel.records import HOT_DROPS, OTHER_PLACES, OTHER_PLACES_OF_CPU
 
 KFREE_SKB = ("tp_btf", "raw")
 BACKLOG = ("fentry", "kprobe", "none")
@@ -97,7 +97,13 @@ def _attach_both(
 ) -> tuple[KernelFacts, Probes]:
     """Attach kfree_skb by one rung, and the backlog by the best of some. Raises RungError where kfree_skb cannot be."""
     cpus = sysbpf.cpu_numbers()
-    entries = {"drops": map_entries, "hot_drops": HOT_DROPS * cpus, "map_full": cpus}
+    entries = {
+        "drops": map_entries,
+        "other_places": OTHER_PLACES + OTHER_PLACES_OF_CPU * cpus,
+        "hot_drops": 2 * HOT_DROPS * cpus,
+        "hot_claims": 2 * cpus,
+        "uncounted": cpus,
+    }
     programs = Programs(prepared.compiled, entries)
     with ExitStack() as undo:
         undo.callback(programs.close)

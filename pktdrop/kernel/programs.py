@@ -33,6 +33,7 @@ class Programs:
         """Make the maps, with more or fewer entries than compiled where `entries` says so. Raises MapsRefused."""
         self._compiled = compiled
         self._maps: dict[str, int] = {}
+        self._waiting_room: int | None = None
         with ExitStack() as undo:
             self._open = undo
             for name, definition in compiled.maps.items():
@@ -47,6 +48,18 @@ class Programs:
     def map(self, name: str) -> tuple[int, MapDefinition]:
         """Return the file descriptor and the definition of a map."""
         return self._maps[name], self._compiled.maps[name]
+
+    def set_number(self, name: str, number: int) -> None:
+        """Set the one number of an array."""
+        sysbpf.map_update(self._maps[name], struct.pack("=I", 0), struct.pack("=Q", number))
+
+    def wait(self) -> None:
+        """Wait until every run of a program that has begun by now is over, see `banks`. Raises OSError."""
+        inner = next(iter(self._maps.values()))
+        if self._waiting_room is None:
+            kind = sysbpf.MapType.ARRAY_OF_MAPS
+            self._waiting_room = self._keep(sysbpf.map_create(kind, 4, 4, 1, "waiting_room", inner))
+        sysbpf.map_update(self._waiting_room, struct.pack("=I", 0), struct.pack("=I", inner))
 
     def typed(self, name: str, attach_type: sysbpf.AttachType, btf_id: int) -> int:
         """Load a BTF-typed program and attach it to the tracepoint or function it is typed by; return the program."""

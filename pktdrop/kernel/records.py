@@ -8,14 +8,16 @@ DROP_KEY = struct.Struct("=QIIIHH")
 DROP_VALUE = struct.Struct("=QQ16sQI4x")
 HOT_DROP = struct.Struct(f"={DROP_KEY.size}s{DROP_VALUE.size}s")
 HOT_DROPS = 512
-"""Entries of each CPU in the table in front of the map."""
+"""Entries of each section in the table in front of the map; a CPU has one section in each bank."""
+OTHER_PLACES, OTHER_PLACES_OF_CPU = 4096, 128
+"""Entries of the table of other places, in all and for each CPU: a busy host drops at some 100 call sites."""
 NO_CPU = 0xFFFF
 _TEXT = 0xFFFF << 48
 """The bits of an address of kernel text that the key leaves out."""
 
 
 class RawKey(NamedTuple):
-    """struct drop_key, taken apart: numbers as the kernel counts them; 0 and NO_CPU mean unknown."""
+    """struct drop_key, taken apart: numbers as the kernel counts them, but for the bank; 0 and NO_CPU mean unknown."""
 
     location: int
     netns: int
@@ -30,7 +32,7 @@ class RawKey(NamedTuple):
     def decode(cls, data: bytes) -> "RawKey":
         """Take apart what the map holds; raises struct.error where its size is another."""
         place, netns, ifindex, reason, target_cpu, protocol = DROP_KEY.unpack(data)
-        return cls(_TEXT | place >> 16, netns, ifindex, reason, place & 0xFFFF, target_cpu, protocol)
+        return cls(_TEXT | place >> 16, netns, ifindex, reason, (place & 0xFFFF) >> 1, target_cpu, protocol)
 
 
 class RawValue(NamedTuple):

@@ -33,11 +33,14 @@ class _Command(IntEnum):
 
     MAP_CREATE = 0
     MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
     MAP_GET_NEXT_KEY = 4
     PROG_LOAD = 5
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
     MAP_LOOKUP_BATCH = 24
+    MAP_DELETE_BATCH = 27
 
 
 class MapType(IntEnum):
@@ -46,6 +49,7 @@ class MapType(IntEnum):
     HASH = 1
     ARRAY = 2
     PERCPU_ARRAY = 6
+    ARRAY_OF_MAPS = 12
 
 
 class ProgramType(IntEnum):
@@ -121,19 +125,24 @@ def _name(name: str) -> bytes:
     return name.encode()[:15]  # BPF_OBJ_NAME_LEN - 1
 
 
-def map_create(map_type: MapType, key_size: int, value_size: int, max_entries: int, name: str) -> int:
-    """Make a map and return its file descriptor. Sizes are in bytes. Arrays can be mapped into memory."""
+def map_create(
+    map_type: MapType, key_size: int, value_size: int, max_entries: int, name: str, inner_map: int = 0
+) -> int:
+    """Make a map and return its file descriptor. Sizes are in bytes. Arrays can be mapped into memory.
+
+    A map of maps takes one as an example of those that it will hold.
+    """
     flags = _BPF_F_MMAPABLE if map_type is MapType.ARRAY else 0
     return _bpf(
         _Command.MAP_CREATE,
-        _block("IIIIIII16s", map_type, key_size, value_size, max_entries, flags, 0, 0, _name(name)),
+        _block("IIIIIII16s", map_type, key_size, value_size, max_entries, flags, inner_map, 0, _name(name)),
     )
 
 
 def map_memory(map_fd: int, value_size: int, max_entries: int) -> mmap.mmap:
-    """Map the values of an array into memory, to be read. They stand one behind the other, 8 bytes aligned."""
+    """Map the values of an array into memory. They stand one behind the other, 8 bytes aligned."""
     length = max_entries * (value_size + -value_size % 8)
-    return mmap.mmap(map_fd, length + -length % mmap.PAGESIZE, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+    return mmap.mmap(map_fd, length + -length % mmap.PAGESIZE, flags=mmap.MAP_SHARED)
 
 
 def program_load(
@@ -228,6 +237,31 @@ def map_lookup(map_fd: int, key: bytes, value_size: int) -> bytes:
         _block("IIQQQ", map_fd, 0, ctypes.addressof(buffer), ctypes.addressof(value), 0),
     )
     return value.raw
+
+
+def map_update(map_fd: int, key: bytes, value: bytes) -> None:
+    """Set the value of one key. For a map of maps, every run of a program that has begun before is over on return."""
+    key_buffer = ctypes.create_string_buffer(key, len(key))
+    value_buffer = ctypes.create_string_buffer(value, len(value))
+    addresses = ctypes.addressof(key_buffer), ctypes.addressof(value_buffer)
+    _bpf(_Command.MAP_UPDATE_ELEM, _block("IIQQQ", map_fd, 0, *addresses, 0))
+
+
+def map_delete(map_fd: int, keys: bytes, key_size: int) -> None:
+    """Delete keys that are in a map, given one behind the other."""
+    buffer = ctypes.create_string_buffer(keys, len(keys))
+    here = ctypes.addressof(buffer)
+    try:
+        # union bpf_attr, BPF_MAP_*_BATCH, as in _batches()
+        attributes = _block("QQQQIIQQ", 0, 0, here, 0, len(keys) // key_size, map_fd, 0, 0)
+        if keys:
+            _bpf(_Command.MAP_DELETE_BATCH, attributes)
+            return
+    except OSError as refused:
+        if refused.errno != errno.EINVAL:  # before Linux 5.6
+            raise
+    for at in range(0, len(keys), key_size):
+        _bpf(_Command.MAP_DELETE_ELEM, _block("IIQQQ", map_fd, 0, here + at, 0, 0))
 
 
 def map_items(map_fd: int, key_size: int, value_size: int, at_once: bool = True) -> Iterator[tuple[bytes, bytes]]:

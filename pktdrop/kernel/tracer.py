@@ -1,27 +1,46 @@
 # SPDX-License-Identifier: MIT
 """The running probes, read as Snapshots."""
 
-import mmap
+import math
 import struct
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
-from itertools import starmap
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from pktdrop.kernel import host, probes, sysbpf
+from pktdrop.kernel.banks import Banks, Block
 from pktdrop.kernel.cache import Cache, default_directory
-from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, HOT_DROP, HOT_DROPS, RawKey, RawValue
-from pktdrop.model import Count, DropKey, Lost, Netns, Snapshot
+from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, RawKey, RawValue
+from pktdrop.kernel.tally import Row, Tally
+from pktdrop.model import DropKey, Lost, Netns, Snapshot
 from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
     from pktdrop.kernel.naming import Naming
 
-_ONE_BY_ONE = 512
-"""With more keys in the map than that it is read in batches, which is faster, and has a price: see `limits`."""
+_KEY = struct.Struct(f"={DROP_KEY.size}s")
+_COUNTS = struct.Struct(f"=QQ{DROP_VALUE.size - 16}x")
+_MANY_KEYS = 1024
+"""In the map, besides those in the table in front of it: with fewer there is no reason to give any up."""
+_FULL = 15 / 16
+_SETTLE = 5.0
+"""Seconds in which keys that live come back after they were given up; and the least between two times."""
+_IDLE_KINDS = 8192
+"""Beyond the kinds that moved since the kernel gave them up last, so many of those that moved before are kept apart."""
 MAP_ENTRIES = 65536
-"""How many different drop keys are counted; each takes some 150 bytes of kernel memory, taken at the start."""
+"""How many different drop keys the kernel has room for; each takes some 150 bytes of its memory from the start on."""
+
+
+class _Kind:
+    """A kind of drops, and what the kernel had counted of it at the last reading."""
+
+    __slots__ = ("key", "octets", "packets")
+
+    def __init__(self, key: DropKey) -> None:
+        self.key = key
+        self.packets = self.octets = 0
 
 
 class Tracer:
@@ -41,16 +60,19 @@ class Tracer:
         self._facts, self._probes = probes.attach(cache or Cache(default_directory()), map_entries, wanted)
         self.start = Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, lost=Lost(0, 0))
         """Before all drops: the maps were made for this run, so nothing needs to be read."""
-        self._keys: dict[bytes, DropKey] = {}
-        self._in_map = 0
-        """Keys in the map at the last reading."""
-        # read without a system call: in one on maps, the kernel runs no tracing program on that CPU (sysbpf.map_items)
-        self._table = self._memory("hot_drops", HOT_DROPS * sysbpf.cpu_numbers())
-        self._full = self._memory("map_full", sysbpf.cpu_numbers())
-
-    def _memory(self, name: str, entries: int) -> mmap.mmap:
-        descriptor, definition = self._probes.programs.map(name)
-        return sysbpf.map_memory(descriptor, definition.value_size, entries)
+        self._kinds: dict[bytes, _Kind] = {}
+        """By the keys that the kernel has, or had in the bank before."""
+        self._other_kinds: dict[bytes, _Kind] = {}
+        """The same of the table of other places."""
+        self._blocks: list[Block] = []
+        """As they were at the last reading of this bank: most are the same at the next."""
+        self._banks = Banks(self._probes.programs)
+        self._tally = Tally()
+        self._map_entries = map_entries
+        self._gave_up = -math.inf
+        """When, by the monotonic clock."""
+        self._keys_that_live: int | None = 0
+        """How many keys were in the map again soon after it was given up; None: not known yet."""
 
     def __enter__(self) -> "Tracer":
         """Return itself."""
@@ -58,8 +80,7 @@ class Tracer:
 
     def __exit__(self, *_: object) -> None:
         """Detach the probes."""
-        self._table.close()
-        self._full.close()
+        self._banks.close()
         self._probes.programs.close()
 
     @cached_property
@@ -100,72 +121,89 @@ class Tracer:
         elif self._facts.arguments < 4:
             # tcp_v4_rcv() clears skb->dev before the socket looks at the packet (net/ipv4/tcp_ipv4.c, v6.1)
             found.append("drops of TCP input carry no namespace: this kernel does not say for which socket (rx_sk).")
-        if self._in_map > _ONE_BY_ONE:
+        if self._banks.reads_in_batches:
             found.append(
                 "there are thousands of kinds of drops: each time they are read, the CPU that reads traces none for "
                 "a few milliseconds, and those are not counted as missed (the ledger tells)."
             )
-        if self._keys and self._naming.symbols.hidden:
+        if self._kinds and self._naming.symbols.hidden:
             found.append(
                 f"call sites are addresses: {self._naming.symbols.hidden}. What only they tell is not known: the layer "
                 "of a drop, and whether it is noise; such drops are counted as not known whether lost."
             )
         return tuple(found)
 
+    def give_up(self, at_once: bool = False) -> None:
+        """Let the kernel begin anew, where it is time to or `at_once`: see `banks` and `Tally`. No count changes.
+
+        So that keys of what is gone, and kinds that come and go, neither fill the map nor cost each reading time.
+        Waits some 20 ms where it does. To be called before a Snapshot, not between two that are to be close.
+        """
+        now = time.monotonic()
+        if not (at_once or self._is_time(now)):
+            return
+        self._gave_up, self._keys_that_live = now, None
+        final, self._blocks = self._banks.give_up(), []
+        self._tally.add(self._risen(final, self._kinds, other_places=False))
+        live = {raw for block in final for (raw,) in _KEY.iter_unpack(block.keys)}
+        if not self._facts.netns_cookie:  # by then, another namespace may have the inode that stands for this one
+            live.clear()
+        self._kinds = {raw: kind for raw, kind in self._kinds.items() if raw in live}
+        for kind in self._kinds.values():
+            kind.packets = kind.octets = 0
+        self._tally.keep(len(live) + _IDLE_KINDS)
+
+    def _is_time(self, now: float) -> bool:
+        if now - self._gave_up < _SETTLE:
+            return False
+        keys = self._banks.in_map
+        if self._keys_that_live is None:
+            self._keys_that_live = keys
+        return keys > min(_FULL * self._map_entries, max(_MANY_KEYS, 2 * self._keys_that_live))
+
     def snapshot(self) -> Snapshot:
         """Read all counts. Names are looked up for keys not seen before."""
-        rows, lost = self._read(), self._lost()
+        blocks, others, missed = self._banks.read(), self._banks.other_places(), self._missed()
         moment, monotonic = time.time(), time.monotonic()  # of the counts: names take a while, symbols at first 0.1 s
-        self._learn_interfaces(rows)
-        drops: dict[DropKey, Count] = {}
-        for raw, value in rows.items():
-            key = self._keys.get(raw)
-            if key is None:
-                key = self._keys[raw] = self._naming.key(RawKey.decode(raw), self._netns(value))
-            count = Count(value.packets, value.octets)
-            known = drops.get(key)
-            # two raw keys get one name where their difference proves meaningless
-            drops[key] = Count(known.packets + count.packets, known.bytes + count.bytes) if known else count
-        return Snapshot(time=moment, monotonic=monotonic, drops=drops, lost=lost)
+        read, self._blocks = self._blocks, blocks
+        moved = [block for block, was in zip_longest(blocks, read[: len(blocks)]) if block != was]
+        self._tally.add(self._risen(moved, self._kinds, other_places=False))
+        self._tally.add(self._risen(others, self._other_kinds, other_places=True))
+        lost = Lost(map_full=sum(kind.packets for kind in self._other_kinds.values()), missed=missed)
+        return Snapshot(time=moment, monotonic=monotonic, drops=self._tally.totals, lost=lost)
 
-    def _read(self) -> dict[bytes, RawValue]:
-        """Read the map and the table in front of it. A key is in one of them only."""
-        rows = self._read_map()
-        table = self._table[:]
-        places = memoryview(table).cast("Q")[:: HOT_DROP.size // 8].tolist()
-        for number, place in enumerate(places):
-            if place:  # it is 0 where no key has the entry
-                raw, value = HOT_DROP.unpack_from(table, number * HOT_DROP.size)
-                rows[raw] = RawValue._make(DROP_VALUE.unpack(value))
-        return rows
+    def _risen(self, blocks: Sequence[Block], known: dict[bytes, _Kind], other_places: bool) -> Iterator[Row]:
+        """Yield what moved since the last reading of this bank, and by how much."""
+        for block in blocks:
+            self._learn(block, known, other_places)
+        for block in blocks:
+            for (raw,), (packets, octets) in zip(
+                _KEY.iter_unpack(block.keys), _COUNTS.iter_unpack(block.values), strict=True
+            ):
+                kind = known[raw]
+                if packets != kind.packets or octets != kind.octets:
+                    yield kind.key, packets - kind.packets, octets - kind.octets
+                    kind.packets, kind.octets = packets, octets
 
-    def _read_map(self) -> dict[bytes, RawValue]:
-        """Read the keys that the table has no room for: none on most hosts."""
-        descriptor, definition = self._probes.programs.map("drops")
-        rows: dict[bytes, RawValue] = {}
-        at_once = self._in_map > _ONE_BY_ONE
-        for keys, values in sysbpf.map_items(descriptor, definition.key_size, definition.value_size, at_once):
-            raw_keys = (raw for (raw,) in struct.iter_unpack(f"={DROP_KEY.size}s", keys))
-            rows.update(zip(raw_keys, starmap(RawValue, DROP_VALUE.iter_unpack(values)), strict=True))
-            if not at_once and len(rows) > _ONE_BY_ONE:
-                self._in_map = len(rows)
-                return self._read_map()
-        self._in_map = len(rows)
-        return rows
-
-    def _learn_interfaces(self, rows: Mapping[bytes, RawValue]) -> None:
-        for raw, value in rows.items():
-            if raw not in self._keys and value.interface[0]:
-                netns = self._netns(value)
+    def _learn(self, block: Block, known: dict[bytes, _Kind], other_places: bool) -> None:
+        """Name the keys that are new; all names of interfaces first, as not every drop comes with one."""
+        new = [at for at, (raw,) in enumerate(_KEY.iter_unpack(block.keys)) if raw not in known]
+        raws = [block.keys[at * DROP_KEY.size : (at + 1) * DROP_KEY.size] for at in new]
+        values = [RawValue._make(DROP_VALUE.unpack_from(block.values, at * DROP_VALUE.size)) for at in new]
+        for raw, value in zip(raws, values, strict=True):
+            netns = self._netns(value)
+            if netns is not None and value.interface[0]:
                 name = value.interface.split(b"\0", 1)[0].decode(errors="backslashreplace")
-                if netns is not None:
-                    self._namespaces.learn_interface(netns, RawKey.decode(raw).ifindex, name)
+                self._namespaces.learn_interface(netns, RawKey.decode(raw).ifindex, name)
+        for raw, value in zip(raws, values, strict=True):
+            key = self._naming.key(RawKey.decode(raw), self._netns(value))
+            known[raw] = _Kind(key.of_other_places() if other_places else key)
 
     def _netns(self, value: RawValue) -> Netns | None:
         if not value.netns_inode:
             return None
         return self._namespaces.of_drop(value.netns_inode, value.netns_cookie if self._facts.netns_cookie else None)
 
-    def _lost(self) -> Lost:
-        missed = sum(sysbpf.program_statistics(program).recursion_misses for program in self._probes.descriptors[:1])
-        return Lost(map_full=sum(memoryview(self._full[:]).cast("Q").tolist()), missed=missed)
+    def _missed(self) -> int:
+        skipped = sum(sysbpf.program_statistics(program).recursion_misses for program in self._probes.descriptors[:1])
+        return skipped + self._banks.uncounted

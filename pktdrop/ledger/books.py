@@ -211,7 +211,7 @@ class _Uncounted:
 
 
 def _explained(entry: Entry, packets: int) -> Entry:
-    note = f"{packets} of them may be drops that could not be counted"
+    note = f"{packets} of them may be drops that were not counted, or not where they were"
     explained = entry.explained + packets if entry.delta else 0
     left = entry.unexplained - packets
     return replace(entry, explained=explained, unexplained=left, status="unexplained" if left else "bound", note=note)

@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 from pktdrop.ledger.entry import NO_COUNTER
 from pktdrop.model import DropKey, Netns
 from pktdrop.top import history
-from pktdrop.top.history import NO_EVENT, Group, History, Reason, interface_of, netns_of
+from pktdrop.top.history import NO_EVENT, Group, History, Reason
 from pktdrop.top.lines import Line, labelled
 from pktdrop.top.views import Context, reasons_of
 from pktdrop.views.scope import where
-from pktdrop.views.table import cpu, reason
+from pktdrop.views.table import cpu, interface_of, netns_of, reason
 from pktdrop.views.text import number, safe
 
 MOST: Final = 12

@@ -13,7 +13,7 @@ from pktdrop.ledger.loss import Loss, by_layer
 from pktdrop.ledger.nics import Nic
 from pktdrop.model import Count, DropKey, Lost, Netns
 from pktdrop.top.series import Series
-from pktdrop.views.table import reason
+from pktdrop.views.table import interface_of, netns_of, reason
 from pktdrop.watch import Account
 
 LEAST_STRETCH: Final = 2.0
@@ -370,13 +370,3 @@ class History:
                 {name: account.rate(None, by) for name, by in risen.items()},
                 dict(zip(backlog.names, backlog.values, strict=True)) if backlog else {},
             )
-
-
-def interface_of(key: DropKey) -> str:
-    """Return the name of the interface, "if7" where only the number is known, "-" where that is not."""
-    return key.interface or (f"if{key.ifindex}" if key.ifindex else "-")
-
-
-def netns_of(key: DropKey) -> str:
-    """Return the name of the namespace, or its inode, "-" where neither is known."""
-    return key.netns_name or (str(key.netns) if key.netns else "-")

@@ -59,7 +59,7 @@ def header(history: History, run: Run, mode: Mode, width: int) -> list[Line]:
 
 
 def _figures(history: History, mode: Mode, width: int) -> list[Line]:
-    rate, lost = history.loss.rate(history.elapsed), sum(history.lost)
+    rate, lost = history.loss.rate(history.elapsed), history.lost.missed
     state: list[Line] = []
     if mode.trouble:
         state.append(((cut(f"CANNOT READ: {safe(mode.trouble)}", max(20, width // 2)), "loss"),))

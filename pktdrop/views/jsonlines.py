@@ -2,7 +2,8 @@
 """Drops as JSON, one object per line, for programs. Keys and their meaning: README, "JSON"."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pktdrop.filters import Selection
@@ -13,6 +14,10 @@ from pktdrop.views.scope import as_object
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Ledger
     from pktdrop.ledger.entry import Entry
+
+_ROWS = 256
+"""Drops in a piece of text."""
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class JsonView:
@@ -26,22 +31,27 @@ class JsonView:
         """Return the first line: what runs where, and what it cannot know."""
         return _line(type="start", time=time, version=version, kernel=kernel, probes=dict(probes), limits=list(limits))
 
-    def interval(self, interval: Interval, selection: Selection, ledger: "Ledger", kind: str = "interval") -> str:
-        """Return the line of one interval, or with kind "summary" that of the whole run."""
-        return _line(
-            type=kind,
-            start=interval.start,
-            end=interval.end,
-            drops=[
-                self._drop(key, count)
-                for key, count in sorted(selection.drops.items(), key=lambda item: -item[1].packets)
-            ],
-            ledger=[entry_object(entry) for entry in ledger.entries],
-            layers=dict(ledger.lost),
-            doubt=dict(ledger.doubt),
-            lost=interval.lost._asdict(),
-            filtered=selection.filtered,
-        )
+    def interval(
+        self, interval: Interval, selection: Selection, ledger: "Ledger", kind: str = "interval"
+    ) -> Iterator[str]:
+        """Yield the line of one interval, or with kind "summary" that of the whole run, piece by piece.
+
+        There may be 65,536 drops, which are some 20 MB of text.
+        """
+        yield _encode({"type": kind, "start": interval.start, "end": interval.end})[:-1] + ',"drops":['
+        drops = iter(sorted(selection.drops.items(), key=lambda item: -item[1].packets))
+        comma = ""
+        while some := [_encode(self._drop(key, count)) for key, count in islice(drops, _ROWS)]:
+            yield comma + ",".join(some)
+            comma = ","
+        rest = {
+            "ledger": [entry_object(entry) for entry in ledger.entries],
+            "layers": dict(ledger.lost),
+            "doubt": dict(ledger.doubt),
+            "lost": interval.lost._asdict(),
+            "filtered": selection.filtered,
+        }
+        yield "]," + _encode(rest)[1:] + "\n"
 
     def _drop(self, key: DropKey, count: Count) -> dict[str, Any]:
         return {
@@ -61,6 +71,7 @@ class JsonView:
             "layer": key.layer,
             "noise": key.noise or "",
             "doubt": key.doubt or "",
+            "other_places": key.other_places,
         }
 
 
@@ -80,4 +91,4 @@ def entry_object(entry: "Entry") -> dict[str, Any]:
 
 
 def _line(**fields: Any) -> str:
-    return json.dumps(fields, separators=(",", ":")) + "\n"
+    return _encode(fields) + "\n"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pktdrop.filters import Selection
-from pktdrop.model import Amounts, Count, DropKey, Interval, Lost
+from pktdrop.model import Amounts, Count, DropKey, Interval
 from pktdrop.protocols import Protocols
 from pktdrop.views.scope import Name
 from pktdrop.views.text import DOUBT, MARK, Column, number, share, table
@@ -48,6 +48,8 @@ _DOUBT_COLUMNS = (
     Column("where", least=14, keep_end=True),
 )
 
+_OTHER = "other"
+"""Interface and namespace of drops at other places."""
 _Drops = Mapping[DropKey, Count]
 
 
@@ -79,8 +81,8 @@ class TableView:
             number(count.packets / seconds) if seconds >= _LEAST_SECONDS else "-",
             reason(key),
             cpu(key),
-            key.interface or (f"if{key.ifindex}" if key.ifindex else "-"),
-            key.netns_name or (str(key.netns) if key.netns else "-"),
+            interface_of(key),
+            netns_of(key),
             self._protocols.name(key.protocol) if key.protocol else "-",
             key.location,
         )
@@ -110,7 +112,7 @@ class TableView:
                 parts.append(self._table(columns, rows, width))
         if ledger.of_loss:
             parts.append(entries_table(ledger.of_loss, self._limit, width, self._netns_name))
-        parts.append("\n".join([totals_line(ledger), *_accounts(whole.lost, selection.filtered)]))
+        parts.append("\n".join([totals_line(ledger), *_accounts(whole, selection.filtered)]))
         return "\n\n".join(parts) + "\n"
 
     def _shares(self, columns: Sequence[Column], groups: Mapping[tuple[str, ...], int], width: int) -> str:
@@ -147,6 +149,16 @@ def cpu(key: DropKey) -> str:
     return str(key.cpu) if key.target_cpu is None else f"{key.cpu}>{key.target_cpu}"
 
 
+def interface_of(key: DropKey) -> str:
+    """Return the interface by name, else by number, else what is known instead."""
+    return key.interface or (f"if{key.ifindex}" if key.ifindex else _OTHER if key.other_places else "-")
+
+
+def netns_of(key: DropKey) -> str:
+    """Return the namespace by name, else by number, else what is known instead."""
+    return key.netns_name or (str(key.netns) if key.netns else _OTHER if key.other_places else "-")
+
+
 def _grouped(drops: _Drops, name: Callable[[DropKey], tuple[str, ...]]) -> dict[tuple[str, ...], int]:
     """Sum packets by name, the most first."""
     groups: dict[tuple[str, ...], int] = {}
@@ -180,12 +192,14 @@ def _amounts(amounts: Amounts, size: str = "") -> str:
     return text + (f", {number(amounts.noise)} noise ({MARK})" if amounts.noise else "")
 
 
-def _accounts(lost: Lost, filtered: int) -> list[str]:
-    uncounted = (
-        f"Drops not counted: {number(lost.map_full + lost.missed)}"
-        f" (map full: {number(lost.map_full)}, missed: {number(lost.missed)})."
-    )
-    return [uncounted] + ([f"filtered: {_packets(filtered)} counted, not shown."] if filtered else [])
+def _accounts(whole: Interval, filtered: int) -> list[str]:
+    lines = [f"Drops not counted: {number(whole.lost.missed)}."]
+    others = sum(count.packets for key, count in whole.drops.items() if key.other_places)
+    if others:
+        lines.append(f"At other places, too many to be kept apart: {_packets(others)}.")
+    if filtered:
+        lines.append(f"filtered: {_packets(filtered)} counted, not shown.")
+    return lines
 
 
 def _clock(moment: float) -> str:

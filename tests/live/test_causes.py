@@ -60,6 +60,8 @@ def expected(cause: Cause, reasons: Reasons, net: Net, count: int, cpu: int) -> 
         "netns": namespace.inode,
         "netns_name": namespace.name,
         "protocol": cause.protocol,
+        "doubt": "",
+        "other_places": False,
     }
 
 
@@ -160,7 +162,7 @@ def test_what_is_lost_is_counted_and_nothing_else(
         assert provoked.net is not None
         assert total(answers) <= N  # there is a limit on their rate
         assert expected(cause, kernel_reasons, provoked.net, N, LAST_CPU) == without(
-            drop, "bytes", "location", "layer", "noise"
+            drop, "bytes", "location", "layer", "noise", "netns_cookie"
         ), rungs
         assert drop["layer"] in layers(cause, kernel_reasons, function_of(drop["location"]))
         assert function_of(drop["location"]) in cause.functions

@@ -13,7 +13,7 @@ from pktdrop.demo.causes import CAUSES
 from pktdrop.kernel.naming import Naming
 from pktdrop.kernel.records import RawKey
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.model import DropKey
+from pktdrop.model import DropKey, Netns
 from pktdrop.namespaces import Namespaces
 from tests.live.net import wait_until
 from tests.live.test_causes import send
@@ -111,9 +111,9 @@ def test_the_clock_is_read_with_the_counts(monkeypatch: pytest.MonkeyPatch) -> N
         named: list[float] = []
         key = Naming.key
 
-        def noting(self: Naming, raw: RawKey) -> DropKey:
+        def noting(self: Naming, raw: RawKey, netns: Netns | None) -> DropKey:
             named.append(time.monotonic())
-            return key(self, raw)
+            return key(self, raw, netns)
 
         monkeypatch.setattr(Naming, "key", noting)
         send(cause.build(net), lose=3, spare=0, cpu=0)

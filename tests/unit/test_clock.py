@@ -78,6 +78,20 @@ def test_a_slow_reader_gets_no_burst(pipe: tuple[int, int]) -> None:
     assert seen[2] - seen[1] >= 0.099
 
 
+def test_what_takes_longer_than_an_interval_is_noticed(pipe: tuple[int, int]) -> None:
+    """A tick tells whether what was done after the one before took longer than an interval."""
+    clock = Clock(0.1, 4, None, pipe[1])
+    kept_up = []
+    with clock:
+        for number, _ in enumerate(clock.ticks()):
+            kept_up.append(clock.keeps_up)
+            if number == 1:
+                late = time.monotonic() + 0.15
+                while time.monotonic() < late:
+                    pass
+    assert kept_up[:3] == [True, True, False]
+
+
 @pytest.mark.parametrize("far", [3_000_000.0, 1e12, float("inf")])
 def test_an_interval_may_be_longer_than_poll_can_wait(pipe: tuple[int, int], far: float) -> None:
     """An interval of years is no error, and what ends a run still ends it."""

@@ -39,7 +39,7 @@ CASES: Mapping[str, Diagnosis] = {
         limits=("Drops could not be traced: Tracing needs root, or the capabilities CAP_BPF and CAP_PERFMON.",),
         present=frozenset((HOST, BLUE, 5)),
     ),
-    "uncounted": judge(make_account(lost=Lost(3, 0))),
+    "uncounted": judge(make_account(lost=Lost(0, 3))),
     "long names": judge(
         make_account(
             {make_drop(reason="NOT_SPECIFIED", location="f+1", interface="x" * 15, netns=Netns(4026532999, 9)): 10**12}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import given
@@ -18,7 +19,8 @@ from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, m
 VIEW = JsonView(Protocols.load())
 
 
-def _object(line: str) -> dict[str, Any]:
+def _object(pieces: Iterable[str]) -> dict[str, Any]:
+    line = "".join(pieces)
     assert line.endswith("\n")
     assert line.count("\n") == 1
     found = json.loads(line)
@@ -52,13 +54,13 @@ def test_an_interval() -> None:
                 "reason": "CPU_BACKLOG", "subsystem": "core", "count": 812, "bytes": 81200, "cpu": 0, "target_cpu": 3,
                 "interface": "eth0", "ifindex": 2, "netns": 4026531833, "netns_cookie": 1, "netns_name": "host",
                 "protocol": "IPv4", "location": "enqueue_to_backlog+0x1a8", "layer": "backlog", "noise": "",
-                "doubt": "",
+                "doubt": "", "other_places": False,
             },
             {
                 "reason": "NO_SOCKET", "subsystem": "core", "count": 23, "bytes": 667, "cpu": 0, "target_cpu": None,
                 "interface": "lo", "ifindex": 1, "netns": 4026532281, "netns_cookie": 7, "netns_name": "blue",
                 "protocol": "IPv4", "location": "udp_rcv+0x49e", "layer": "socket", "noise": "",
-                "doubt": "",
+                "doubt": "", "other_places": False,
             },
         ],
         "ledger": [],
@@ -99,6 +101,22 @@ def test_unknown_is_null() -> None:
     ]
 
 
+def test_a_line_comes_in_pieces() -> None:
+    """However many drops there are, no piece of the line has many, and all are in it, the most dropped first."""
+    drops = {make_drop(ifindex=number): Count(number, 1) for number in range(1, 5001)}
+    pieces = list(VIEW.interval(make_interval(drops), make_selection(drops), make_ledger()))
+    assert max(piece.count('"reason"') for piece in pieces) < 500
+    assert [drop["ifindex"] for drop in _object(pieces)["drops"]] == list(range(5000, 0, -1))
+
+
+def test_other_places_are_marked() -> None:
+    """Drops of many places that count together have no place of their own, and say so."""
+    drops = {make_drop().of_other_places(): Count(1, 1)}
+    (drop,) = _object(VIEW.interval(make_interval(drops), make_selection(drops), make_ledger()))["drops"]
+    assert [drop[key] for key in ("other_places", "interface", "ifindex", "netns", "netns_name")] == [True, *[None] * 4]
+    assert (drop["reason"], drop["location"], drop["cpu"]) == ("NO_SOCKET", "udp_rcv+0x49e", 0)
+
+
 def test_cpu_zero_is_not_null() -> None:
     """CPU 0 is a CPU, as the one that dropped and as the one whose queue was full."""
     drops = {make_backlog_drop(cpu=0, target_cpu=0): Count(1, 1)}
@@ -124,7 +142,7 @@ def test_noise_is_among_the_drops() -> None:
 def test_any_name_and_number_survives(interface: str, netns: str, packets: int) -> None:
     """A line is plain ASCII on one line, and gives back every name and number exactly."""
     drops = {make_drop(interface=interface, netns_name=netns): Count(packets, packets)}
-    line = VIEW.interval(make_interval(drops), make_selection(drops), make_ledger())
+    line = "".join(VIEW.interval(make_interval(drops), make_selection(drops), make_ledger()))
     assert line.isascii()
     (drop,) = _object(line)["drops"]
     assert (drop["interface"], drop["netns_name"], drop["count"], drop["bytes"]) == (interface, netns, packets, packets)

@@ -61,6 +61,8 @@ def test_numbers_are_those_of_the_kernel() -> None:
     table = Path(__file__).parents[2] / "pktdrop/data/ethertypes.tsv"
     rows = [line.split("\t") for line in table.read_text().splitlines() if line.startswith("0x")]
     assert len(rows) == len(PROTOCOLS.names())
+    *rows, mark = rows
+    assert mark[:2] == ["0xffff", "other"]
     for number, name, source in rows:
         constant = re.search(r"ETH_P_\w+", source)
         assert constant is not None, f"{name} names no constant"

@@ -38,7 +38,7 @@ def test_every_column_has_a_line() -> None:
 def test_every_json_key_has_a_line() -> None:
     """Each key of the JSON lines is in the README, in one of its two tables."""
     entry = Entry("socket", "mib.UdpNoPorts", Scope(netns=Netns(1)), 2, 2, 0, "exact", (("NO_SOCKET", 2),))
-    line = VIEW.interval(make_interval({}), make_selection({make_drop(): Count(1, 2)}), make_ledger(entry))
+    line = "".join(VIEW.interval(make_interval({}), make_selection({make_drop(): Count(1, 2)}), make_ledger(entry)))
     keys = set(re.findall(r'"(\w+)":', line))
     assert [key for key in sorted(keys) if f"`{key}`" not in README] == []
 

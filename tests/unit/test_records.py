@@ -21,11 +21,11 @@ KEYS = [
         netns=0x11121314,
         ifindex=0x21222324,
         reason=0x31323334,
-        cpu=0x4142,
+        cpu=0x2142,
         target_cpu=0x5152,
         protocol=0x6162,
     ),
-    RawKey(0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFF, 0xFFFF, 0xFFFF),
+    RawKey(0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x7FFF, 0xFFFF, 0xFFFF),
     RawKey(0xFFFF000000000000, 0, 0, 0, 0, 0, 0),
     RawKey(0xFFFFFFFF818B524E, 4026532281, 12, 0x30002, 1, NO_CPU, 0x86DD),
     RawKey(0xFFFFFFFFC04720E2, 0, 0, 0, 8191, 0, 0x0800),
@@ -44,7 +44,7 @@ static void show(const void *data, unsigned long size)
 static void key(u64 location, u32 netns, u32 ifindex, u32 reason, u32 cpu, u16 target_cpu, u16 protocol)
 {
     struct drop_key one = {
-        .place = PLACE(location, cpu),
+        .place = PLACE(location, SECTION(cpu, 1)),
         .netns = netns,
         .ifindex = ifindex,
         .reason = reason,
