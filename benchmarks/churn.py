@@ -53,7 +53,7 @@ class Total:
     counted: int
     """Sum of what each has counted while it lived."""
     readable: int
-    """The part of it that stood there while a look was made."""
+    """The part of it that stood there while a look was made, of namespaces that have a name to be entered by."""
     ledger: int
     """Sum of the ledger's rows."""
     unexplained: int
@@ -182,7 +182,7 @@ def judge_total(
     readable = sum(
         life.sent[way] // 2
         for life in lives
-        if any(life.born + _SLACK < look < life.died - _SLACK for look in looks)
+        if life.name is not None and any(life.born + _SLACK < look < life.died - _SLACK for look in looks)
     )  # fmt: skip
     return Total(
         counted=sum(life.lost[way] for life in lives),

@@ -14,7 +14,8 @@ from statistics import median
 from benchmarks.report import Row, limit_row, ratio_row
 from pktdrop.counters.collect import Collector, kernel_width
 from pktdrop.counters.increments import Increments
-from pktdrop.namespaces import Namespaces, inside
+from pktdrop.model import Netns
+from pktdrop.namespaces import Namespaces, identify, inside
 
 _ROUNDS = 15
 _INTERFACES, _NAMESPACES = 300, 20
@@ -41,11 +42,11 @@ def populated(interfaces: int) -> Iterator[Path]:
 
 
 @contextmanager
-def _namespaces(count: int, interfaces: int) -> Iterator[list[int]]:
-    """Make so many namespaces that have so many interfaces together; give their inodes."""
+def _namespaces(count: int, interfaces: int) -> Iterator[list[Netns]]:
+    """Make so many namespaces that have so many interfaces together; give which they are."""
     with ExitStack() as stack:
         paths = [stack.enter_context(populated(interfaces // count)) for _ in range(count)]
-        yield [path.stat().st_ino for path in paths]
+        yield [identify(path) for path in paths]
 
 
 def _ms(action: Callable[[], object]) -> float:
@@ -54,12 +55,15 @@ def _ms(action: Callable[[], object]) -> float:
     return (time.process_time() - start) * 1000
 
 
-def _reading(netns: Sequence[int]) -> float:
+def _reading(netns: Sequence[Netns]) -> float:
     """Return the CPU time of one look at all counters and of subtracting the look before, in ms."""
     namespaces = Namespaces()
     namespaces.paths()
     collector = Collector(namespaces)
-    increments = Increments(collector.read(netns))
+    first = collector.read(netns)
+    if not first.netns.issuperset(netns):
+        raise RuntimeError("a network namespace was not read")
+    increments = Increments(first)
     return median(_ms(lambda: increments.add(collector.read(netns), kernel_width)) for _ in range(_ROUNDS))
 
 

@@ -17,7 +17,7 @@ from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.listing import Listing
 from pktdrop.ledger.reconcile import PEER, Bracket, Moved, Reconciler
 from pktdrop.ledger.steady import Steady
-from pktdrop.model import Count, DropKey
+from pktdrop.model import Count, DropKey, Netns
 
 _SIZES = (100, 1_000, 10_000)
 """Keys."""
@@ -60,10 +60,19 @@ def _scope(source: str, key: DropKey) -> Scope:
 
 
 def _keys() -> Iterator[tuple[_Kind, DropKey]]:
-    for netns in range(_NETNS, _NETNS + 1_000):
+    for netns in (Netns(_NETNS + number, number) for number in range(1, 1_001)):
         for number, cpu, kind in product(range(_INTERFACES), range(_CPUS), _KINDS):
             target = (cpu + 1) % _CPUS if kind.reason == "CPU_BACKLOG" else None
-            place = (number + 2, f"veth{number}", netns, f"netns{netns}", _IPV4, kind.location, kind.layer, kind.noise)
+            place = (
+                number + 2,
+                f"veth{number}",
+                netns,
+                f"netns{netns.cookie}",
+                _IPV4,
+                kind.location,
+                kind.layer,
+                kind.noise,
+            )
             yield kind, DropKey(kind.reason, "core", cpu, target, *place)
 
 

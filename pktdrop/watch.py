@@ -28,6 +28,10 @@ AT_START = 64
 """So that a start is quick: a reading takes about a millisecond for each namespace."""
 _RECENT = 3
 """Intervals for which a namespace is read after a drop in it: its counters may be late."""
+_UNREAD = (
+    "some network namespaces were gone, or hidden, before their counters were read: what only counters show of them, "
+    "such as SYNs at a full listen queue, is not known."
+)
 _NONE: Mapping[str, str] = {"kfree_skb": "none", "enqueue_to_backlog": "none"}
 
 
@@ -95,6 +99,8 @@ class Watch:
         """Namespaces whose counters were read before a drop in them."""
         self._due: dict[Netns, int] = {}
         """Namespaces with drops, and for how many looks they are still read."""
+        self._unread: tuple[str, ...] = ()
+        """What to say of such that could not be read."""
 
     @property
     def rungs(self) -> Mapping[str, str]:
@@ -110,7 +116,7 @@ class Watch:
     def limits(self) -> tuple[str, ...]:
         """What this run cannot know, and why: a sentence each. More may turn up while it runs."""
         of_events = () if self._tracer is None else self._tracer.limits
-        return *of_events, *self._last.counters.limits, *self._late
+        return *of_events, *self._last.counters.limits, *self._late, *self._unread
 
     @property
     def start(self) -> float:
@@ -141,6 +147,8 @@ class Watch:
         self._books.learn_drivers(counters.drivers, counters.rows.get("driver", {}))
         read = counters.netns - self._increments.unread
         self._read |= read
+        if not counters.netns.issuperset(self._due):
+            self._unread = (_UNREAD,)
         moved = self._increments.add(counters, self._books.width)
         step = interval(then.after, self._last.after)
         bracket = _Between(then, self._last)
