@@ -218,6 +218,18 @@ def test_the_clone_of_who_calls_sudo(machine: Machine) -> None:
     assert {path.lstat().st_uid for path in machine.local.rglob("*")} == {0}
 
 
+def test_a_group_of_ones_own(machine: Machine) -> None:
+    """Where the umask is 002, as on Ubuntu, a clone is writable for its owner's group, in which nobody else is."""
+    for path in (machine.checkout, *machine.checkout.rglob("*")):
+        os.chown(path, 1, 1)
+        path.chmod(path.stat().st_mode | 0o020)
+    assert machine.bootstrap(SUDO_UID="1").returncode == 0
+    os.chown(machine.checkout / "bpf", 1, 0)
+    assert machine.bootstrap(SUDO_UID="1").returncode == 0  # root's group: root alone is in it
+    os.chown(machine.checkout / "bpf", 1, 2)
+    assert machine.bootstrap(SUDO_UID="1").returncode == 1
+
+
 def test_a_place_of_others_gets_no_command(machine: Machine) -> None:
     """Where /usr/local is not root's alone nothing is installed, which is said; the checkout itself is run."""
     machine.local.chmod(0o777)
