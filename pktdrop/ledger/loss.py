@@ -14,7 +14,8 @@ from pktdrop.layers import LAYERS
 from pktdrop.model import Netns
 
 #: What shows a loss. events: the drops themselves. counters: such packets raise no event. both: some of each. guess: a
-#: counter of a driver that is not known, by its name. unexplained: a counter whose packets raise events, without one.
+#: field of the kernel, as filled by a driver that is not known. unexplained: a counter whose packets raise events,
+#: without one.
 EVIDENCE: Final = ("events", "counters", "both", "guess", "unexplained")
 
 
@@ -53,7 +54,7 @@ class Loss:
     without_event: int = 0
     """Packets of these that only counters show."""
     is_guess: bool = False
-    """The driver is not known: what its counters mean is guessed from their names."""
+    """The driver is not known: it may count other packets in a field than the kernel asks for."""
     stat_class: str | None = None
     """Class of the driver's counters that have it (pktdrop.counters.drivers.CLASSES); None: no driver counted it."""
     note: str = ""

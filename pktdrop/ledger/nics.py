@@ -82,6 +82,8 @@ class Nics:
             stats = self._drivers.nic_loss(driver_of.get(nic), rows, _row(history.links) if history.links else None)
             self._count(nic, history, stats)
             for name in _SHARED:
+                if name.removeprefix("links.") not in history.links:
+                    continue
                 inside = self._drivers.inside(driver_of.get(nic), rows, name)
                 self.inside[nic[0], nic[1], name] = max(0, inside - history.inside[name])
                 history.inside[name] = max(inside, history.inside[name])

@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters import drivers as module
+from pktdrop.counters.collect import Counters
 from pktdrop.counters.drivers import CLASSES, Drivers, Loss
 from pktdrop.counters.model import Row, Scope
+from pktdrop.ledger.identities import Identities
+from pktdrop.ledger.losses import Losses
 
 FIXTURES = Path(__file__).parent.parent / "data/counters/ethtool"
 HEADER = "\t".join(module._COLUMNS)
@@ -298,6 +301,27 @@ def test_rx_dropped_has_what_statistics_have(
 ) -> None:
     """What the driver adds to rx_dropped is told by its statistics, filters and all."""
     assert drivers.inside(driver, rows(**counters), "links.rx_dropped") == inside
+
+
+@pytest.mark.parametrize(
+    ("driver", "field", "is_no_loss"),
+    [
+        ("mtk_soc_eth", "rx_errors", True),
+        ("virtio_net", "tx_errors", True),
+        ("hns3", "rx_errors", False),
+        ("igb", "rx_errors", False),
+        ("ena", "rx_errors", False),
+        ("nonesuch", "rx_errors", False),
+    ],
+)
+def test_a_field_of_no_losses_is_a_hint(drivers: Drivers, driver: str, field: str, is_no_loss: bool) -> None:
+    """`pktdrop counters` calls no loss what a driver counts there of frames that it hands on, or of timeouts."""
+    assert drivers.hands_on(driver, f"links.{field}") == is_no_loss
+    scope = Scope(interface="eth0")
+    rows_read = {"links": {scope: Row((field,), (5,))}}
+    read = Counters(0, 0, rows_read, {}, {(None, "eth0"): driver}, {}, frozenset(), frozenset(), ())
+    (told,) = Losses(Identities.load(), drivers).told(read)
+    assert told.is_loss != is_no_loss
 
 
 def test_the_queue_of_a_full_ring_is_known(drivers: Drivers) -> None:
