@@ -37,9 +37,15 @@ KIND_WORDS: Final[Mapping[str, str]] = MappingProxyType(
 )
 CONDITIONS: Final = ("loss", "capacity", "unexplained")
 """What --fail-on knows besides drop reasons."""
+#: A loss is small where it has fewer packets than this, whatever its share...
+STRAY: Final = 3
+#: ...or fewer than this, and less than one percent of all that was lost.
+FEW: Final = 100
 _NAMED: Final = 3
 """Places that the verdict names; of more, one sum."""
 _NOT_TRACED: Final = "none"
+_AT_INTERFACES: Final = ("nic-fifo", "nic-ring", "driver")
+_TOLD_BY_EVENTS: Final = ("driver", "stack", "socket", "qdisc", "tx")
 _NOT_ENTERED: Final = re.compile(r"Network namespace (?P<name>.*) cannot be entered: (?P<why>.*)\.", re.DOTALL)
 
 
@@ -73,6 +79,9 @@ class Loss:
     where: str
     """ "in the RX ring of eth0 (queue 3)"."""
     advice: tuple[Advice, ...]
+    """Nothing is advised about a small loss."""
+    is_small: bool = False
+    """Too few packets to change anything for: small losses are summed up."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ class Diagnosis:
     """Lost packets by class, in the order of layers.KINDS."""
     stations: tuple[Station, ...]
     losses: tuple[Loss, ...]
-    """Those for lack of room first, then by size."""
+    """Those for lack of room first, then by size; small ones behind the others."""
     noise: tuple[Noise, ...]
     doubt: tuple[Noise, ...]
     """Of which it is not known whether they were lost; neither among the lost nor among the noise."""
@@ -158,7 +167,11 @@ def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -
     """Judge an account."""
     found = account.ledger.losses
     seen = {"squeezed": squeezed(account), "flow_limited": flow_limited(account)}
-    losses = [Loss(one, _where(one, host), _advice(one, host, tables, seen)) for one in found]
+    lost = sum(one.packets for one in found)
+    losses = []
+    for one in found:
+        small = is_small(one.packets, lost)
+        losses.append(Loss(one, _where(one, host), () if small else _advice(one, host, tables, seen), small))
     kinds = Tally(dict.fromkeys(KINDS, 0))
     for one in found:
         kinds[one.kind] += one.packets
@@ -175,17 +188,41 @@ def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -
         start=account.interval.start,
         end=account.interval.end,
         seconds=account.interval.seconds,
-        lost=sum(one.packets for one in found),
+        lost=lost,
         unexplained=sum(one.packets for one in found if one.note) if watched.traced else None,
         uncounted=account.interval.lost.missed,
         kinds={kind: packets for kind, packets in kinds.items() if packets},
-        stations=stations(account, found, how.peaks, tables.drivers, host, host.value),
-        losses=tuple(sorted(losses, key=lambda loss: (loss.share.kind != "capacity", -loss.share.packets))),
+        stations=stations(account, found, how.peaks, tables.drivers, host, host.value, _blind(watched)),
+        losses=tuple(sorted(losses, key=_turn)),
         noise=_noise(account),
         doubt=_doubt(account),
         watched=watched,
         limits=_folded(how.limits),
     )
+
+
+def is_small(packets: int, lost: int) -> bool:
+    """Tell whether a loss is too small to change anything for, of so many packets that were lost in all."""
+    return packets < STRAY or (packets < FEW and 100 * packets < lost)
+
+
+def _turn(loss: Loss) -> tuple[bool, bool, int]:
+    """Return what losses are ranked by."""
+    return loss.is_small, loss.share.kind != "capacity", -loss.share.packets
+
+
+def _blind(watched: Watched) -> dict[str, str]:
+    """Return why nothing seen at a station does not mean that nothing was lost there, by layer.
+
+    What CPUs count of their backlogs is seen from everywhere; of other layers some losses have no counter, and those
+    of interfaces are in each namespace.
+    """
+    blind: dict[str, str] = {}
+    if watched.unread or not watched.sees_all:
+        blind |= dict.fromkeys(_AT_INTERFACES, "interfaces of other network namespaces were not seen")
+    if not watched.traced:
+        blind |= dict.fromkeys(_TOLD_BY_EVENTS, "drops were not traced, and counters show only some")
+    return blind
 
 
 def _folded(limits: Iterable[str]) -> tuple[str, ...]:

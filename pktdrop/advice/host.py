@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
+from pktdrop.advice import settings
 from pktdrop.advice.remedies import Value
 from pktdrop.counters import ethtool, sockets
 from pktdrop.counters.collect import Counters
@@ -33,38 +34,6 @@ _PROCESS = re.compile(r".*\[([0-9]+)\]", re.DOTALL)
 _PAGE_COUNT = re.compile(r"^(TCP|UDP): .*\bmem ([0-9]+)", re.MULTILINE)
 _CPUS_IN_A_WORD = 32
 
-#: Settings below /proc/sys/net of each network namespace, by name: file, and word in it. "{interface}" is that of the
-#: place; those of "all" and of the interface both count where there are both, the larger one.
-_OF_NETNS: Final[Mapping[str, tuple[str, int]]] = MappingProxyType(
-    {
-        "somaxconn": ("core/somaxconn", 0),
-        "tcp_max_syn_backlog": ("ipv4/tcp_max_syn_backlog", 0),
-        "tcp_syncookies": ("ipv4/tcp_syncookies", 0),
-        "tcp_rmem_min": ("ipv4/tcp_rmem", 0),
-        "tcp_rmem_default": ("ipv4/tcp_rmem", 1),
-        "tcp_rmem_max": ("ipv4/tcp_rmem", 2),
-        "ipfrag_high_thresh": ("ipv4/ipfrag_high_thresh", 0),
-        "ipfrag_time": ("ipv4/ipfrag_time", 0),
-        "unres_qlen_bytes": ("ipv4/neigh/{interface}/unres_qlen_bytes", 0),
-        "conntrack_count": ("netfilter/nf_conntrack_count", 0),
-        "conntrack_max": ("netfilter/nf_conntrack_max", 0),
-    }
-)
-#: Settings of the whole host, which kernels may show in the first network namespace only.
-_OF_HOST: Final[Mapping[str, tuple[str, int]]] = MappingProxyType(
-    {
-        "netdev_max_backlog": ("core/netdev_max_backlog", 0),
-        "netdev_budget": ("core/netdev_budget", 0),
-        "netdev_budget_usecs": ("core/netdev_budget_usecs", 0),
-        "rmem_max": ("core/rmem_max", 0),
-        "rmem_default": ("core/rmem_default", 0),
-        "udp_mem_min": ("ipv4/udp_mem", 0),
-        "udp_mem_pressure": ("ipv4/udp_mem", 1),
-        "udp_mem_max": ("ipv4/udp_mem", 2),
-        "tcp_mem_max": ("ipv4/tcp_mem", 2),
-        "gc_thresh3": ("ipv4/neigh/default/gc_thresh3", 0),
-    }
-)
 #: Parts of whole, in percent.
 _FILLS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -91,11 +60,13 @@ class Host:
         self._namespaces = namespaces
         self._counters = counters
         self._own = namespaces.own()
+        self._settings = settings.load()
         self._remembered: dict[tuple[object, ...], object] = {}
         self._readers: Mapping[str, Callable[[Place], Value | None]] = {
             "cpus": lambda place: os.sysconf("SC_NPROCESSORS_ONLN"),
             "interface": lambda place: place.interface,
             "in_netns": lambda place: self._in_netns(place.netns),
+            "in_first_netns": lambda place: self._in_first_netns,
             "process": lambda place: self.process(place.sockets[0]) if len(place.sockets) == 1 else None,
             "min_free_kbytes": lambda place: _number(_text(Path("/proc/sys/vm/min_free_kbytes")), 0),
             "rcvbuf": lambda place: self._gauge(place, "rcvbuf"),
@@ -122,10 +93,11 @@ class Host:
 
     def value(self, name: str, place: Place) -> Value | None:
         """Return a value (names: remedies.HOST_VALUES) for a place; None if it is not known there."""
-        if name in _OF_NETNS:
-            return self._setting(place, *_OF_NETNS[name])
-        if name in _OF_HOST:
-            return self._setting_of_host(*_OF_HOST[name])
+        setting = self._settings.get(name)
+        if setting is not None and setting.file is not None:
+            if setting.set_in == "netns" or name == "conntrack_max":  # which others see, and cannot change
+                return self._setting(place, setting.file, setting.word)
+            return self._setting_of_host(setting.file, setting.word)
         if name in _FILLS:
             part, whole = (self.value(one, place) for one in _FILLS[name])
             return 100 * part // whole if isinstance(part, int) and isinstance(whole, int) and whole else None
@@ -179,6 +151,15 @@ class Host:
             return f"ip netns exec {shlex.quote(path.name)} "
         process = _PROCESS.fullmatch(name)
         return f"nsenter -t {process[1]} -n " if process else None
+
+    @cached_property
+    def _in_first_netns(self) -> str | None:
+        """Return what makes a command run in the kernel's first namespace, where settings of the whole host are."""
+        if self._namespaces.name(self._own) == HOST:
+            return ""
+        if self._first_netns is not None:
+            return "nsenter -t 1 -n "
+        return "" if Path("/proc/sys/net/core/netdev_max_backlog").exists() else None
 
     def _sysctl(self, netns: Netns | None, path: str) -> str | None:
         def read() -> str | None:

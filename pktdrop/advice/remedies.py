@@ -7,18 +7,19 @@ import operator
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Formatter
 from types import MappingProxyType
 from typing import Final
 
 from pktdrop import tables
+from pktdrop.advice import settings
 
 #: Values of the host: of an interface, a network namespace, a socket or the whole of it (pktdrop.advice.host).
 HOST_VALUES: Final = frozenset(
     (
-        *("cpus", "in_netns", "interface", "min_free_kbytes", "netdev_budget", "netdev_budget_usecs"),
+        *("cpus", "in_netns", "in_first_netns", "interface", "min_free_kbytes", "netdev_budget", "netdev_budget_usecs"),
         *("netdev_max_backlog", "process", "rmem_default", "rmem_max", "rcvbuf", "rcvbuf_max", "accept_limit"),
         *("rx_ring", "rx_ring_max", "combined", "combined_max", "combined_more", "rx_channels", "rx_channels_max"),
         *("rx_channels_more", "tx_pause", "threaded", "rps", "rps_all", "rps_mask", "txqueuelen"),
@@ -68,6 +69,8 @@ class Remedy:
     cost: str | None
     source: str
     line: int
+    least: Mapping[str, int] = field(default_factory=dict)
+    """Defaults of the kernel: nothing that is to be raised is set below its own."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -79,8 +82,9 @@ class Remedy:
         """Fill in values; None where its conditions do not hold, or a value that it speaks of is not known."""
         if not all(_holds(condition, values) for condition in self.when):
             return None
-        say = _fill(self.say, values)
-        return None if say is None else Advice(say, self.command and _fill(self.command, values), self.cost)
+        say = _fill(self.say, values, self.least)
+        command = self.command and _fill(self.command, values, self.least)
+        return None if say is None else Advice(say, command, self.cost)
 
 
 def parse(lines: Iterable[str]) -> tuple[Remedy, ...]:
@@ -93,7 +97,8 @@ def load(path: Path | None = None) -> tuple[Remedy, ...]:
 
     Raises ValueError, naming file and line, if it is malformed; OSError if it cannot be read.
     """
-    return tables.load(path or tables.DATA / "remedies.tsv", parse)
+    least = {name: one.default for name, one in settings.load().items() if one.default is not None}
+    return tuple(replace(row, least=least) for row in tables.load(path or tables.DATA / "remedies.tsv", parse))
 
 
 def _remedy(cells: list[str], number: int) -> Remedy:
@@ -152,7 +157,7 @@ def _holds(condition: tuple[str, str, str], values: Values) -> bool:
         return False
 
 
-def _fill(text: str, values: Values) -> str | None:
+def _fill(text: str, values: Values, least: Mapping[str, int]) -> str | None:
     """Write values into a text; None if one is not known."""
     parts = []
     for literal, name, form, _ in Formatter().parse(text):
@@ -162,15 +167,15 @@ def _fill(text: str, values: Values) -> str | None:
         value = values(name)
         if value is None:
             return None
-        parts.append(_written(value, form or ""))
+        parts.append(_written(value, form or "", least.get(name, 0)))
     return "".join(parts)
 
 
-def _written(value: Value, form: str) -> str:
+def _written(value: Value, form: str, least: int) -> str:
     if form == "q":
         return shlex.quote(str(value))
     if isinstance(value, int):
         if form == ",":
             return f"{value:,}"
-        return str(value * int(form[1:])) if form.startswith("x") else str(value)
+        return str(max(least, value * int(form[1:]))) if form.startswith("x") else str(value)
     return value

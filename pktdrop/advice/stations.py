@@ -21,7 +21,7 @@ from pktdrop.model import Netns
 from pktdrop.views.text import number
 from pktdrop.watch import Account
 
-Status = Literal["ok", "warning", "loss"]
+Status = Literal["ok", "unseen", "warning", "loss"]
 
 #: Of what a queue may hold, in percent: from here on it is nearly full.
 NEARLY_FULL: Final = 80
@@ -78,9 +78,15 @@ class Peaks:
 
 
 def stations(
-    account: Account, found: Sequence[Share], peaks: Peaks, drivers: Drivers, names: Names, value: ValueOf
+    account: Account,
+    found: Sequence[Share],
+    peaks: Peaks,
+    drivers: Drivers,
+    names: Names,
+    value: ValueOf,
+    blind: Mapping[str, str],
 ) -> tuple[Station, ...]:
-    """Return one station for each layer."""
+    """Return one station for each layer; `blind` says why a layer could not be seen whole."""
     warnings: dict[str, list[str]] = {layer: [] for layer in LAYERS}
     for layer, text in (
         *_hints(account, drivers, names),
@@ -89,14 +95,17 @@ def stations(
     ):
         warnings[layer].append(text)
     return tuple(
-        _station(layer, [one for one in found if one.layer == layer], warnings[layer], names) for layer in LAYERS
+        _station(layer, [one for one in found if one.layer == layer], warnings[layer], names, blind.get(layer))
+        for layer in LAYERS
     )
 
 
-def _station(layer: str, lost: Sequence[Share], warnings: Sequence[str], names: Names) -> Station:
+def _station(layer: str, lost: Sequence[Share], warnings: Sequence[str], names: Names, blind: str | None) -> Station:
     ranked = sorted(lost, key=lambda share: -share.packets)
     facts = [f"{number(share.packets)} {words.where(share.cause, share.place, names)}" for share in ranked]
     shown = [*_first(facts), *_first(warnings)]
+    if blind is not None and not shown:
+        return Station(layer, "unseen", 0, (blind,))
     status: Status = "loss" if lost else "warning" if warnings else "ok"
     return Station(layer, status, sum(share.packets for share in lost), tuple(shown))
 

@@ -36,7 +36,7 @@ def where(cause: Cause, place: Place, names: Names) -> str:
         "qdisc": lambda: _qdiscs(place),
         "cpu": lambda: "CPU ?" if place.cpu is None else f"CPU {place.cpu}",
         "queues": lambda: _queues(place),
-        "sources": lambda: _sources(place),
+        "sources": lambda: _sources(place, names),
     }
     text = cause.place.format_map({word: words[word]() for word in cause.words})
     return text.replace("backlog of CPU ?", "backlog of some CPU")
@@ -113,10 +113,13 @@ def _queues(place: Place) -> str:
     return f" (queues {listed([str(queue) for queue, _ in place.queues])})"
 
 
-def _sources(place: Place) -> str:
-    """Say whose packets they were, if they were not its own."""
+def _sources(place: Place, names: Names) -> str:
+    """Say of which interface the packets were, and by which CPUs they came, if not its own."""
+    parts = []
+    if place.interface is not None:
+        parts.append(f"packets of {nic(place, names)}{' and of others' * place.others}")
     others = [cpu for cpu in place.sources if cpu != place.cpu]
-    if not others:
-        return ""
-    own = " and itself" if len(others) < len(place.sources) else ""
-    return f" (sent there by {cpus(others)}{own})"
+    if others:
+        own = " and itself" if len(others) < len(place.sources) else ""
+        parts.append(f"sent there by {cpus(others)}{own}")
+    return f" ({', '.join(parts)})" if parts else ""

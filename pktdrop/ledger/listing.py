@@ -34,7 +34,11 @@ _Key = TypeVar("_Key")
 
 def key_of(loss: Loss) -> Key:
     """Return what a loss is told apart by from others, in each interval."""
-    place = Place(cpu=loss.place.cpu) if "cpu" in loss.cause.words else replace(loss.place, queues=(), sources=())
+    place = (
+        Place(cpu=loss.place.cpu)
+        if "cpu" in loss.cause.words
+        else replace(loss.place, queues=(), sources=(), others=False)
+    )
     return loss.layer, loss.kind, loss.cause.name, place, loss.is_guess, bool(loss.note), loss.stat_class
 
 
@@ -127,7 +131,7 @@ def of_events(seen: Seen) -> Iterator[Loss]:
         if "cpu" in cause.words:
             (netns, interface), _ = ranked(total.interfaces)[0]
             cpus = tuple(cpu for cpu, _ in ranked(total.sources)) if place.cpu is not None else ()
-            place = replace(place, netns=netns, interface=interface, sources=cpus)
+            place = replace(place, netns=netns, interface=interface, sources=cpus, others=len(total.interfaces) > 1)
         reasons = tuple(reason for reason, _ in ranked(total.reasons))
         yield Loss(total.reasons.total(), layer, kind, cause, place, reasons)
 
@@ -174,6 +178,8 @@ def _together(parts: Sequence[Loss]) -> Loss:
             largest.place,
             queues=ranked(queues),
             sources=tuple(dict.fromkeys(cpu for loss in parts for cpu in loss.place.sources)),
+            others=any(loss.place.others for loss in parts)
+            or len({(loss.place.netns, loss.place.interface) for loss in parts}) > 1,
         ),
     )
 

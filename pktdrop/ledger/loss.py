@@ -31,6 +31,8 @@ class Place:
     """Whose backlog it was."""
     sources: tuple[int, ...] = ()
     """CPUs that had packets for that backlog, most first."""
+    others: bool = False
+    """Whether packets of other interfaces than this one, which had most, were lost in that backlog, too."""
     sockets: tuple[Scope, ...] = ()
     """The socket; if there are several, one or some of these, it is not known which."""
     qdiscs: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from typing import Any
 from pktdrop.advice.diagnosis import KIND_WORDS, Diagnosis, Loss, Noise
 from pktdrop.advice.remedies import Advice
 from pktdrop.advice.stations import Station
+from pktdrop.advice.words import listed
 from pktdrop.views.scope import as_object
 from pktdrop.views.text import Column, number, safe, share, table
 
@@ -18,7 +19,7 @@ _STATIONS = (
     Column("lost", "right"),
     Column("what was seen", least=20, wrap=True),
 )
-_STATES = {"ok": "ok", "warning": "! warning", "loss": "!! LOSS"}
+_STATES = {"ok": "ok", "unseen": "? unseen", "warning": "! warning", "loss": "!! LOSS"}
 _SHOWN = 12
 """Losses with advice; of more only their number: nobody reads on."""
 _INDENT = "   "
@@ -92,15 +93,26 @@ def _station(station: Station) -> tuple[str, ...]:
 
 def _losses(diagnosis: Diagnosis, width: int) -> Iterator[str]:
     """Yield a paragraph for each loss."""
-    shown = diagnosis.losses[:_SHOWN]
+    small = [loss for loss in diagnosis.losses if loss.is_small]
+    large = [loss for loss in diagnosis.losses if not loss.is_small]
+    shown = large[:_SHOWN]
     for index, loss in enumerate(shown):
         yield _loss(index + 1, loss, diagnosis, width)
-    more = diagnosis.losses[_SHOWN:]
+    more = large[_SHOWN:]
     if more:
         packets = sum(loss.share.packets for loss in more)
         yield _filled(
             f"and {_counted(packets, 'packet')} ({share(packets, diagnosis.lost)}) in {_counted(len(more), 'place')} "
             "more: --format json has all of them.",
+            width,
+        )
+    if small:
+        packets = sum(loss.share.packets for loss in small)
+        where = listed([f"{number(loss.share.packets)} {loss.where}" for loss in small])
+        other = "other place" if large else "place"
+        yield _filled(
+            f"{'and ' * bool(large)}{_counted(packets, 'packet')} ({share(packets, diagnosis.lost)}) in "
+            f"{_counted(len(small), other)}, too few to change anything for: {where}.",
             width,
         )
 
@@ -221,6 +233,7 @@ def _loss_object(loss: Loss) -> dict[str, Any]:
         "reasons": list(one.reasons),
         "counters": list(one.counters),
         "guess": one.is_guess,
+        "small": loss.is_small,
         "note": one.note,
         "why": one.cause.why,
         "advice": [{"say": advice.say, "command": advice.command, "cost": advice.cost} for advice in loss.advice],

@@ -19,6 +19,8 @@ _COLUMNS = (
     Column("by", least=15),
 )
 _WORST_FIRST: Sequence[str] = ("unexplained", "no-event", "bound", "exact", "silent", "doubt")
+_SKEW = 0.01
+"""A riddle of less than this part of the largest row stands by its size: mostly it is one reading's skew."""
 
 
 def totals_line(ledger: Ledger) -> str:
@@ -34,7 +36,7 @@ def totals_line(ledger: Ledger) -> str:
 
 def entries_table(entries: Sequence[Entry], limit: int, width: int, name: Name) -> str:
     """Return a table of counters that rose and of drops that no counter shows, the worst first."""
-    ranked = sorted(entries, key=lambda entry: (_WORST_FIRST.index(entry.status), -entry.delta, -_events(entry)))
+    ranked = ranked_entries(entries)
     text = table(_COLUMNS, [_cells(entry, name) for entry in ranked[:limit]], width)
     more = len(ranked) - limit
     if more > 0:
@@ -42,9 +44,22 @@ def entries_table(entries: Sequence[Entry], limit: int, width: int, name: Name) 
     return text
 
 
+def ranked_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """Sort entries, the worst status first and the largest of each; a riddle beside which others are huge by size."""
+    most = max((max(entry.delta, _events(entry)) for entry in entries), default=0)
+
+    def turn(entry: Entry) -> tuple[int, int, int]:
+        is_skew = entry.status == "unexplained" and entry.unexplained < _SKEW * most
+        status = "silent" if is_skew else entry.status
+        return _WORST_FIRST.index(status), -(entry.unexplained if is_skew else entry.delta), -_events(entry)
+
+    return sorted(entries, key=turn)
+
+
 def without_event_lines(ledger: Ledger, width: int, name: Name) -> list[str]:
-    """Return a line for each loss of an interval that raised no event, and for what is unexplained."""
-    return [cut(safe(_without_event(loss, name)), width) for loss in ledger.losses if loss.without_event]
+    """Return a line for each loss of an interval without an event, and for what is unexplained, the largest first."""
+    ranked = sorted((loss for loss in ledger.losses if loss.without_event), key=lambda loss: -loss.without_event)
+    return [cut(safe(_without_event(loss, name)), width) for loss in ranked]
 
 
 def _without_event(loss: Loss, name: Name) -> str:

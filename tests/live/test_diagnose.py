@@ -156,10 +156,10 @@ def test_a_full_receive_buffer_names_socket_and_process(kernel_reasons: Reasons)
             "neighbour_queue_full",
             "capacity",
             "neighbour-queue",
-            "net/ipv4/neigh/eth0/unres_qlen_bytes=4",
+            "net/ipv4/neigh/eth0/unres_qlen_bytes=212992",
             ("routing", "neighbour-failed"),
         ),
-        ("tap_full", "capacity", "tap-ring", "ip link set dev tap0 txqueuelen 16", ("unspecified", "transmit-any")),
+        ("tap_full", "capacity", "tap-ring", "ip link set dev tap0 txqueuelen 500", ("unspecified", "transmit-any")),
     ],
 )
 def test_each_kind_is_told_apart(
@@ -269,6 +269,9 @@ def test_without_root_counters_tell() -> None:
             lose(traffic)
             data = judged(made, status=3)
         assert data["probes"]["kfree_skb"] == "none"
+        seen = {station["layer"]: station["status"] for station in data["stations"]}
+        assert (seen["socket"], seen["backlog"]) == ("loss", "ok")
+        assert {seen[layer] for layer in ("stack", "qdisc", "tx")} == {"unseen"}
         assert data["unexplained"] is None
         (loss,) = data["losses"]
         assert (loss["packets"], loss["cause"], loss["counters"]) == (N, "no-socket", ["mib.UdpNoPorts"])

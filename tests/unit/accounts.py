@@ -84,7 +84,9 @@ class KnownHost:
     def value(self, name: str, place: Place) -> Value | None:
         """Return a value, and what follows from the place itself."""
         return (
-            {"interface": place.interface, "in_netns": ""}.get(name) if name not in self.values else self.values[name]
+            {"interface": place.interface, "in_netns": "", "in_first_netns": ""}.get(name)
+            if name not in self.values
+            else self.values[name]
         )
 
     def netns(self, netns: int | None) -> str | None:

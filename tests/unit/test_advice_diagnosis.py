@@ -44,7 +44,7 @@ def test_a_verdict_of_three_places() -> None:
     diagnosis = judge(make_account({make_backlog_drop(target_cpu=1): 810, FULL: 125}, moved, IGB))
     assert diagnosis.verdict == (
         "In 10.0 s this host lost 6,232 packets: 85 % in the RX ring of eth0 (queue 3), 13 % in the backlog of CPU 1 "
-        "(sent there by CPU 0), 2 % in the receive buffer of dnsmasq (UDP :53). Unexplained: 0."
+        "(packets of eth0, sent there by CPU 0), 2 % in the receive buffer of dnsmasq (UDP :53). Unexplained: 0."
     )
     assert diagnosis.lost == sum(loss.share.packets for loss in diagnosis.losses) == 6232
     assert sum(station.packets for station in diagnosis.stations) == 6232

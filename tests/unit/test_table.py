@@ -154,9 +154,9 @@ def test_the_ledger_in_a_summary() -> None:
     text = VIEW.summary(make_interval(), make_selection(), ledger, 80)
     assert text.split("\n\n", 1)[1] == (
         "rose  explained  status       counter             of            by\n"
-        "   7          3  unexplained  mib.IpInAddrErrors  netns blue    IP_INADDRERRORS\n"
         " 500          -  no-event     ethtool.rx_no_dm..  eth0 queue 3\n"
         " 812        812  exact        softnet.dropped     CPU 3         CPU_BACKLOG\n"
+        "   7          3  unexplained  mib.IpInAddrErrors  netns blue    IP_INADDRERRORS\n"
         "   -          -  silent       -                   eth0          5 NETFILTER_DR..\n"
         "\n"
         "Lost in all: 1,321 packets (nic-ring 500, backlog 812, stack 9). Unexplained: 4.\n"
@@ -194,8 +194,8 @@ def test_a_loss_without_an_event_has_a_line() -> None:
     assert VIEW.interval(make_interval(), make_selection(), ledger, 100) == (
         "22:13:20  nothing dropped in 2.0 s\n"
         "! 500 packets lost in nic-ring of eth0 (queue 3: 500), without an event: ethtool.rx_no_dma_resources\n"
-        "? 4 packets unexplained: mib.IpInAddrErrors of netns blue: more than the events\n"
         "! 6 packets lost in socket of netns blue, without an event: mib.TcpExtListenDrops\n"
+        "? 4 packets unexplained: mib.IpInAddrErrors of netns blue: more than the events\n"
         "\n"
     )
 
