@@ -24,6 +24,7 @@ from pktdrop.ledger.loss import Loss, by_layer, in_order
 from pktdrop.ledger.nics import Nic
 from pktdrop.ledger.placing import placed
 from pktdrop.ledger.reconcile import Between, Reconciled, Reconciler
+from pktdrop.ledger.rests import SHARED_FIELDS
 from pktdrop.ledger.steady import Steady
 from pktdrop.model import Count, DropKey, Netns
 
@@ -203,7 +204,8 @@ class _Uncounted:
         self._left += uncounted
         found, most = [], 0
         for entry in entries:
-            packets = min(entry.unexplained, self._left) if entry.status == "unexplained" else 0
+            may_be = entry.status == "unexplained" or (entry.counter in SHARED_FIELDS and not entry.is_open)
+            packets = min(entry.unexplained, self._left) if may_be else 0
             most = max(most, packets)
             found.append(_explained(entry, packets) if packets else entry)
         self._left -= most
@@ -214,7 +216,7 @@ def _explained(entry: Entry, packets: int) -> Entry:
     note = f"{packets} of them may be drops that were not counted, or not where they were"
     explained = entry.explained + packets if entry.delta else 0
     left = entry.unexplained - packets
-    return replace(entry, explained=explained, unexplained=left, status="unexplained" if left else "bound", note=note)
+    return replace(entry, explained=explained, unexplained=left, status=entry.status if left else "bound", note=note)
 
 
 def _of_read(entries: Iterable[Entry], read: Collection[Netns]) -> Iterator[Entry]:

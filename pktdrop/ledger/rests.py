@@ -14,7 +14,7 @@ from pktdrop.ledger.identities import ANY_LAYER, Counter, Identities
 from pktdrop.model import Netns
 
 #: rtnl_link_stats64 fields that the driver and the rest of the kernel both count in.
-_RECEIVED, _SENT = _SHARED_FIELDS = ("links.rx_dropped", "links.tx_dropped")
+_RECEIVED, _SENT = SHARED_FIELDS = ("links.rx_dropped", "links.tx_dropped")
 _ERRORS: Final = "links.rx_errors"
 _NO_ROOM: Final = ("links.rx_missed_errors", "links.rx_fifo_errors", "links.rx_over_errors")
 _PART: Final = "part"
@@ -74,7 +74,7 @@ class Rests:
             return 0
         if entry.status == "unexplained":
             return entry.unexplained
-        if not (fact.name in _SHARED_FIELDS or fact.loss == "own" or entry.status == "no-event"):
+        if not (fact.name in SHARED_FIELDS or fact.loss == "own" or entry.status == "no-event"):
             return 0
         key = entry.counter, entry.scope._replace(qdisc=None, socket=None)  # events know neither
         ahead = self._ahead.pop(key, 0) + entry.surplus - entry.unexplained

@@ -57,6 +57,7 @@ def make_account(
     rungs: Mapping[str, str] = TRACED,
     lost: Lost | None = None,
     late: Mapping[DropKey, int] | None = None,
+    rules: Rules = RULES,
 ) -> Account:
     """Ten seconds that end at NOON; the ledger is made of drops and counters by the real tables.
 
@@ -64,7 +65,7 @@ def make_account(
     """
     counts = {key: Count(packets, 60 * packets) for key, packets in (drops or {}).items()}
     driver_of: dict[tuple[int | None, str], str] = {(HOST, name): driver for name, driver in (drivers or {}).items()}
-    books = Books(rungs, RULES)
+    books = Books(rungs, rules)
     books.learn_drivers(driver_of)
     inner = {key: Count(count.packets - (late or {}).get(key, 0), 0) for key, count in counts.items()}
     bracket = Bracket(inner, counts)

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pktdrop.counters.model import Scope
+from pktdrop.ledger.books import Rules
 from pktdrop.ledger.loss import Loss
-from pktdrop.model import DropKey, Netns
+from pktdrop.model import DropKey, Lost, Netns
+from pktdrop.views.ledger import without_event_lines
 from pktdrop.watch import Account
 from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, Moved, make_account
-from tests.unit.make import make_backlog_drop, make_drop, make_noise
+from tests.unit.make import make_backlog_drop, make_doubt, make_drop, make_noise
 
 ETH0 = Scope(netns=HOST, interface="eth0")
 FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", location="__udp_queue_rcv_skb+0x1")
@@ -240,3 +242,82 @@ def test_places_that_are_not_known(netns: Netns | None) -> None:
     """A drop of which neither interface nor namespace is known is a loss like others."""
     (share,) = split(make_account({make_drop(netns=netns, interface=None, netns_name=None): 3}))
     assert (share.packets, share.place.netns) == (3, netns)
+
+
+# ------------------------------------------------------------------------------------------------- one thing, one loss
+
+
+def test_what_a_driver_counts_twice_is_one_loss_and_one_line() -> None:
+    """virtio_net counts a full ring in its statistics and in rx_dropped: 100 packets, told once."""
+    moved: Moved = {"driver": {ETH0: {"ethtool.rx0_drops": 100}}, "links": {ETH0: {"rx_dropped": 100}}}
+    account = make_account({}, moved, {"eth0": "virtio_net"})
+    (loss,) = split(account)
+    assert (loss.packets, loss.without_event, loss.place.interface) == (100, 100, "eth0")
+    (line,) = without_event_lines(account.ledger, 200, lambda _: "host")
+    assert line.startswith(f"! 100 packets lost in {loss.layer} of eth0")
+
+
+def test_a_full_accept_queue_is_one_loss() -> None:
+    """SYNs raise no event, last packets of handshakes do, with a cookie or without: all ListenOverflows has."""
+    drops = {
+        make_drop(reason="TCP_LISTEN_OVERFLOW", netns=HOST, location="tcp_v4_rcv+0x1"): 700,
+        make_drop(reason="NO_SOCKET", netns=HOST, location="cookie_v4_check+0x1"): 392,
+    }
+    listener = Scope(netns=HOST, socket="tcp 0.0.0.0:80 ino:7")
+    moved: Moved = {
+        "mib": {Scope(netns=HOST): {"TcpExtListenOverflows": 1650, "TcpExtListenDrops": 1650}},
+        "socket": {listener: {"drops": 1650}},
+    }
+    (loss,) = split(make_account(drops, moved))
+    assert (loss.packets, loss.without_event, loss.kind, loss.cause.name) == (1650, 558, "capacity", "listen-queue")
+    assert (loss.place.sockets, loss.evidence) == ((listener,), "both")
+    assert loss.reasons == ("TCP_LISTEN_OVERFLOW", "NO_SOCKET")
+
+
+def test_closing_connections_are_not_in_the_accept_queue() -> None:
+    """Where the kernel names a full accept queue, segments without a reason explain nothing of it."""
+    closes = make_doubt(netns=HOST, netns_name="host")
+    moved: Moved = {"mib": {Scope(netns=HOST): {"TcpExtListenOverflows": 9, "TcpExtListenDrops": 9}}}
+    rules = Rules.load(reasons=("TCP_LISTEN_OVERFLOW",))
+    account = make_account({closes: 5}, moved, rules=rules)
+    (loss,) = split(account)
+    assert (loss.packets, loss.without_event) == (9, 9)
+    assert [entry.by for entry in account.ledger.entries if entry.status == "doubt"] == [(("NOT_SPECIFIED", 5),)]
+
+
+def test_drops_that_could_not_be_counted_explain_what_counters_have_beyond_the_events() -> None:
+    """33,862 of no reason beside 126,188 that were not counted: these explain it, and it is not told twice."""
+    moved: Moved = {"mib": {Scope(netns=HOST): {"UdpNoPorts": 33_862}}}
+    account = make_account({}, moved, lost=Lost(126_188, 0))
+    assert (account.ledger.unexplained, split(account)) == (0, ())
+    (entry,) = account.ledger.entries
+    assert (entry.status, entry.unexplained) == ("bound", 0)
+    assert "could not be counted" in entry.note
+    (loss,) = split(make_account({}, moved, lost=Lost(30_000, 0)))
+    assert (loss.packets, loss.evidence) == (3_862, "unexplained")
+
+
+def test_noise_that_could_not_be_counted_is_no_loss() -> None:
+    """Frames of a protocol that nobody speaks move rx_dropped; when the map is full their events are not counted."""
+    scope = Scope(netns=HOST, interface="lo")
+    account = make_account({}, {"links": {scope: {"rx_dropped": 500}}}, lost=Lost(500, 0))
+    assert split(account) == ()
+    other = make_noise(reason="UNHANDLED_PROTO", netns=None, interface=None, netns_name=None, ifindex=None,
+                       location="__netif_receive_skb_core+0x1")  # fmt: skip
+    (entry,) = make_account({other: 500}, {"links": {scope: {"rx_dropped": 500}}}).ledger.entries
+    assert (entry.explained, entry.unexplained) == (500, 0)
+
+
+def test_datagrams_that_their_own_qdisc_lost_are_one_loss_each() -> None:
+    """Without IP_RECVERR nobody is told: the qdisc, IpOutDiscards and UdpSndbufErrors have the same datagrams."""
+    drop = make_drop(reason="QDISC_DROP", layer="qdisc", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
+    moved: Moved = {
+        "qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 1:"): {"drops": 19_968}},
+        "mib": {Scope(netns=HOST): {"IpOutDiscards": 19_968, "UdpSndbufErrors": 19_968}},
+    }
+    account = make_account({drop: 19_968}, moved)
+    (loss,) = split(account)
+    assert (loss.packets, loss.layer) == (19_968, "qdisc")
+    assert {(entry.counter, entry.explained) for entry in account.ledger.entries} == {
+        ("qdisc.drops", 19_968), ("mib.IpOutDiscards", 19_968), ("mib.UdpSndbufErrors", 19_968),
+    }  # fmt: skip
