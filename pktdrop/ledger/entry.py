@@ -95,8 +95,8 @@ class Entry:
 
     @property
     def surplus(self) -> int:
-        """Events beyond what the counter rose by."""
-        return sum(count for _, count in self.by) - self.explained
+        """Events beyond what the counter rose by; none where more is explained than these events can."""
+        return max(0, sum(count for _, count in self.by) - self.explained)
 
 
 def place_in_order(

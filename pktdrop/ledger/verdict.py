@@ -12,6 +12,8 @@ from pktdrop.ledger.events import Drops, Events, Group, Packets
 from pktdrop.ledger.identities import ANY_LAYER, Identities
 from pktdrop.ledger.lines import Line
 
+#: A counter that was only read at another moment than the events.
+_APART: Final = "apart"
 _NOT_TRACED: Final = "drops are not traced here: the counter stands alone"
 _SUM_OVER_CPUS: Final = "sum over all CPUs: it is not known for which CPU the dropped packets were"
 _DRIVER_TOO: Final = "the driver counts its own drops here too"
@@ -94,6 +96,7 @@ class Judge:
     def entry(self, line: Line, windows: Windows | None, summed: bool) -> Entry:
         """Return the entry of a counter. `windows` None: there are no events, as nothing is traced."""
         status, note = self._verdict(line, windows)
+        is_open = status == _APART
         explained = min(line.delta, line.total)
         if summed:
             note = f"{_SUM_OVER_CPUS}; {note}" if note else _SUM_OVER_CPUS
@@ -104,15 +107,16 @@ class Judge:
             delta=line.delta,
             explained=explained,
             unexplained=line.delta - explained,
-            status=status,
+            status="bound" if is_open else status,
             by=tuple(sorted(line.reasons.items(), key=lambda item: (-item[1], item[0]))),
             note=note,
             kind=line.kind,
+            is_open=is_open,
             revealed=sum(line.revealed.values()),
         )
 
     def _verdict(self, line: Line, windows: Windows | None) -> tuple[str, str]:
-        """Return status and note."""
+        """Return status, or _APART, and note."""
         name, delta = line.fact.name, line.delta
         if windows is None:
             return "no-event", _NOT_TRACED
@@ -127,7 +131,7 @@ class Judge:
                 return "no-event", slack
             return "bound", line.note if delta <= line.total and line.note else slack
         if windows.hold(line, open_ended):
-            return "bound", _read_apart(delta - line.total)
+            return _APART, _read_apart(delta - line.total)
         if line.kind is not None and line.sure <= delta:
             return ("bound" if line.total else "no-event"), _FOLDED if line.kind == FOLDED else _DRIVER_TOO
         if line.total > delta:

@@ -16,6 +16,7 @@ from pktdrop.ledger.reconcile import Bracket
 from pktdrop.model import Count, DropKey, Netns
 from tests.unit.fates import (
     CAUSES,
+    ETH0,
     FATES,
     IDENTITIES,
     LAYER_RULES,
@@ -142,3 +143,25 @@ def test_a_sender_that_is_read_at_the_end_only() -> None:
     layers, summary = run(host, steps)
     assert layers == summary.lost == {"backlog": 208_091}
     assert [loss.without_event for loss in summary.losses] == [0]
+
+
+LATE = Fate("backlog", backlog(1), ("softnet", Scope(cpu=1), "dropped"), ("links", ETH0, "rx_dropped"))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), max_size=6))
+def test_counters_that_lag_behind_the_events_make_no_loss_of_their_own(steps: list[tuple[int, int]]) -> None:
+    """Drops that come while counters are read are in these an interval later: lost once, in the interval of theirs."""
+    host, behind = Host(), 0
+    layers: Tally[str] = Tally()
+    for number, (packets, late) in enumerate([*steps, (0, 0)]):
+        late = min(late, packets)
+        outer = {LATE.event: Count(packets + behind, 0)} if packets + behind and LATE.event else {}
+        counted, behind = packets - late + behind, late
+        drops = {LATE.event: Count(packets, 0)} if packets and LATE.event else {}
+        moved = {source: {scope: {name: counted}} for source, scope, name in LATE.moved} if counted else {}
+        inner = {LATE.event: Count(packets - late, 0)} if packets > late and LATE.event else {}
+        ledger = host.books.of_interval(drops, moved, Bracket(inner, outer), EVERYTHING, is_last=number == len(steps))
+        layers.update(ledger.lost)
+        assert sum(ledger.lost.values()) == packets
+    assert sum(layers.values()) == sum(packets for packets, _ in steps)
