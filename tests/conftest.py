@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""With PKTDROP_NO_SKIPS=1 a skip is a failure: where everything can run, nothing passes by being left out."""
+"""What holds for all tests: no skips with PKTDROP_NO_SKIPS=1, and time enough on a busy machine.
+
+Where everything can run, nothing passes by being left out: there a skip is a failure.
+"""
 
 import os
 from collections.abc import Generator
@@ -7,6 +10,10 @@ from typing import TypeVar
 
 import pytest
 
+from tests.patience import PATIENCE
+
+_TIMEOUT = 120.0
+"""Seconds for one test, on an idle machine: pytest-timeout's setting in setup.cfg."""
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
@@ -16,6 +23,13 @@ def _without_skip(report: Report) -> Report:
         report.outcome = "failed"
         report.longrepr = f"PKTDROP_NO_SKIPS=1 forbids this: {reason}"
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each test more time on a busy machine, unless --timeout says how much."""
+    if getattr(config.option, "timeout", 0) is None:
+        config.option.timeout = _TIMEOUT * PATIENCE
 
 
 @pytest.hookimpl(wrapper=True)

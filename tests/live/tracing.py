@@ -15,12 +15,13 @@ from typing import Any
 
 from pktdrop.demo.namespace import Namespace
 from pktdrop.demo.tools import wait_until
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 READY = "Tracing "
 NO_PACKET = "no network packet"
 """How the reason ends why something is noise that is nothing sent over a network: pktdrop/data/layers.tsv."""
-DEADLINE = 30.0 * float(os.environ.get("PKTDROP_PATIENCE", "1"))
+DEADLINE = 30.0 * PATIENCE
 """Seconds for what takes one: a machine may be busy, or an emulated one that needs more patience."""
 _RUN_CHECKOUT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pktdrop.start import main; main()"
 
@@ -29,6 +30,18 @@ def command() -> list[str]:
     """Return how pktdrop is called: $PKTDROP if set, else this interpreter on this checkout."""
     given = os.environ.get("PKTDROP")
     return shlex.split(given) if given else [sys.executable, "-I", "-c", _RUN_CHECKOUT, str(ROOT)]
+
+
+def as_nobody(*arguments: str) -> list[str]:
+    """Return how the user nobody calls pktdrop, also where a directory above this checkout is closed to others.
+
+    The checkout is mounted elsewhere for that, in a mount namespace of its own. Needs root, unshare and setpriv.
+    """
+    elsewhere = "/mnt"
+    called = [part.replace(str(ROOT), elsewhere) for part in command()]
+    drop = "exec setpriv --reuid=65534 --regid=65534 --clear-groups --"
+    enter = f'mkdir -p {elsewhere} && mount --bind "$0" {elsewhere} && {drop} "$@"'
+    return ["unshare", "--mount", "--", "sh", "-c", enter, str(ROOT), *called, *arguments]
 
 
 def launch(*arguments: str, **options: Any) -> "subprocess.Popen[bytes]":

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from pktdrop.clock import Clock
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 10.0
+DEADLINE = 10.0 * PATIENCE
 """Seconds after which something that should have come has not."""
 
 

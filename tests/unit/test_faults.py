@@ -15,9 +15,10 @@ import pytest
 from pktdrop import faults
 from pktdrop.clock import Clock
 from pktdrop.errors import PktdropError
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 60
+DEADLINE = 60 * PATIENCE
 
 
 def _os_error(number: int, name: str | None = None) -> OSError:

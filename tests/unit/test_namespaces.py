@@ -14,6 +14,7 @@ import pytest
 
 from pktdrop.model import Netns
 from pktdrop.namespaces import HOST, Namespaces, inside
+from tests.patience import PATIENCE
 
 
 class Host:
@@ -235,7 +236,7 @@ def test_being_inside_ends() -> None:
         with pytest.raises(KeyError), inside(Path(there)):
             raise KeyError
         after = os.readlink("/proc/thread-self/ns/net")
-        other.communicate(b"end\n", timeout=60)
+        other.communicate(b"end\n", timeout=60 * PATIENCE)
     assert found[0] == found[1] != before
     assert after == before
 

@@ -18,6 +18,7 @@ import pytest
 
 from pktdrop.errors import PktdropError
 from pktdrop.output import Output, OutputClosed
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,7 +95,7 @@ def test_no_standard_output_at_all() -> None:
         stderr=subprocess.PIPE,
         text=True,
         check=True,
-        timeout=30,
+        timeout=30 * PATIENCE,
     )
     assert done.stderr == "Standard output is closed.\n  Start pktdrop with one, or with '> /dev/null'.\n"
 
@@ -204,6 +205,6 @@ def test_width_without_a_terminal_is_80() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=30 * PATIENCE,
     )
     assert done.stdout == "80\n"

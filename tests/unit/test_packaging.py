@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import pktdrop
+from tests.patience import PATIENCE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BOOTSTRAP = CHECKOUT / "bootstrap"
@@ -26,7 +27,7 @@ getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2])
 
 def _build(kind: str, tree: Path, target: Path) -> Path:
     command = [sys.executable, "-I", "-c", BUILD, kind, target]
-    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=120 * PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     return next(target.glob("pktdrop-*"))
 
@@ -43,7 +44,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the unpacked source archive as pip does it."""
     parent = tmp_path_factory.mktemp("unpacked")
-    subprocess.run(["tar", "-xf", sdist, "-C", parent], check=True, timeout=60)
+    subprocess.run(["tar", "-xf", sdist, "-C", parent], check=True, timeout=60 * PATIENCE)
     return _build("wheel", next(parent.iterdir()), tmp_path_factory.mktemp("wheel"))
 
 
@@ -91,7 +92,9 @@ def test_version_is_written_once(wheel: Path) -> None:
 
 def _run(*command: str | Path, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": path, "LC_ALL": "C.UTF-8"}
-    return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, env=environment, cwd="/", capture_output=True, text=True, timeout=60 * PATIENCE, check=False
+    )
 
 
 @pytest.mark.parametrize("script", ["bootstrap", ".ci/run"])
@@ -195,7 +198,7 @@ def test_bootstrap_waits_for_another(copy: Path, other_distribution: str) -> Non
             assert second.stderr is not None
             assert "waiting for another bootstrap" in second.stderr.readline()
             holder.stdin.close()
-            assert second.wait(timeout=60) == 1
+            assert second.wait(timeout=60 * PATIENCE) == 1
 
 
 SKIPS = """

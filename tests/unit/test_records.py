@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, NO_CPU, RawKey, RawValue
+from tests.patience import PATIENCE
 
 BPF = Path(__file__).parents[2] / "bpf"
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
@@ -85,9 +86,9 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         [CC, "-std=gnu11", "-I", BPF, "-I", BPF / "include", "records.c", "-o", "records"],
         check=True,
         cwd=directory,
-        timeout=60,
+        timeout=60 * PATIENCE,
     )
-    done = subprocess.run([directory / "records"], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([directory / "records"], check=True, capture_output=True, text=True, timeout=60 * PATIENCE)
     return done.stdout.splitlines()
 
 

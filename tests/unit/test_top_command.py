@@ -14,6 +14,7 @@ from pktdrop.errors import PktdropError
 from pktdrop.top import command
 from pktdrop.top.command import marks, require_screen
 from pktdrop.top.series import BLOCKS, PLAIN
+from tests.patience import PATIENCE
 
 XTERM = {"TERM": "xterm-256color"}
 
@@ -78,5 +79,7 @@ def test_characters_that_the_terminal_has(environment: dict[str, str], codeset: 
 def test_nobody_else_imports_textual() -> None:
     """The command line with all its commands does without textual, rich and asyncio."""
     code = "import sys, pktdrop.cli; print([name for name in ('textual', 'rich', 'asyncio') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60 * PATIENCE, check=True
+    )
     assert done.stdout == "[]\n"

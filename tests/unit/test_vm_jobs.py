@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.vm.__main__ import summarize
 from tests.vm.jobs import Ended, Job, run
 
-DEADLINE = 60.0
+DEADLINE = 60.0 * PATIENCE
 ROOT = Path(__file__).resolve().parents[2]
 
 
