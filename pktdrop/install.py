@@ -10,8 +10,10 @@ import hashlib
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,7 +166,7 @@ def _tidy(home: Path, name: str) -> None:
 def _command(current: Path, name: str) -> str:
     """Return the text of the command. -I: root must not import from the directory it happens to be in."""
     return f"""\
-#!/usr/bin/python3 -I
+#!{_interpreter()}
 {MARKER}
 # It runs {name}, a copy that only root can write.
 import os, runpy, sys
@@ -175,6 +177,18 @@ if not os.path.isdir(home):
 sys.path[:0] = [home, os.path.join(home, "site")]
 runpy.run_module("pktdrop", run_name="__main__", alter_sys=True)
 """
+
+
+def _interpreter() -> str:
+    """Return what runs the command: Python with SIGINT blocked, where env(1) can do that (coreutils 8.31 and later).
+
+    Ctrl-C while Python makes itself ready would show a traceback; pktdrop/start.py lets it in.
+    """
+    blocking = ["/usr/bin/env", "--block-signal=INT", "/usr/bin/true"]
+    with suppress(OSError):
+        if subprocess.run(blocking, check=False, stderr=subprocess.DEVNULL).returncode == 0:
+            return "/usr/bin/env -S --block-signal=INT /usr/bin/python3 -I"
+    return "/usr/bin/python3 -I"
 
 
 def _say(text: str) -> None:

@@ -4,7 +4,6 @@
 import errno
 import os
 import select
-import shutil
 import sys
 from typing import TextIO
 
@@ -41,6 +40,8 @@ class Output:
     @property
     def width(self) -> int:
         """Columns there are; 80 where it is no terminal and COLUMNS does not say."""
+        import shutil  # with three libraries for archives, which no start should wait for
+
         return min(shutil.get_terminal_size().columns, _WIDEST)
 
     def write(self, text: str) -> None:

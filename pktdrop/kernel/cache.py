@@ -6,12 +6,12 @@ is loaded into the kernel. It starts with its format and checksum. Nothing here 
 miss, what cannot be written is made again next time; `state` says why, for `pktdrop doctor`.
 """
 
-import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from pktdrop import files
+from pktdrop.kernel.digest import Digest
 
 FORMAT = b"pktdrop-2 "
 """Files of the first format, without it, may hold what another user had a hand in."""
@@ -110,4 +110,4 @@ def _is_being_written(name: str) -> bool:
 
 
 def _head(content: bytes) -> bytes:
-    return FORMAT + hashlib.sha256(content).hexdigest().encode()
+    return FORMAT + Digest(content).hexdigest().encode()

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Programs ready to load, with the kernel facts they were made from: out of the cache, or made anew."""
 
-import hashlib
 import json
 import os
 import struct
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.code import Compiled, source_directory
+from pktdrop.kernel.digest import Digest
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.programs import MapsRefused
 from pktdrop.tables import DATA
@@ -103,7 +103,7 @@ def _key(safe_read: bool) -> str:
     What else was compiled, and by what, is only known afterwards, and stored with it: Compiled.inputs.
     """
     parts = [str(safe_read), os.uname().machine, os.uname().release, sys.version, _bcc_version()]
-    digest = hashlib.sha256("\0".join(parts).encode())
+    digest = Digest("\0".join(parts).encode())
     sources = [*source_directory().rglob("*.[ch]"), *Path(__file__).parent.glob("*.py"), DATA / "ethertypes.tsv"]
     for path in sorted(sources):
         content = path.read_bytes()

@@ -155,7 +155,7 @@ def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     data = json.loads(path.read_bytes().partition(b"\n")[2])
     edit(data)
     content = json.dumps(data).encode()
-    path.write_bytes(FORMAT + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    path.write_bytes(FORMAT + hashlib.blake2b(content, digest_size=32).hexdigest().encode() + b"\n" + content)
 
 
 def _mark(data: dict[str, Any]) -> None:

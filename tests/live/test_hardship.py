@@ -402,3 +402,15 @@ def test_top_is_ended_at_any_time() -> None:
         assert b"Exception" not in shown
         assert status in (0, -signal.SIGTERM)
         assert shown.count(b"\x1b[?1049h") == shown.count(b"\x1b[?1049l")
+
+
+def test_bootstrap_blocks_what_python_is_not_ready_for() -> None:
+    """Ctrl-C is blocked when Python starts; pktdrop lets it in (test_a_signal_before_python_was_ready_ends_it)."""
+    text = (ROOT / "bootstrap").read_text(encoding="utf-8")
+    (begin,) = [line for line in text.splitlines() if line.strip().startswith("quietly=(/")]
+    mask = "import signal; print(*signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+    done = subprocess.run(
+        ["bash", "-c", f'{begin}\n"${{quietly[@]}}" "$@"', "bash", sys.executable, "-I", "-c", mask],
+        capture_output=True, text=True, timeout=DEADLINE, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(int(signal.SIGINT))]

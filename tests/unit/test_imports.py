@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""What a start does not wait for."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pktdrop.kernel.digest import Digest
+from tests.patience import PATIENCE
+
+ROOT = Path(__file__).parents[2]
+
+
+def _imported(module: str) -> set[str]:
+    """What is imported once a module is."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}; print(*sys.modules)"
+    command = [sys.executable, "-I", "-c", code]
+    return set(
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=60 * PATIENCE).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("module", ["pktdrop.kernel.tracer", "pktdrop.watch", "pktdrop.filters", "pktdrop.errors"])
+def test_only_the_command_line_knows_click(module: str) -> None:
+    """The parts that attach, count and choose raise exceptions of their own, and come without click."""
+    assert "click" not in _imported(module)
+
+
+def test_the_command_line_imports_nothing_that_attaching_does_not_need() -> None:
+    """Filters, views, counters and OpenSSL are for later, or never."""
+    loaded = _imported("pktdrop.cli")
+    later = {"filters", "protocols", "trace", "views.table", "watch"}
+    assert loaded.isdisjoint({"_hashlib", "bz2", *(f"pktdrop.{name}" for name in later)})
+
+
+@given(st.binary(), st.binary())
+def test_a_digest_is_that_of_hashlib(one: bytes, two: bytes) -> None:
+    """BLAKE2b with 256 bits, in one piece or two."""
+    digest = Digest(one)
+    digest.update(two)
+    assert digest.hexdigest() == hashlib.blake2b(one + two, digest_size=32).hexdigest()
