@@ -71,10 +71,11 @@ class _Reading(NamedTuple):
             counted = len(tracer.snapshot().drops)
             if counted < kinds:
                 raise RuntimeError(f"{counted} kinds were counted, {kinds} were made")
-            for _ in range(_SETTLED):
-                watch.step()
+            # before the first look: that gives up in the kernel what stands still
             snapshot = median(_ms(tracer.snapshot) for _ in range(_ROUNDS))
             bare = median(_ms(lambda: _drain(tracer)) for _ in range(_ROUNDS))
+            for _ in range(_SETTLED):
+                watch.step()
             return cls(bare, first, snapshot, median(_ms(watch.step) for _ in range(_ROUNDS)))
 
 

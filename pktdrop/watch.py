@@ -172,7 +172,7 @@ class Watch:
         """Return the namespaces to read, besides the own one."""
         earlier = self._last.after.drops
         self._due = {netns: looks - 1 for netns, looks in self._due.items() if looks > 1}
-        for key, count in now.drops.items():
+        for key, count in () if now.drops is earlier else now.drops.items():
             if key.netns is not None and earlier.get(key) is not count:
                 self._due[key.netns] = _RECENT
         if self._all or is_last:

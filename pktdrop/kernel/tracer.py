@@ -187,8 +187,11 @@ class Tracer:
 
     def _learn(self, block: Block, known: dict[bytes, _Kind], other_places: bool) -> None:
         """Name the keys that are new; all names of interfaces first, as not every drop comes with one."""
-        new = [at for at, (raw,) in enumerate(_KEY.iter_unpack(block.keys)) if raw not in known]
-        raws = [block.keys[at * DROP_KEY.size : (at + 1) * DROP_KEY.size] for at in new]
+        keys = [raw for (raw,) in _KEY.iter_unpack(block.keys)]
+        if all(map(known.__contains__, keys)):
+            return
+        new = [at for at, raw in enumerate(keys) if raw not in known]
+        raws = [keys[at] for at in new]
         values = [RawValue._make(DROP_VALUE.unpack_from(block.values, at * DROP_VALUE.size)) for at in new]
         for raw, value in zip(raws, values, strict=True):
             netns = self._netns(value)
