@@ -98,6 +98,7 @@ def run(watch: "Watch", clock: Clock, filters: Filters, report: Report) -> None:
             say("Limit: pktdrop cannot keep up: a look took longer than an interval. Intervals are as long as shown.")
         step = watch.step(clock.is_last)
         report.interval(step, filters.select(step.interval.drops))
+        del step  # with tens of thousands of kinds it takes 30 MB: not while the next one is made
         say(*(f"Limit: {limit}" for limit in watch.limits if limit not in said))
         said = watch.limits
     whole = watch.whole()
