@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import median, median_low
 from typing import Any
 
 from benchmarks.churning import COUNTERS, QUIET, Life, Sample
@@ -91,9 +91,9 @@ class Result:
 
     @property
     def descriptors(self) -> tuple[int, int]:
-        """Most open files in the first and in the second half."""
-        first, second = self._halves()
-        return max(sample.descriptors for sample in first), max(sample.descriptors for sample in second)
+        """Open files in the first and in the second half, medians: more are open for moments."""
+        first, second = ([sample.descriptors for sample in half] for half in self._halves())
+        return median_low(first), median_low(second)
 
     @property
     def resident(self) -> tuple[float, float]:
