@@ -268,6 +268,10 @@ def _noise(account: Account) -> tuple[Noise, ...]:
         if key.noise is not None:
             name = key.reason if key.subsystem == "core" else f"{key.subsystem}/{key.reason}"
             sums[name, key.noise] += count.packets
+    copies = sum(risen.get("drops", 0) for risen in account.moved.get("packet_socket", {}).values())
+    copies -= sum(packets for (_, why), packets in sums.items() if why.startswith("a capture"))
+    if copies > 0:
+        sums["packet_socket.drops", "copies a capture had no room for, packets went on"] += copies
     return tuple(Noise(reason, why, packets) for (reason, why), packets in sums.most_common())
 
 

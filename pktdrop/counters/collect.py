@@ -9,12 +9,24 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from pktdrop.counters import ethtool, links, mib, procstat, qdisc, sockets, softnet, xfrm
+from pktdrop.counters import ethtool, links, mib, packets, procstat, qdisc, sockets, softnet, xfrm
 from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.model import Netns, counted_since
 from pktdrop.namespaces import Namespaces
 
-SOURCES: Final = ("softnet", "links", "driver", "mib", "qdisc", "socket", "conntrack", "neigh", "rt_cache", "xfrm")
+SOURCES: Final = (
+    "softnet",
+    "links",
+    "driver",
+    "mib",
+    "qdisc",
+    "socket",
+    "conntrack",
+    "neigh",
+    "rt_cache",
+    "xfrm",
+    "packet_socket",
+)
 NOTHING: Final = Row((), ())
 Width = Callable[[str, Scope, str], int]
 """Takes source, scope and name of a counter; returns at how many bits it wraps."""
@@ -70,6 +82,7 @@ class Collector:
         self._mibs = mib.Mibs()
         self._qdiscs = qdisc.Reader()
         self._sockets = sockets.Reader()
+        self._packets = packets.Reader()
 
     def read(self, others: Iterable[Netns] = ()) -> Counters:
         """Read all counters of the own namespace and of `others`. What cannot be read is named in `limits`."""
@@ -120,6 +133,7 @@ class Collector:
         of_sockets = self._sockets.read_all(netns)
         found.add("socket", of_sockets.counters, of_sockets.gauges)
         found.inodes.update(of_sockets.inodes)
+        found.add("packet_socket", self._packets.read(netns))
         found.add("conntrack", procstat.conntrack(netns))
         found.add("xfrm", xfrm.read(netns))
 
