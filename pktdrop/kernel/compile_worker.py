@@ -3,7 +3,8 @@
 
 It is started in an empty directory of its own, as bcc has clang look there first for every header, and with nothing in
 its environment. Reads one request (JSON on stdin), writes one answer (JSON on stdout), leaves clang's messages on
-stderr. Exit status: 0 compiled, 1 refused by clang, BCC_IS_MISSING where bcc cannot be imported.
+stderr. Exit status: 0 compiled, 1 refused by clang, BCC_IS_MISSING where bcc cannot be imported, DENIED where the host
+denies a file (the answer is then the number of the error).
 """
 
 import base64
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 BCC_IS_MISSING = 3
+DENIED = 4
 
 # struct bpf_insn (include/uapi/linux/bpf.h): a load of a 64-bit immediate whose source is a map file descriptor.
 _LOAD_IMMEDIATE_64 = 0x18
@@ -160,7 +162,11 @@ def main() -> int:
         # bcc would unpack or take what is in /tmp
         print(f"error: the kernel's headers are not installed: there is no {_headers()}/include", file=sys.stderr)
         return 1
-    json.dump(_compile(request), sys.stdout)
+    try:
+        json.dump(_compile(request), sys.stdout)
+    except OSError as denied:
+        print(denied.errno or 0)
+        return DENIED
     return 0
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pktdrop import files
 from pktdrop.errors import PktdropError
+from pktdrop.faults import sentences
 from pktdrop.kernel import compile_worker
 from pktdrop.kernel.code import Compiled, identity, source_directory
 from pktdrop.kernel.programs import MapsRefused
@@ -89,6 +90,9 @@ class Compiler:
                 f"bcc is missing: {sys.executable} cannot import the module bcc.",
                 "Install it from the distribution: 'apt install python3-bpfcc' or 'dnf install python3-bcc'.",
             )
+        if self._process.returncode == compile_worker.DENIED:
+            number = int(output)
+            raise PktdropError(*sentences(OSError(number, os.strerror(number))))
         if self._process.returncode != 0:
             said = messages.decode(errors="replace").strip().splitlines() or ["it said nothing"]
             first = next((line for line in said if "error:" in line), said[-1])
