@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The README's support matrix is what runs on kernels have left, and such a run must have gone well."""
 
+import configparser
 from pathlib import Path
 
 import pytest
@@ -99,13 +100,30 @@ def test_the_first_kernel_is_whole_whatever_the_time() -> None:
 
 
 def test_every_live_test_is_in_the_matrix() -> None:
-    """No test file is left out of every start, and none is in two by mistake of an --ignore."""
-    started = {test.partition("::")[0] for boot in matrix.boots(SUITES[0]) for test in boot.tests}
-    apart = {test.removeprefix("--ignore=") for test in started if test.startswith("--ignore=")}
-    assert "tests/live" in started
-    assert apart <= started
-    guests = {f"tests/vm/guest/{path.name}" for path in Path(matrix.ROOT, "tests/vm/guest").glob("test_*.py")}
-    assert guests <= started
+    """Each file is started whole on every kernel, or is one of those that no kernel changes; none is forgotten."""
+    files = {str(path.relative_to(matrix.ROOT)) for path in Path(matrix.ROOT, "tests").rglob("test_*.py")}
+    live, guests = ({file for file in files if file.startswith(where)} for where in ("tests/live/", "tests/vm/guest/"))
+    assert set(matrix.HERE_ONLY) < live
+    for suite in SUITES:
+        whole = {file for boot in matrix.all_boots(suite) for file in started(boot, live)}
+        assert whole == (live | guests) - set(matrix.HERE_ONLY)
+
+
+def test_what_runs_here_only_does_run_here() -> None:
+    """./bootstrap test takes all that pytest finds, among it the files that no guest runs."""
+    settings = configparser.ConfigParser()
+    settings.read(matrix.ROOT / "setup.cfg")
+    directories = settings["tool:pytest"]["testpaths"].split()
+    assert all(any(file.startswith(f"{directory}/") for directory in directories) for file in matrix.HERE_ONLY)
+    assert "--ignore" not in settings["tool:pytest"].get("addopts", "")
+
+
+def started(boot: matrix.Boot, live: set[str]) -> set[str]:
+    """Return the files that a start runs all tests of."""
+    ignored = {test.removeprefix("--ignore=") for test in boot.tests if test.startswith("--ignore=")}
+    named = {test for test in boot.tests if test.endswith(".py")} - {f"--ignore={file}" for file in ignored}
+    assert ignored <= live
+    return named | (live - ignored if "tests/live" in boot.tests else set())
 
 
 def test_a_readme_without_marks_is_an_error() -> None:

@@ -41,10 +41,18 @@ _KERNEL, _BACKLOG, _RIGHTS, _NIC = (f"tests/vm/guest/test_{name}.py" for name in
 _CAUSES, _TCP_INPUT, _LEDGER, _SPECIAL, _CACHE = (
     f"tests/live/test_{name}.py" for name in ("causes", "tcp_input", "ledger", "ledger_special", "cache")
 )
+_HARDSHIP = "tests/live/test_hardship.py"
+HERE_ONLY = (_HARDSHIP, *(f"tests/live/test_{name}.py" for name in ("install", "compiler")))
+"""What bootstrap installs, how a start or its end fails, what a compilation may read: that is the same on every kernel,
+and it takes hundreds of starts. `./bootstrap test` runs it, no guest does."""
+_OF_THE_KERNEL = tuple(
+    f"{_HARDSHIP}::test_hardship[{name}-trace json]" for name in ("no locked memory", "no capabilities")
+)
+"""Of these what the kernel decides: before Linux 5.11 it charges maps to the limit of locked memory."""
 _EACH_PROBE = (_KERNEL, _RIGHTS, f"{_BACKLOG}::test_full_backlog_of_another_cpu", _TCP_INPUT)
 """What loads, attaches and counts by every program there is."""
 
-CAUSES = Boot("causes", (_CAUSES, _TCP_INPUT, _KERNEL, _BACKLOG, _RIGHTS), minutes=60)
+CAUSES = Boot("causes", (_CAUSES, _TCP_INPUT, _KERNEL, _BACKLOG, _RIGHTS, *_OF_THE_KERNEL), minutes=60)
 NICS = Boot("nics", (_NIC,), minutes=30, nics=("vmxnet3", "pcnet", "rtl8139"))
 LOCKDOWN = tuple(
     Boot(f"lockdown={level}", (f"{_RIGHTS}::test_lockdown",), minutes=15, options=f"lockdown={level}")
@@ -56,7 +64,7 @@ LEDGER = Boot("ledger", (_LEDGER, _SPECIAL), minutes=60)
 CACHE = Boot("kept programs", (_CACHE,), minutes=90)
 COMMANDS = Boot(
     "commands and counters",
-    ("tests/live", *(f"--ignore={apart}" for apart in (_CAUSES, _TCP_INPUT, _LEDGER, _SPECIAL, _CACHE))),
+    ("tests/live", *(f"--ignore={apart}" for apart in (_CAUSES, _TCP_INPUT, _LEDGER, _SPECIAL, _CACHE, *HERE_ONLY))),
     minutes=60,
 )
 
