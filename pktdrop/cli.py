@@ -157,9 +157,9 @@ def trace(
 
         names = Protocols.load()
         report: Report = (
-            JsonReport(JsonView(names), output)
+            JsonReport(JsonView(names, namespaces.is_gone), output)
             if style == "json"
-            else TableReport(TableView(names, limit, namespaces.name), output)
+            else TableReport(TableView(names, limit, namespaces.label), output)
         )
         watch = Watch(namespaces, tracer, all_netns)
         with Clock(every, count, duration, output.descriptor) as clock:

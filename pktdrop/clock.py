@@ -34,6 +34,7 @@ class Clock:
         """This tick is the last one."""
         self.keeps_up = True
         """What was done after the tick before took less than an interval."""
+        self._ends_at = math.inf
 
     def __enter__(self) -> "Clock":
         """Catch the signals that end a run."""
@@ -57,7 +58,7 @@ class Clock:
     def ticks(self) -> Iterator[None]:
         """Yield when an interval is over; the last one, cut short by the end of the run, too."""
         start = time.monotonic()
-        end = math.inf if self._duration is None else start + self._duration
+        self._ends_at = end = math.inf if self._duration is None else start + self._duration
         due = start
         done = 0
         while not self.is_last and done != self._count:
@@ -69,6 +70,10 @@ class Clock:
             # asked before the look: a signal that comes in during it gets one more
             self.is_last = self.interrupted or done == self._count or time.monotonic() >= end
             yield
+
+    def is_over(self) -> bool:
+        """Tell whether it is time to end: what takes long asks this, to leave the rest undone."""
+        return self.interrupted or time.monotonic() >= self._ends_at
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True

@@ -61,7 +61,7 @@ def _text(
     seconds = counters.monotonic - before.monotonic if before else None
     rose_in = partial(counters.seconds_since, before) if before else None
     if settings.like:
-        return as_other(settings.like, counters, seconds, namespaces.name) + "\n" * (before is not None)
+        return as_other(settings.like, counters, seconds, namespaces.label) + "\n" * (before is not None)
     told = [one for one in losses.told(counters) if settings.everything or (one.value != 0 and one.kind is not None)]
     if settings.style == "json":
         return as_json(told, before.time if before else None, counters.time, counters.limits, counters.backlogs)
@@ -69,4 +69,4 @@ def _text(
     title = f"{clock}  in {seconds:.1f} s" if seconds is not None else f"{clock}  since boot"
     if not told:
         return f"{title}: no counter of lost packets {'moved' if before else 'is above 0'}.\n"
-    return f"{title}\n{as_table(told, rose_in, width, namespaces.name)}\n"
+    return f"{title}\n{as_table(told, rose_in, width, namespaces.label)}\n"

@@ -45,3 +45,9 @@ def say(*sentences: str) -> None:
     """Write sentences to standard error."""
     for sentence in sentences:
         print(textwrap.fill(sentence, _WIDTH, subsequent_indent="  "), file=sys.stderr, flush=True)
+
+
+def say_ending(is_asked: bool) -> None:
+    """Tell a person who asked for the end that it is coming: the last look takes up to a second."""
+    if is_asked and sys.stderr.isatty():
+        say("ending...")

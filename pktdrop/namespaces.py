@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from fcntl import ioctl
 from pathlib import Path
@@ -33,6 +33,8 @@ _HERE = Path("/proc/thread-self/ns/net")
 _REMEMBERED = 4096
 """Namespaces that are gone whose names are still known, and those known to be gone: the last ones."""
 _Known = TypeVar("_Known")
+GONE = "gone"
+"""How a namespace is marked that nothing leads to any more, and that had no name when it was first seen."""
 HOST = "host"
 """How the kernel's first namespace is called: init_net, the one of its own threads."""
 
@@ -144,7 +146,11 @@ class Namespaces:
         self._identify_path = identify
         self._names: dict[Netns, str] = {}
         self._paths: dict[Netns, Path] = {}
-        self._interfaces: dict[tuple[Netns, int], str] = {}
+        self._interfaces: dict[Netns, dict[int, str]] = {}
+        self.renames = 0
+        """How often an interface was seen to have another name than before."""
+        self.renames_before = 0
+        """Of these, up to the beginning of this look: within a look drops and counters go by the same names."""
         self._host: Netns | None = None
         self._refused: str | None = None
         """Why the last search could not read the directory of named namespaces."""
@@ -156,23 +162,46 @@ class Namespaces:
         """Those that a search did not find, which began after they were asked for."""
         self._present: frozenset[Netns] = frozenset()
         """Those that the last search found."""
+        self._before: frozenset[Netns] = frozenset()
+        """And the one before."""
+        self.searches = 0
+        """How many there were."""
         self._numbers: dict[int, int] = {}
         """Of inodes, where there are no cookies: how many namespaces had each before."""
 
     def look(self) -> None:
         """Begin the next look: what was not found so far may be searched for again."""
         self._searched = False
+        self.renames_before = self.renames
         self._listed.clear()
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the last search could not see or read: a sentence each."""
+        names = f"names of network namespaces: {self._run} cannot be read: {self._refused}."
+        return (*((names,) if self._refused else ()), *self._unseen())
+
+    def _unseen(self) -> tuple[str, ...]:
+        if not self.searches or self.sees_host or _is_kernel_thread(self._proc / str(_KTHREADD)):
+            return ()
+        where = "/proc hides those of others (hidepid)" if self._hides_processes() else "this is a PID namespace"
+        return (
+            f"processes and network namespaces of the host cannot be seen: {where}. Drops in those show an inode, and "
+            "their counters are not read.",
+        )
+
+    def _hides_processes(self) -> bool:
+        with suppress(OSError):
+            for line in (self._proc / "self/mountinfo").read_bytes().splitlines():
+                fields = line.split(b" ")
+                if len(fields) > 4 and fields[4] == os.fsencode(self._proc) and b"hidepid=" in fields[-1]:
+                    return True
+        return False
 
     @property
     def sees_host(self) -> bool:
         """Whether the last search saw the processes of the host: threads of the kernel are among them."""
         return self._host is not None
-
-    @property
-    def limits(self) -> tuple[str, ...]:
-        """What the last search could not read: a sentence each."""
-        return (f"names of network namespaces: {self._run} cannot be read: {self._refused}.",) if self._refused else ()
 
     def own(self) -> Netns:
         """Return the namespace this thread is in. Raises OSError without /proc."""
@@ -192,6 +221,14 @@ class Namespaces:
         if netns not in self._names and netns not in self._gone:
             self._pending[netns] = None
 
+    def is_settled(self, netns: Netns) -> bool:
+        """Tell whether it was searched for, so that a name it does not have now is not to be expected."""
+        return netns in self._gone
+
+    def present(self, netns: Netns) -> bool:
+        """Tell whether one of the last two searches found a namespace: processes may hand it on during one."""
+        return netns in self._present or netns in self._before
+
     def is_gone(self, netns: Netns) -> bool:
         """Tell whether a namespace was searched for and nothing leads to it: no name, mount or process.
 
@@ -199,17 +236,31 @@ class Namespaces:
         """
         return netns in self._gone and self.sees_host
 
+    def label(self, netns: Netns) -> str | None:
+        """Return the name of a namespace; of one that is gone without a name, its inode with a mark; else None."""
+        return self.name(netns) or (f"{GONE}:{netns}" if self.is_gone(netns) else None)
+
     def learn_interface(self, netns: Netns, ifindex: int, name: str) -> None:
-        """Remember a name that the kernel gave with a drop."""
-        self._interfaces[netns, ifindex] = name
+        """Remember a name that the kernel gave with a drop: it may be an old one."""
+        self._interfaces.setdefault(netns, {}).setdefault(ifindex, name)
+
+    def learn_interfaces(self, netns: Netns, names: Mapping[int, str]) -> None:
+        """Remember the names that interfaces have now, all of them."""
+        before = self._interfaces.get(netns, {})
+        self.renames += any(name != names.get(ifindex, name) for ifindex, name in before.items())
+        self._interfaces[netns] = dict(names)
 
     def interface(self, netns: Netns, ifindex: int) -> str | None:
         """Return the name of an interface, or None if it or its namespace cannot be found."""
-        if (netns, ifindex) not in self._interfaces and netns not in self._listed and netns not in self._gone:
+        if self.known_interface(netns, ifindex) is None and netns not in self._listed and netns not in self._gone:
             self._listed.add(netns)
             self.name(netns)
             self._list_interfaces(netns)
-        return self._interfaces.get((netns, ifindex))
+        return self.known_interface(netns, ifindex)
+
+    def known_interface(self, netns: Netns, ifindex: int) -> str | None:
+        """Return the name of an interface as far as it is known: nothing is searched for."""
+        return self._interfaces.get(netns, {}).get(ifindex)
 
     def paths(self) -> dict[Netns, Path]:
         """Return a path to each namespace that has a name, a mount or a process."""
@@ -227,6 +278,7 @@ class Namespaces:
                 stack.enter_context(inside(self._path(netns), netns))
             except OSError:
                 self._paths.pop(netns, None)
+                self._present -= {netns}
                 stack.enter_context(inside(self._path(netns), netns))
             yield
 
@@ -251,7 +303,8 @@ class Namespaces:
         """Return the names of the interfaces of all namespaces that can be entered."""
         for netns in self.paths():
             self._list_interfaces(netns)
-        return {*(name for _, name in socket.if_nameindex()), *self._interfaces.values()}
+        found = {name for names in self._interfaces.values() for name in names.values()}
+        return {*(name for _, name in socket.if_nameindex()), *found}
 
     def _list_interfaces(self, netns: Netns) -> None:
         path = self._paths.get(netns)
@@ -259,8 +312,7 @@ class Namespaces:
             return
         try:
             with inside(path, netns):
-                for ifindex, name in socket.if_nameindex():
-                    self._interfaces.setdefault((netns, ifindex), name)
+                self.learn_interfaces(netns, dict(socket.if_nameindex()))
         except OSError:  # gone or not to be entered: the drop shows the number of its interface
             self._paths.pop(netns, None)
 
@@ -276,12 +328,18 @@ class Namespaces:
         if self._searched:
             return
         self._searched = True
+        self.searches += 1
         self._paths.clear()
         found: dict[Netns, str] = {}
         for netns, path, name in (*self._mounts(), *self._processes(), *self._named()):
             self._paths[netns] = path
             if found.get(netns) != HOST:
                 found[netns] = name
+        self._interfaces = {
+            netns: names
+            for netns, names in self._interfaces.items()
+            if netns in found or netns in self._present or netns in self._pending
+        }
         self._host = next((netns for netns, name in found.items() if name == HOST), None)
         self._count_again(frozenset(found))
         self._gone = _last({netns: None for netns in (*self._gone, *self._pending) if netns not in found})
@@ -293,7 +351,7 @@ class Namespaces:
         for netns in self._present - found:
             if netns.cookie is None:
                 self._numbers[netns.inode] = netns.number + 1
-        self._present = found
+        self._before, self._present = self._present, found
 
     def _processes(self) -> Iterator[tuple[Netns, Path, str]]:
         """Yield the namespaces that processes are in, each by its first process."""
@@ -302,7 +360,7 @@ class Namespaces:
             process = self._proc / str(pid)
             with suppress(OSError):  # it ended, or belongs to somebody else: another one may tell
                 inode = (process / "ns/net").stat().st_ino
-                is_host = pid == _KTHREADD and not (process / "cmdline").read_bytes()  # a thread of the kernel has none
+                is_host = pid == _KTHREADD and _is_kernel_thread(process)
                 if inode in seen and not is_host:
                     continue
                 comm = (process / "comm").read_bytes().rstrip(b"\n").decode(errors="backslashreplace")
@@ -342,6 +400,13 @@ class Namespaces:
         if netns.cookie is not None or netns.inode not in self._numbers:
             return netns
         return netns._replace(number=self._numbers[netns.inode])
+
+
+def _is_kernel_thread(process: Path) -> bool:
+    try:
+        return not (process / "cmdline").read_bytes()
+    except OSError:  # there is no such process, or it is hidden
+        return False
 
 
 def _last(what: dict[Netns, _Known]) -> dict[Netns, _Known]:

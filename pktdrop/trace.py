@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from pktdrop import __version__
 from pktdrop.clock import Clock
 from pktdrop.filters import Filters, Selection
-from pktdrop.messages import say
+from pktdrop.messages import say, say_ending
 from pktdrop.model import Amounts
 from pktdrop.output import Output
 from pktdrop.views.jsonlines import JsonView
@@ -92,7 +92,9 @@ def run(watch: "Watch", clock: Clock, filters: Filters, report: Report) -> None:
     rungs = ", ".join(f"{probe}: {rung}" for probe, rung in watch.rungs.items())
     say(*(f"Limit: {limit}" for limit in said), f"Tracing drops ({rungs}). Ctrl-C to end.")
     kept_up = True
+    watch.is_over = clock.is_over
     for _ in clock.ticks():
+        say_ending(clock.is_last and clock.interrupted)
         if kept_up and not clock.keeps_up:
             kept_up = False
             say("Limit: pktdrop cannot keep up: a look took longer than an interval. Intervals are as long as shown.")

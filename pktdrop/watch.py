@@ -6,12 +6,12 @@ events again: what a counter rose by lies between the events of an inner and tho
 """
 
 import gc
+import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from pktdrop.counters.collect import Collector, Counters
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from pktdrop.ledger.verdict import Between
 
 AT_START = 64
-"""So that a start is quick: a reading takes about a millisecond for each namespace."""
+"""So that a start is quick: a reading takes about two milliseconds for each namespace."""
+_FIRST, _SPARE, _LAST = 0.4, 0.25, 0.6
+"""Seconds in which namespaces without drops are read: at the start, in each look until all were read, at the end."""
 _RECENT = 3
 """Intervals for which a namespace is read after a drop in it: its counters may be late."""
 _UNREAD = (
@@ -75,32 +77,37 @@ class Watch:
         tracer: "Tracer | None" = None,
         all_netns: bool = False,
         at_start: int | None = AT_START,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         """Look for the first time, into `at_start` namespaces at most. Without a tracer there are only counters.
 
         The own namespace is read at each look; another one at the first and the last, and for a while after a drop in
-        it; with `all_netns` at each.
+        it; with `all_netns` at each. A look is cut short when `is_over` says so, to make room for the last one.
         """
         self._namespaces = namespaces
         self._tracer = tracer
         self._all = all_netns
+        self._due: dict[Netns, int] = {}
+        """Namespaces with drops, and for how many looks they are still read."""
         self._collector = Collector(namespaces)
         before = self._events() if tracer is None else tracer.start
         found = list(namespaces.paths())
-        counters = self._collector.read(found if all_netns else islice(found, at_start))
+        self.is_over = is_over
+        """Asked between two namespaces, whether to leave the rest of a look undone."""
+        wanted = found if all_netns else found[:at_start]
+        counters = self._collector.read(wanted, self._out_of_time(math.inf if all_netns else _FIRST))
         self._first = self._last = Look(before, counters, self._events())
         unread = set(found) - counters.netns
         self._increments = Increments(counters, unread)
         self._late = [
             f"{len(unread)} of {len(found)} network namespaces were not read at the start: the counters of each are "
-            "compared from its first drop on (--all-netns reads all)."
+            "compared from when it is first read (--all-netns reads all)."
         ][: len(unread)]
         self._read = set(counters.netns)
         """Namespaces whose counters were read before a drop in them."""
-        self._due: dict[Netns, int] = {}
-        """Namespaces with drops, and for how many looks they are still read."""
         self._unread: tuple[str, ...] = ()
         """What to say of such that could not be read."""
+        self._searches = namespaces.searches
 
     @property
     def rungs(self) -> Mapping[str, str]:
@@ -133,7 +140,7 @@ class Watch:
         return books
 
     def step(self, is_last: bool = False) -> Account:
-        """Look again; return the account since the look before. The last one looks into every namespace."""
+        """Look again; return the account since the look before. The last one looks into every namespace it can."""
         with _no_collecting():
             return self._step(is_last)
 
@@ -142,14 +149,23 @@ class Watch:
         if self._tracer is not None and not is_last:
             self._tracer.give_up()
         before = self._events()
-        counters = self._collector.read(self._wanted(before, is_last))
+        wanted = self._wanted(before, is_last)
+        counters = self._collector.read(wanted, self._out_of_time(_LAST if is_last else _SPARE, is_last))
+        if is_last and counters.late:
+            self._late.append(
+                f"{counters.late} of {len(wanted)} network namespaces were not read at the end, as time ran out: what "
+                "their counters rose by since they were last read is missing."
+            )
         then, self._last = self._last, Look(before, counters, self._events())
         self._books.learn_drivers(counters.drivers, counters.rows.get("driver", {}))
         read = counters.netns - self._increments.unread
         self._read |= read
-        if not counters.netns.issuperset(self._due):
+        if not counters.late and not counters.netns.issuperset(self._due):
             self._unread = (_UNREAD,)
         moved = self._increments.add(counters, self._books.width)
+        if self._searches != self._namespaces.searches:
+            self._searches = self._namespaces.searches
+            self._forget_gone(counters)
         step = interval(then.after, self._last.after)
         bracket = _Between(then, self._last)
         ledger = self._books.of_interval(step.drops, moved, bracket, read, _without_place(step), is_last)
@@ -176,8 +192,25 @@ class Watch:
             if key.netns is not None and earlier.get(key) is not count:
                 self._due[key.netns] = _RECENT
         if self._all or is_last:
-            return self._namespaces.paths()
-        return self._due
+            # of what was never read there is nothing to compare with; what was made meanwhile counts from its beginning
+            unread = frozenset() if self._all else self._increments.unread
+            return dict.fromkeys((*self._due, *(one for one in self._namespaces.paths() if one not in unread)))
+        return dict.fromkeys((*self._due, *self._increments.unread))
+
+    def _out_of_time(self, seconds: float, is_last: bool = False) -> Callable[[Netns], bool]:
+        """Return what tells of a namespace whether it is too late to read it: those with drops may take longer."""
+        end = time.monotonic() + seconds
+        if is_last:
+            return lambda netns: time.monotonic() >= end
+        return lambda netns: self.is_over() or (not self._all and netns not in self._due and time.monotonic() >= end)
+
+    def _forget_gone(self, counters: Counters) -> None:
+        """Drop what is remembered of namespaces that are gone."""
+
+        def is_present(netns: Netns) -> bool:
+            return netns in counters.netns or self._namespaces.present(netns)
+
+        self._increments.keep(is_present)
 
 
 def _without_place(step: Interval) -> int:

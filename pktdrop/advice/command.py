@@ -15,8 +15,8 @@ from pktdrop.clock import Clock
 from pktdrop.errors import PktdropError, WrongUse
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.messages import say
-from pktdrop.namespaces import HOST, Namespaces
+from pktdrop.messages import say, say_ending
+from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output
 from pktdrop.views.diagnose import as_json, as_text, status
 from pktdrop.watch import Account, Watch
@@ -61,7 +61,7 @@ def run(settings: Settings, output: Output) -> int:
         account, peaks = _watch(watch, clock, settings, output)
         limits = (*(() if refused is None else (_without_events(refused),)), *watch.limits)
         present = frozenset(namespaces.paths())
-        sees_all = any(namespaces.name(netns) == HOST for netns in present)  # then it sees every process, too
+        sees_all = namespaces.sees_host
         how = Circumstances(watch.rungs, limits, present, sees_all, peaks)
         judged = diagnose(account, how, Host(namespaces, account.counters), Tables.load(watch.reasons))
     return _report(judged, account, settings, output)
@@ -69,8 +69,10 @@ def run(settings: Settings, output: Output) -> int:
 
 def _watch(watch: Watch, clock: Clock, settings: Settings, output: Output) -> tuple[Account, Peaks]:
     peaks = Peaks()
+    watch.is_over = clock.is_over
     elapsed, lost = 0.0, 0
     for _ in clock.ticks():
+        say_ending(clock.is_last and clock.interrupted)
         step = watch.step(clock.is_last)
         peaks.look(step.counters)
         elapsed += step.interval.seconds

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter as Tally
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -46,7 +45,6 @@ _NAMED: Final = 3
 _NOT_TRACED: Final = "none"
 _AT_INTERFACES: Final = ("nic-fifo", "nic-ring", "driver")
 _TOLD_BY_EVENTS: Final = ("driver", "stack", "socket", "qdisc", "tx")
-_NOT_ENTERED: Final = re.compile(r"Network namespace (?P<name>.*) cannot be entered: (?P<why>.*)\.", re.DOTALL)
 
 
 class Host(words.Names, Protocol):
@@ -197,7 +195,7 @@ def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -
         noise=_noise(account),
         doubt=_doubt(account),
         watched=watched,
-        limits=_folded(how.limits),
+        limits=how.limits,
     )
 
 
@@ -223,24 +221,6 @@ def _blind(watched: Watched) -> dict[str, str]:
     if not watched.traced:
         blind |= dict.fromkeys(_TOLD_BY_EVENTS, "drops were not traced, and counters show only some")
     return blind
-
-
-def _folded(limits: Iterable[str]) -> tuple[str, ...]:
-    """Make one sentence of those that differ in a name only: there may be hundreds of network namespaces."""
-    names: dict[str, list[str]] = {}
-    folded: list[str] = []
-    for limit in limits:
-        found = _NOT_ENTERED.fullmatch(limit)
-        if found is None:
-            folded.append(limit)
-        else:
-            names.setdefault(found["why"], []).append(found["name"])
-    for why, those in names.items():
-        if len(those) == 1:
-            folded.append(f"Network namespace {those[0]} cannot be entered: {why}.")
-        else:
-            folded.append(f"{number(len(those))} network namespaces cannot be entered ({words.listed(those)}): {why}.")
-    return tuple(folded)
 
 
 def _where(one: Share, names: words.Names) -> str:

@@ -3,14 +3,16 @@
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
 from pktdrop.counters import ethtool, links, mib, packets, procstat, qdisc, sockets, softnet, xfrm
+from pktdrop.counters.interfaces import Interface, addresses
 from pktdrop.counters.model import Reading, Row, Scope
+from pktdrop.counters.moves import Interfaces, Place, moves, rename
 from pktdrop.model import Netns, counted_since
 from pktdrop.namespaces import Namespaces
 
@@ -27,6 +29,9 @@ SOURCES: Final = (
     "xfrm",
     "packet_socket",
 )
+_NAMED: Final = 3
+_READ_AGAIN: Final = 4
+"""Namespaces in one reading, at most."""
 NOTHING: Final = Row((), ())
 Width = Callable[[str, Scope, str], int]
 """Takes source, scope and name of a counter; returns at how many bits it wraps."""
@@ -53,6 +58,10 @@ class Counters:
     failed: frozenset[str]
     """Sources that could not be read whole."""
     limits: tuple[str, ...]
+    interfaces: Interfaces = field(default_factory=dict)
+    """Of the namespaces that were read."""
+    late: int = 0
+    """How many namespaces were left out, as time had run out."""
     read_at: Mapping[Netns | None, float] = field(default_factory=dict)
     """When the counters of each namespace were read, None: those of the host; CLOCK_MONOTONIC."""
 
@@ -83,9 +92,15 @@ class Collector:
         self._qdiscs = qdisc.Reader()
         self._sockets = sockets.Reader()
         self._packets = packets.Reader()
+        self._interfaces: dict[Netns, dict[int, Interface]] = {}
+        self._searches = 0
+        self._is_running = False
 
-    def read(self, others: Iterable[Netns] = ()) -> Counters:
-        """Read all counters of the own namespace and of `others`. What cannot be read is named in `limits`."""
+    def read(self, others: Iterable[Netns] = (), is_over: Callable[[Netns], bool] = lambda netns: False) -> Counters:
+        """Read all counters of the own namespace and of `others`, in their order, until `is_over` says so of one.
+
+        What cannot be read is named in `limits`.
+        """
         own = self._namespaces.own()
         moment, monotonic = time.time(), time.monotonic()
         found = _Found()
@@ -94,17 +109,23 @@ class Collector:
         found.add("softnet", cpus.counters, cpus.gauges)
         found.add("rt_cache", procstat.rt_cache())
         found.add("neigh", self._neighbours())
-        for netns in dict.fromkeys((own, *others)):
-            try:
-                with nullcontext() if netns == own else self._namespaces.entered(netns):
-                    self._read_here(netns, found)
-            except OSError as failed:
-                self._qdiscs.forget(netns)
-                if failed.errno not in (errno.ENOENT, errno.ESTALE):  # it is there, that is
-                    name = self._namespaces.name(netns) or netns
-                    found.limits.append(f"Network namespace {name} cannot be entered: {failed.strerror}.")
-            else:
-                found.netns.add(netns)
+        wanted = list(dict.fromkeys((own, *others)))
+        late = 0
+        for number, netns in enumerate(wanted):
+            if number and is_over(netns):
+                late = len(wanted) - number
+                break
+            self._enter(netns, netns == own, found)
+        for netns in list(found.doubtful)[:_READ_AGAIN]:
+            found.drop(netns)
+            self._enter(netns, netns == own, found)
+        if self._searches != self._namespaces.searches:
+            self._searches = self._namespaces.searches
+            self._forget_gone(own)
+        self._is_running = True
+        interfaces = {netns: dict(known) for netns, known in self._interfaces.items() if netns in found.netns}
+        found.call_as_before(interfaces)
+        found.limits += [*self._namespaces.limits, *found.not_entered()]
         return Counters(
             time=moment,
             monotonic=monotonic,
@@ -114,17 +135,38 @@ class Collector:
             inodes=found.inodes,
             netns=frozenset(found.netns),
             failed=frozenset(found.failed),
-            limits=(*found.limits, *self._namespaces.limits),
+            limits=tuple(found.limits),
+            interfaces=interfaces,
+            late=late,
             read_at=found.read_at,
         )
+
+    def _enter(self, netns: Netns, is_own: bool, found: "_Found") -> None:
+        try:
+            with nullcontext() if is_own else self._namespaces.entered(netns):
+                self._read_here(netns, found)
+        except OSError as failed:
+            if failed.errno not in (errno.ENOENT, errno.ESTALE):  # it is there, that is
+                name = self._namespaces.name(netns) or str(netns)
+                found.refused.setdefault(failed.strerror or str(failed), []).append(name)
+        else:
+            found.netns.add(netns)
+
+    def _forget_gone(self, own: Netns) -> None:
+        """Drop what is remembered of namespaces that are gone."""
+        for netns in [one for one in self._interfaces if one != own and not self._namespaces.present(one)]:
+            del self._interfaces[netns]
+            for reader in (self._ethtool, self._mibs, self._qdiscs, self._sockets):
+                reader.forget(netns)
 
     def _read_here(self, netns: Netns, found: "_Found") -> None:
         """Read what belongs to the namespace this thread is in."""
         found.read_at[netns] = time.monotonic()
-        of_links = links.read(netns)
-        found.add("links", of_links)
-        interfaces = [scope.interface for scope in of_links.rows if scope.interface is not None]
-        drivers = self._ethtool.drivers(netns, interfaces)
+        of_links = links.read_all(netns)
+        found.add("links", of_links.counters)
+        self._learn(netns, of_links.names, found)
+        interfaces = list(of_links.names.values())
+        drivers = self._ethtool.drivers(netns, of_links.names)
         found.drivers.update({(netns, name): driver for name, driver in drivers.items() if driver})
         found.add("driver", self._ethtool.read(netns, interfaces))
         found.add("mib", self._mibs.read(netns))
@@ -136,6 +178,28 @@ class Collector:
         found.add("packet_socket", self._packets.read(netns))
         found.add("conntrack", procstat.conntrack(netns))
         found.add("xfrm", xfrm.read(netns))
+
+    def _learn(self, netns: Netns, names: Mapping[int, str], found: "_Found") -> None:
+        """Remember interfaces; those that are new are asked for their address."""
+        known = self._interfaces.get(netns, {})
+        new = addresses([name for ifindex, name in names.items() if ifindex not in known])
+        if self._is_running:
+            self._doubt(netns, new.values(), found)
+        self._interfaces[netns] = {
+            ifindex: Interface(name, known[ifindex].address if ifindex in known else new.get(name))
+            for ifindex, name in names.items()
+        }
+        found.renamed.update(
+            {(netns, ifindex): known[ifindex].name for ifindex, name in names.items()
+             if ifindex in known and known[ifindex].name != name}
+        )  # fmt: skip
+        self._namespaces.learn_interfaces(netns, names)
+
+    def _doubt(self, netns: Netns, came: Collection[bytes], found: "_Found") -> None:
+        """Have namespaces read again whose interfaces may have come here after that: they would count twice."""
+        for other, known in self._interfaces.items() if came else ():
+            if other != netns and any(one.address in came for one in known.values()):
+                found.doubtful[other] = None
 
     def _neighbours(self) -> Reading:
         """Read what the kernel shows in its first namespace only."""
@@ -160,7 +224,39 @@ class _Found:
         self.netns: set[Netns] = set()
         self.failed: set[str] = set()
         self.limits: list[str] = []
+        self.renamed: dict[tuple[Netns, int], str] = {}
+        """Interfaces that have another name than at the reading before, and that name."""
+        self.doubtful: dict[Netns, None] = {}
+        """Namespaces to be read again."""
+        self.refused: dict[str, list[str]] = {}
+        """Names of namespaces that cannot be entered, by why."""
         self.read_at: dict[Netns | None, float] = {}
+
+    def call_as_before(self, interfaces: dict[Netns, dict[int, Interface]]) -> None:
+        """Call interfaces as before that were renamed meanwhile, once more: so are the drops up to this reading."""
+        places: dict[Place, Place | None] = {}
+        for (netns, ifindex), name in self.renamed.items():
+            now = interfaces.get(netns, {}).get(ifindex)
+            if now is not None and now.name != name:
+                places[netns, now.name] = netns, name
+                interfaces[netns][ifindex] = now._replace(name=name)
+        for rows in (*self.rows.values(), *self.gauges.values()) if places else ():
+            rename(rows, places)
+
+    def drop(self, netns: Netns) -> None:
+        """Forget what was read of a namespace."""
+        self.netns.discard(netns)
+        for rows in (*self.rows.values(), *self.gauges.values()):
+            for scope in [one for one in rows if one.netns == netns]:
+                del rows[scope]
+
+    def not_entered(self) -> Iterator[str]:
+        """Say it once for all: there may be hundreds."""
+        for why, names in self.refused.items():
+            if len(names) == 1:
+                yield f"Network namespace {names[0]} cannot be entered: {why}."
+            else:
+                yield f"{len(names)} network namespaces cannot be entered ({_listed(names)}): {why}."
 
     def add(self, source: str, counters: Reading, gauges: Reading | None = None) -> None:
         self.rows[source].update(counters.rows)
@@ -171,6 +267,12 @@ class _Found:
             self.failed.add(source)
 
 
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > _NAMED + 1:
+        return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def kernel_width(source: str, _scope: Scope, _name: str) -> int:
     """Return at how many bits a counter wraps, as far as the kernel decides it; drivers may have narrower ones."""
     return softnet.WIDTH if source == "softnet" else 64
@@ -178,9 +280,14 @@ def kernel_width(source: str, _scope: Scope, _name: str) -> int:
 
 def since(before: Counters, after: Counters, width: Width = kernel_width) -> Counters:
     """Return by how much each counter rose. What was not there before counts from zero; what is gone is left out."""
+    earlier = {source: dict(rows) for source, rows in before.rows.items()}
+    if "links" not in after.failed:  # else one may be missing
+        moved = moves(before.interfaces, after.interfaces, before.rows["links"], after.rows["links"]).places
+        for known in earlier.values() if moved else ():
+            rename(known, moved)
     rows = {
         source: {
-            scope: difference(before.rows[source].get(scope, NOTHING), row, partial(width, source, scope))
+            scope: difference(earlier[source].get(scope, NOTHING), row, partial(width, source, scope))
             for scope, row in after.rows[source].items()
         }
         for source in after.rows

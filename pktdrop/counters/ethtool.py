@@ -382,7 +382,7 @@ class Reader:
     """Reads the statistics of any number of namespaces; remembers what does not change while it runs."""
 
     def __init__(self) -> None:
-        self._drivers: dict[Netns | None, dict[str, str]] = {}
+        self._drivers: dict[Netns | None, dict[tuple[int, str], str]] = {}
 
     @cached_property
     def _netdev(self) -> int | None:
@@ -406,17 +406,24 @@ class Reader:
             limits.append(f"netdev qstats: {error}")
         return Reading(rows, tuple(limits))
 
-    def drivers(self, netns: Netns | None, interfaces: Collection[str]) -> Mapping[str, str]:
-        """Drivers of these interfaces of the namespace the thread is in; asked for once as long as one is there."""
+    def drivers(self, netns: Netns | None, interfaces: Mapping[int, str]) -> Mapping[str, str]:
+        """Drivers of these interfaces, by name, of the namespace the thread is in.
+
+        Asked for once as long as one is there, and again when it is renamed.
+        """
         known = self._drivers.get(netns, {})
-        if known.keys() != set(interfaces):
+        if known.keys() != interfaces.items():
             ioctl = _Ioctl()
             try:
-                known = {name: known[name] if name in known else _driver(ioctl, name) for name in interfaces}
+                known = {one: known[one] if one in known else _driver(ioctl, one[1]) for one in interfaces.items()}
             finally:
                 ioctl.close()
             self._drivers[netns] = known
-        return known
+        return {name: driver for (_, name), driver in known.items()}
+
+    def forget(self, netns: Netns) -> None:
+        """Drop what is remembered of a namespace that is gone."""
+        self._drivers.pop(netns, None)
 
 
 def _driver(ioctl: _Ioctl, interface: str) -> str:

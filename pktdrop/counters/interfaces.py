@@ -1,15 +1,39 @@
 # SPDX-License-Identifier: MIT
-"""Names of interfaces by their index."""
+"""Names and addresses of interfaces by their index."""
 
 import errno
 import os
 import socket
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from fcntl import ioctl
+from typing import NamedTuple
 
 _SIOCGIFNAME = 0x8910  # include/uapi/linux/sockios.h
+_SIOCGIFHWADDR = 0x8927
+_ADDRESS = slice(18, 32)  # struct ifreq: behind the name, and the family of its struct sockaddr
 _IFREQ = struct.Struct("=16si20x")  # struct ifreq: name, ifindex, the rest of its union
+
+
+class Interface(NamedTuple):
+    """An interface at a moment."""
+
+    name: str
+    address: bytes | None
+    """Hardware address, as the kernel writes it into struct sockaddr; None where it has none of its own."""
+
+
+def addresses(named: Iterable[str]) -> dict[str, bytes]:
+    """Return hardware addresses in the network namespace this thread is in, of those that have one of their own."""
+    found = {}
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        for name in named:
+            with suppress(OSError):  # it is gone
+                answer = ioctl(control.fileno(), _SIOCGIFHWADDR, os.fsencode(name).ljust(_IFREQ.size, b"\0"))
+                if any(answer[_ADDRESS]):
+                    found[name] = answer[_ADDRESS]
+    return found
 
 
 def names(indexes: Iterable[int]) -> tuple[dict[int, str], list[str]]:

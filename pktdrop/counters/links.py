@@ -51,19 +51,33 @@ class Dump(NamedTuple):
     """What could not be read, in a few words each."""
 
 
+class Links(NamedTuple):
+    """Counters, and what the interfaces are called."""
+
+    counters: Reading
+    names: dict[int, str]
+    """By ifindex; those that have counters."""
+
+
 def read(netns: Netns) -> Reading:
     """Read the counters of all interfaces of the network namespace this thread is in."""
+    return read_all(netns).counters
+
+
+def read_all(netns: Netns) -> Links:
+    """Read counters and names at once."""
     try:
         dump = _dump()
         if dump.interrupted:
             dump = _dump()
-        named, faults = _named(dump.rows)
+        names, faults = interfaces.names(dump.rows)
     except OSError as error:
-        return Reading({}, (_sentence(netns, error.strerror or str(error)),))
+        return Links(Reading({}, (_sentence(netns, error.strerror or str(error)),)), {})
     if dump.interrupted:
         faults.append("interfaces came or went during both attempts to list them, one may be missing")
-    rows = {Scope(netns=netns, interface=name): row for name, row in named.items()}
-    return Reading(rows, tuple(_sentence(netns, fault) for fault in (*dump.faults, *faults)))
+    # interfaces that are gone meanwhile have no name, and are left out
+    rows = {Scope(netns=netns, interface=name): dump.rows[ifindex] for ifindex, name in names.items()}
+    return Links(Reading(rows, tuple(_sentence(netns, fault) for fault in (*dump.faults, *faults))), names)
 
 
 def parse(datagrams: Iterable[bytes], sequence: int) -> Dump:
@@ -114,9 +128,3 @@ def _row(data: bytes, start: int, end: int) -> tuple[int, Row, int]:
 def _dump() -> Dump:
     with closing(Netlink(socket.NETLINK_ROUTE)) as netlink:
         return _parse(netlink.ask(_RTM_GETSTATS, _STATS.pack(socket.AF_UNSPEC, 0, _FILTER_LINK_64)))
-
-
-def _named(rows: dict[int, Row]) -> tuple[dict[str, Row], list[str]]:
-    """Rows by the name of the interface, and what went wrong. Interfaces that are gone meanwhile are left out."""
-    names, faults = interfaces.names(rows)
-    return {name: rows[ifindex] for ifindex, name in names.items()}, faults

@@ -96,6 +96,10 @@ class Dump(NamedTuple):
     faults: tuple[str, ...]
 
 
+_Key = tuple[int, str]
+"""Index of the interface, which it keeps when it is renamed, and name of the qdisc."""
+
+
 @dataclass(frozen=True)
 class _Own:
     """What a qdisc with others below it has dropped itself, so far.
@@ -105,19 +109,19 @@ class _Own:
     """
 
     total: int
-    below: Mapping[Scope, int]
+    below: Mapping[_Key, int]
     balance: int
     most: int
 
     @classmethod
-    def first(cls, total: int, below: Mapping[Scope, int]) -> _Own:
+    def first(cls, total: int, below: Mapping[_Key, int]) -> _Own:
         balance = total - sum(below.values())
         return cls(total, below, balance, max(0, balance))
 
-    def then(self, total: int, below: Mapping[Scope, int]) -> _Own:
+    def then(self, total: int, below: Mapping[_Key, int]) -> _Own:
         if total < self.total:  # another one that has its name
             return self.first(total, below)
-        risen = sum(counted_since(self.below.get(scope, 0), drops) for scope, drops in below.items())
+        risen = sum(counted_since(self.below.get(key, 0), drops) for key, drops in below.items())
         balance = self.balance + total - self.total - risen
         return _Own(total, {**self.below, **below}, balance, max(self.most, balance))
 
@@ -126,7 +130,7 @@ class Reader:
     """Reads the qdiscs of any number of namespaces; remembers which drops are those of qdiscs below."""
 
     def __init__(self) -> None:
-        self._own: dict[Netns, dict[Scope, _Own]] = {}
+        self._own: dict[Netns, dict[_Key, _Own]] = {}
 
     def read(self, netns: Netns) -> Reading:
         """Read the counters of all qdiscs of the network namespace this thread is in."""
@@ -141,18 +145,15 @@ class Reader:
             nothing = Reading({}, (_sentence(netns, error.strerror or str(error)),))
             return Qdiscs(nothing, nothing)
         limits = tuple(_sentence(netns, fault) for fault in (*dump.faults, *faults))
-        qdiscs = {
-            Scope(netns=netns, interface=names[qdisc.ifindex], qdisc=qdisc.name): qdisc
-            for qdisc in dump.qdiscs
-            if qdisc.ifindex in names
-        }
+        qdiscs = {(qdisc.ifindex, qdisc.name): qdisc for qdisc in dump.qdiscs if qdisc.ifindex in names}
         own = _tell_apart(self._own.get(netns, {}), qdiscs)
         if dump.faults:  # what is missing may be below one of these: what those dropped themselves is not known now
-            qdiscs = {scope: qdisc for scope, qdisc in qdiscs.items() if scope not in own}
+            qdiscs = {key: qdisc for key, qdisc in qdiscs.items() if key not in own}
         else:
             self._own[netns] = own
-        counters = {scope: _counters(qdisc, own.get(scope)) for scope, qdisc in qdiscs.items()}
-        gauges = {scope: Row(GAUGES, (qdisc.backlog, qdisc.qlen)) for scope, qdisc in qdiscs.items()}
+        scopes = {key: Scope(netns=netns, interface=names[key[0]], qdisc=key[1]) for key in qdiscs}
+        counters = {scopes[key]: _counters(qdisc, own.get(key)) for key, qdisc in qdiscs.items()}
+        gauges = {scopes[key]: Row(GAUGES, (qdisc.backlog, qdisc.qlen)) for key, qdisc in qdiscs.items()}
         return Qdiscs(Reading(counters, limits), Reading(gauges, limits))
 
     def forget(self, netns: Netns) -> None:
@@ -195,18 +196,18 @@ def _counters(qdisc: Qdisc, own: _Own | None) -> Row:
     return Row(PARENT_NAMES, (drops, *others, qdisc.drops))
 
 
-def _tell_apart(before: Mapping[Scope, _Own], qdiscs: Mapping[Scope, Qdisc]) -> dict[Scope, _Own]:
+def _tell_apart(before: Mapping[_Key, _Own], qdiscs: Mapping[_Key, Qdisc]) -> dict[_Key, _Own]:
     """Tell what each qdisc dropped itself that has others below it, or had them before."""
-    below: dict[Scope, dict[Scope, int]] = {scope: {} for scope in before if scope in qdiscs}
-    handles = {(qdisc.ifindex, qdisc.handle): scope for scope, qdisc in qdiscs.items() if qdisc.handle or qdisc.is_root}
-    for scope, qdisc in qdiscs.items():
+    below: dict[_Key, dict[_Key, int]] = {key: {} for key in before if key in qdiscs}
+    handles = {(qdisc.ifindex, qdisc.handle): key for key, qdisc in qdiscs.items() if qdisc.handle or qdisc.is_root}
+    for key, qdisc in qdiscs.items():
         above = None if qdisc.is_root else handles.get((qdisc.ifindex, qdisc.parent & _TC_H_MAJ_MASK))
-        if above is not None and above != scope:
-            below.setdefault(above, {})[scope] = qdisc.drops
+        if above is not None and above != key:
+            below.setdefault(above, {})[key] = qdisc.drops
     own = {}
-    for scope, drops in below.items():
-        known, total = before.get(scope), qdiscs[scope].drops
-        own[scope] = _Own.first(total, drops) if known is None else known.then(total, drops)
+    for key, drops in below.items():
+        known, total = before.get(key), qdiscs[key].drops
+        own[key] = _Own.first(total, drops) if known is None else known.then(total, drops)
     return own
 
 

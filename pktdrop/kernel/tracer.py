@@ -66,6 +66,9 @@ class Tracer:
         """The same of the table of other places."""
         self._blocks: list[Block] = []
         """As they were at the last reading of this bank: most are the same at the next."""
+        self._unnamed: set[Netns] = set()
+        """Namespaces that may have had no name when a drop in them was first seen, and may have one by now."""
+        self._renames = 0
         self._banks = Banks(self._probes.programs)
         self._tally = Tally()
         self._map_entries = map_entries
@@ -165,6 +168,7 @@ class Tracer:
         """Read all counts. Names are looked up for keys not seen before."""
         blocks, others, missed = self._banks.read(), self._banks.other_places(), self._missed()
         moment, monotonic = time.time(), time.monotonic()  # of the counts: names take a while, symbols at first 0.1 s
+        self._name_again()
         read, self._blocks = self._blocks, blocks
         moved = [block for block, was in zip_longest(blocks, read[: len(blocks)]) if block != was]
         self._tally.add(self._risen(moved, self._kinds, other_places=False))
@@ -195,12 +199,31 @@ class Tracer:
         values = [RawValue._make(DROP_VALUE.unpack_from(block.values, at * DROP_VALUE.size)) for at in new]
         for raw, value in zip(raws, values, strict=True):
             netns = self._netns(value)
+            if netns is not None:
+                self._namespaces.expect(netns)
+                self._unnamed.add(netns)
             if netns is not None and value.interface[0]:
                 name = value.interface.split(b"\0", 1)[0].decode(errors="backslashreplace")
                 self._namespaces.learn_interface(netns, RawKey.decode(raw).ifindex, name)
         for raw, value in zip(raws, values, strict=True):
             key = self._naming.key(RawKey.decode(raw), self._netns(value))
             known[raw] = _Kind(key.of_other_places() if other_places else key)
+
+    def _name_again(self) -> None:
+        """Call what is counted from now on by the names of now: some are learnt late, and interfaces get others."""
+        named = {netns: name for netns in self._unnamed if (name := self._namespaces.name(netns)) is not None}
+        self._unnamed = {one for one in self._unnamed if one not in named and not self._namespaces.is_settled(one)}
+        renames = self._namespaces.renames_before
+        if not named and self._renames == renames:
+            return
+        self._renames = renames
+        for kind in self._kinds.values():
+            key = kind.key
+            if key.netns is not None:
+                interface = self._namespaces.known_interface(key.netns, key.ifindex or 0) or key.interface
+                name = key.netns_name or named.get(key.netns)
+                if (interface, name) != (key.interface, key.netns_name):
+                    kind.key = key._replace(interface=interface, netns_name=name)
 
     def _netns(self, value: RawValue) -> Netns | None:
         if not value.netns_inode:

@@ -68,7 +68,7 @@ def run(settings: Settings) -> int:
     for variable in ("COLUMNS", "LINES"):  # the terminal has a size; what started pktdrop may have left another one
         os.environ.pop(variable, None)
     namespaces = Namespaces()
-    reader = Reader(lambda stack: _watch(settings, namespaces, stack), namespaces)
+    reader: Reader = Reader(lambda stack: _watch(settings, namespaces, stack, lambda: reader.is_closing), namespaces)
     try:
         from pktdrop.top.app import TopApp  # textual, while the probes are attached
 
@@ -91,9 +91,9 @@ def run(settings: Settings) -> int:
         reader.close()
 
 
-def _watch(settings: Settings, namespaces: Namespaces, stack: ExitStack) -> Watch:
+def _watch(settings: Settings, namespaces: Namespaces, stack: ExitStack, is_over: Callable[[], bool]) -> Watch:
     tracer = stack.enter_context(Tracer(namespaces, cache=settings.cache))
-    return Watch(namespaces, tracer, settings.all_netns)
+    return Watch(namespaces, tracer, settings.all_netns, is_over=is_over)
 
 
 async def _until_left(app: "TopApp") -> None:

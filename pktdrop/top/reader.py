@@ -36,6 +36,8 @@ class Reader:
         self._adviser = Adviser(namespaces)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pktdrop-reader")
         self._stack = ExitStack()
+        self.is_closing = False
+        """What is being read is to be cut short."""
         self._starting = self._thread.submit(start, self._stack)
 
     def started(self) -> Watch:
@@ -48,6 +50,7 @@ class Reader:
 
     def close(self) -> None:
         """Detach the probes and end the thread."""
+        self.is_closing = True
         self._thread.submit(self._stack.close).result()
         self._thread.shutdown()
 
@@ -55,6 +58,6 @@ class Reader:
         watch = self._starting.result()
         account = watch.step()
         netns = {key.netns for key in account.interval.drops if key.netns is not None} | account.counters.netns
-        names = {one: name for one in netns if (name := self._namespaces.name(one)) is not None}
+        names = {one: name for one in netns if (name := self._namespaces.label(one)) is not None}
         losses = self._adviser.losses(watch) if is_advice_wanted else None
         return Look(account, watch.limits, names, losses)

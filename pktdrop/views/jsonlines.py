@@ -2,12 +2,12 @@
 """Drops as JSON, one object per line, for programs. Keys and their meaning: README, "JSON"."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pktdrop.filters import Selection
-from pktdrop.model import Count, DropKey, Interval
+from pktdrop.model import Count, DropKey, Interval, Netns
 from pktdrop.protocols import Protocols
 from pktdrop.views.scope import as_object
 
@@ -23,9 +23,10 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 class JsonView:
     """Renders the start, intervals and the summary as lines. None is null: this run cannot know."""
 
-    def __init__(self, protocols: Protocols) -> None:
-        """Take the names of ethertypes."""
+    def __init__(self, protocols: Protocols, is_gone: Callable[[Netns], bool] = lambda netns: False) -> None:
+        """Take the names of ethertypes, and what tells whether nothing leads to a namespace any more."""
         self._protocols = protocols
+        self._is_gone = is_gone
 
     def start(self, time: float, version: str, kernel: str, probes: Mapping[str, str], limits: Sequence[str]) -> str:
         """Return the first line: what runs where, and what it cannot know."""
@@ -66,6 +67,7 @@ class JsonView:
             "netns": None if key.netns is None else key.netns.inode,
             "netns_cookie": None if key.netns is None else key.netns.cookie,
             "netns_name": key.netns_name,
+            "netns_gone": key.netns is not None and key.netns_name is None and self._is_gone(key.netns),
             "protocol": self._protocols.name(key.protocol),
             "location": key.location,
             "layer": key.layer,

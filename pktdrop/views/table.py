@@ -82,7 +82,7 @@ class TableView:
             reason(key),
             cpu(key),
             interface_of(key),
-            netns_of(key),
+            (self._netns_name(key.netns) if key.netns and not key.netns_name else None) or netns_of(key),
             self._protocols.name(key.protocol) if key.protocol else "-",
             key.location,
         )

@@ -348,14 +348,3 @@ def test_fail_on_unexplained_and_on_uncounted() -> None:
     assert failures(judge(riddle), riddle, ("unexplained", "capacity")) == ("unexplained",)
     missed = make_account(lost=Lost(0, 1))
     assert failures(judge(missed), missed, ("loss",)) == ("loss",)
-
-
-def test_limits_that_differ_in_a_name_are_one() -> None:
-    """Hundreds of namespaces that may not be entered are one sentence."""
-    refused = "Operation not permitted"
-    limits = tuple(f"Network namespace n{index} cannot be entered: {refused}." for index in range(5))
-    assert judge(make_account(), limits=("One.", *limits)).limits == (
-        "One.",
-        "5 network namespaces cannot be entered (n0, n1, n2 and 2 more): Operation not permitted.",
-    )
-    assert judge(make_account(), limits=limits[:1]).limits == limits[:1]

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: MIT
 """Differences of two readings of all counters, and which of them tell of loss."""
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner
 
 from pktdrop.cli import main
-from pktdrop.counters.collect import Counters, since
+from pktdrop.counters.collect import Collector, Counters, since
 from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.losses import Losses, Told
 from pktdrop.model import Netns
+from pktdrop.namespaces import Namespaces
 from pktdrop.views.counters import as_table
 from pktdrop.views.scope import where
 
@@ -127,3 +130,42 @@ def test_wrong_uses(arguments: tuple[str, ...], said: str) -> None:
     result = CliRunner().invoke(main, ["counters", *arguments])
     assert result.exit_code == 2
     assert said in result.output.splitlines()[-1]
+
+
+class Refusing(Namespaces):
+    """A host whose other namespaces are there, and may not be entered."""
+
+    def __init__(self, others: Sequence[Netns]) -> None:
+        """Take the others."""
+        super().__init__()
+        self.others = others
+
+    def name(self, netns: Netns) -> str | None:
+        """Return "n1" and so on."""
+        return f"n{netns.inode}" if netns in self.others else super().name(netns)
+
+    @contextmanager
+    def entered(self, netns: Netns) -> Iterator[None]:
+        """Raise as setns(2) does."""
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+        yield
+
+
+def test_namespaces_that_may_not_be_entered_are_one_sentence() -> None:
+    """There may be hundreds: their number is said, and the first names."""
+    others = [Netns(number, number) for number in range(1, 6)]
+    collector = Collector(Refusing(others))
+    said = [limit for limit in collector.read(others).limits if "entered" in limit]
+    assert said == ["5 network namespaces cannot be entered (n1, n2, n3 and 2 more): Operation not permitted."]
+    said = [limit for limit in collector.read(others[:2]).limits if "entered" in limit]
+    assert said == ["2 network namespaces cannot be entered (n1 and n2): Operation not permitted."]
+    said = [limit for limit in collector.read(others[:1]).limits if "entered" in limit]
+    assert said == ["Network namespace n1 cannot be entered: Operation not permitted."]
+
+
+def test_what_there_is_no_time_for_is_counted() -> None:
+    """The own namespace is always read; of the others those before it is over."""
+    namespaces = Namespaces()
+    others = [Netns(number, number) for number in range(1, 6)]
+    found = Collector(namespaces).read(others, lambda netns: netns.inode == 3)
+    assert (found.netns, found.late) == ({namespaces.own()}, 3)

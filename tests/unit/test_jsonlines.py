@@ -53,12 +53,14 @@ def test_an_interval() -> None:
             {
                 "reason": "CPU_BACKLOG", "subsystem": "core", "count": 812, "bytes": 81200, "cpu": 0, "target_cpu": 3,
                 "interface": "eth0", "ifindex": 2, "netns": 4026531833, "netns_cookie": 1, "netns_name": "host",
+                "netns_gone": False,
                 "protocol": "IPv4", "location": "enqueue_to_backlog+0x1a8", "layer": "backlog", "noise": "",
                 "doubt": "", "other_places": False,
             },
             {
                 "reason": "NO_SOCKET", "subsystem": "core", "count": 23, "bytes": 667, "cpu": 0, "target_cpu": None,
                 "interface": "lo", "ifindex": 1, "netns": 4026532281, "netns_cookie": 7, "netns_name": "blue",
+                "netns_gone": False,
                 "protocol": "IPv4", "location": "udp_rcv+0x49e", "layer": "socket", "noise": "",
                 "doubt": "", "other_places": False,
             },

@@ -8,12 +8,13 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pktdrop.model import Netns
-from pktdrop.namespaces import HOST, Namespaces, inside
+from pktdrop.namespaces import HOST, Namespaces, identify, inside
 from tests.patience import PATIENCE
 
 
@@ -258,3 +259,135 @@ def test_names_that_may_not_be_read_are_said(host: Host) -> None:
     (limit,) = namespaces.limits
     assert os.strerror(errno.ENAMETOOLONG) in limit
     assert host.namespaces().limits == ()
+
+
+def test_an_inode_that_is_given_again(host: Host) -> None:
+    """A namespace that took the inode of another has its own name, and that one keeps its own."""
+    host.cookies["blue"] = 5
+    namespaces = host.namespaces()
+    first = host.netns("blue")
+    assert namespaces.name(first) == "blue"
+    host.cookies["blue"] = 6
+    (host.run / "blue").rename(host.run / "red")
+    namespaces.look()
+    second = host.netns("blue")
+    assert first.inode == second.inode
+    assert (namespaces.name(second), namespaces.name(first)) == ("red", "blue")
+
+
+def test_the_inode_of_a_live_namespace_names_no_dead_one(host: Host) -> None:
+    """A drop of a namespace that is gone does not get the name of the one that has its inode now."""
+    host.cookies["blue"] = 6
+    dead = host.netns("blue")._replace(cookie=5)
+    namespaces = host.namespaces()
+    assert namespaces.name(dead) is None
+    assert namespaces.label(dead) == f"gone:{dead.inode}"
+    assert namespaces.label(host.netns("blue")) == "blue"
+
+
+def test_without_cookies_the_time_tells(host: Host) -> None:
+    """Where the kernel tells no cookie, what has the inode of a namespace that was gone meanwhile is another one."""
+    host.cookies["blue"] = None
+    namespaces = host.namespaces()
+    first = host.netns("blue")
+    assert namespaces.name(first) == "blue"
+    (host.run / "blue").unlink()
+    shutil.rmtree(host.proc / "700")
+    namespaces.look()
+    assert len(namespaces.paths()) == 1
+    host.mount("red", "blue")
+    namespaces.look()
+    assert list(namespaces.paths()) == [host.netns("init"), first._replace(number=1)]
+    assert namespaces.of_drop(first.inode, None) == first._replace(number=1)
+    assert (namespaces.name(first), namespaces.name(first._replace(number=1))) == ("blue", "red")
+
+
+def test_many_that_are_gone_take_one_search(host: Host) -> None:
+    """All namespaces of a look are settled by one search, and none of them is searched for again."""
+    namespaces = host.namespaces()
+    dead = [Netns(number, number) for number in range(1, 30)]
+    for _ in range(3):
+        namespaces.look()
+        for netns in dead:
+            namespaces.expect(netns)
+        assert [namespaces.label(netns) for netns in dead] == [f"gone:{netns}" for netns in dead]
+    assert host.searched == 1
+
+
+def test_nothing_is_called_gone_where_not_all_can_be_seen(tmp_path: Path) -> None:
+    """In a process namespace of its own, what is not found may well be there; `limits` says so."""
+    fake = Host(tmp_path)
+    fake.process(1, "pod", b"tini", b"tini\x00")
+    fake.process(2, "pod", b"nginx", b"nginx\x00")
+    namespaces = fake.namespaces()
+    assert namespaces.label(Netns(1, 1)) is None
+    (limit,) = namespaces.limits
+    assert "processes and network namespaces of the host cannot be seen" in limit
+    assert "this is a PID namespace" in limit
+
+
+def test_hidden_processes(tmp_path: Path) -> None:
+    """Where /proc hides the processes of others, `limits` says that it does."""
+    fake = Host(tmp_path)
+    fake.process(700, "pod", b"bash")
+    (fake.proc / "self").mkdir()
+    line = f"22 1 0:20 / {fake.proc} rw,relatime - proc proc rw,hidepid=invisible\n"
+    (fake.proc / "self/mountinfo").write_text(line)
+    namespaces = fake.namespaces()
+    namespaces.paths()
+    (limit,) = namespaces.limits
+    assert "of the host cannot be seen: /proc hides those of others (hidepid)" in limit
+
+
+def test_a_host_that_shows_all_has_no_limits(host: Host) -> None:
+    """A thread of the kernel is seen."""
+    namespaces = host.namespaces()
+    namespaces.paths()
+    assert namespaces.limits == ()
+
+
+def test_names_of_gone_namespaces_are_bounded(host: Host) -> None:
+    """Memory does not grow with the namespaces that were."""
+    namespaces = host.namespaces()
+    for number in range(5000):
+        namespaces.expect(Netns(number, number))
+    namespaces.look()
+    namespaces.paths()
+    assert sum(namespaces.is_gone(Netns(number, number)) for number in range(5000)) == 4096
+
+
+def test_a_renamed_interface(host: Host) -> None:
+    """The name that an interface has now replaces the one that came with a drop."""
+    namespaces, blue = host.namespaces(), host.netns("blue")
+    namespaces.learn_interfaces(blue, {7: "veth0", 8: "lan"})
+    assert namespaces.renames == 0
+    namespaces.learn_interfaces(blue, {7: "eth0", 9: "new"})
+    namespaces.learn_interface(blue, 7, "veth0")
+    assert (namespaces.renames, namespaces.interface(blue, 7)) == (1, "eth0")
+
+
+@pytest.mark.parametrize("kind", ["file", "FIFO", "directory", "other namespace", "link to nowhere"])
+def test_what_is_no_network_namespace(tmp_path: Path, kind: str) -> None:
+    """Whatever stands in /run/netns is refused, and nothing is opened that would wait for somebody."""
+    path = tmp_path / "blue"
+    if kind == "file":
+        path.touch()
+    elif kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("/proc/self/ns/uts" if kind == "other namespace" else tmp_path / "nowhere")
+    with pytest.raises(OSError, match="blue"):
+        identify(path)
+    assert path not in Namespaces(run=tmp_path).paths().values()
+
+
+def test_the_cookie_is_the_kernels() -> None:
+    """What identifies the own namespace is its inode, and the cookie that a socket in it has."""
+    with socket.socket() as asked:
+        try:
+            cookie = int.from_bytes(asked.getsockopt(socket.SOL_SOCKET, 71, 8), sys.byteorder)
+        except OSError:
+            cookie = None
+    assert identify(Path("/proc/self/ns/net")) == Netns(os.stat("/proc/self/ns/net").st_ino, cookie)

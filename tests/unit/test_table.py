@@ -345,7 +345,7 @@ def test_cpu() -> None:
     [
         ({"interface": None, "ifindex": 7}, ["if7", "blue"]),
         ({"interface": None, "ifindex": None}, ["-", "blue"]),
-        ({"netns_name": None}, ["lo", "4026532281"]),
+        ({"netns_name": None, "netns": Netns(4026532999, 9)}, ["lo", "4026532999"]),
         ({"netns_name": None, "netns": None}, ["lo", "-"]),
     ],
 )
