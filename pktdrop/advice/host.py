@@ -11,10 +11,11 @@ import re
 import shlex
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from fcntl import ioctl
 from functools import cached_property
+from math import isqrt
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
@@ -69,6 +70,10 @@ class Host:
             "in_first_netns": lambda place: self._in_first_netns,
             "process": lambda place: self.process(place.sockets[0]) if len(place.sockets) == 1 else None,
             "min_free_kbytes": lambda place: _number(_text(Path("/proc/sys/vm/min_free_kbytes")), 0),
+            "min_free_more": lambda place: _twice(self.value("min_free_kbytes", place), _min_free_default()),
+            "udp_mem_more": lambda place: _more_udp_mem(
+                [self._setting_of_host("ipv4/udp_mem", word) for word in range(3)]
+            ),
             "rcvbuf": lambda place: self._gauge(place, "rcvbuf"),
             "rcvbuf_max": self._rcvbuf_max,
             "accept_limit": lambda place: self._gauge(place, "accept_limit"),
@@ -277,6 +282,26 @@ def _text(path: Path) -> str | None:
 def _number(text: str | None, word: int) -> int | None:
     words = (text or "").split()
     return int(words[word]) if word < len(words) and words[word].isdecimal() else None
+
+
+def _twice(now: Value | None, default: int) -> int | None:
+    return max(2 * now, default) if isinstance(now, int) else None
+
+
+def _min_free_default() -> int:
+    """Return at least the default of vm.min_free_kbytes: mm/page_alloc.c calculate_min_free_kbytes, v6.12."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024
+    return min(isqrt(16 * memory), 262_144)
+
+
+def _more_udp_mem(now: Sequence[int | None]) -> str | None:
+    """Return net.ipv4.udp_mem with twice as much at most, nothing below its default: net/ipv4/udp.c udp_init, v6.12."""
+    words = [word for word in now if word is not None]
+    limit = max(os.sysconf("SC_PHYS_PAGES") // 8, 128)
+    least = (limit // 4 * 3, limit, limit // 4 * 3 * 2)
+    if len(words) < len(now):
+        return None
+    return " ".join(str(max(word * times, low)) for word, times, low in zip(words, (1, 1, 2), least, strict=True))
 
 
 def _flag(text: str | None) -> bool | None:

@@ -19,14 +19,14 @@ from pktdrop.advice import settings
 #: Values of the host: of an interface, a network namespace, a socket or the whole of it (pktdrop.advice.host).
 HOST_VALUES: Final = frozenset(
     (
-        *("cpus", "in_netns", "in_first_netns", "interface", "min_free_kbytes", "netdev_budget", "netdev_budget_usecs"),
-        *("netdev_max_backlog", "process", "rmem_default", "rmem_max", "rcvbuf", "rcvbuf_max", "accept_limit"),
+        *("cpus", "in_netns", "in_first_netns", "interface", "min_free_kbytes", "min_free_more", "netdev_budget"),
+        *("netdev_budget_usecs", "netdev_max_backlog", "process", "rmem_default", "rmem_max", "rcvbuf", "rcvbuf_max"),
         *("rx_ring", "rx_ring_max", "combined", "combined_max", "combined_more", "rx_channels", "rx_channels_max"),
         *("rx_channels_more", "tx_pause", "threaded", "rps", "rps_all", "rps_mask", "txqueuelen"),
         *("conntrack_count", "conntrack_max", "conntrack_fill", "rp_filter", "somaxconn", "tcp_max_syn_backlog"),
         *("tcp_syncookies", "tcp_rmem_min", "tcp_rmem_default", "tcp_rmem_max", "tcp_mem_max", "tcp_mem_used"),
-        *("tcp_mem_fill", "udp_mem_min", "udp_mem_pressure", "udp_mem_max", "udp_mem_used", "udp_mem_fill"),
-        *("ipfrag_high_thresh", "ipfrag_time", "unres_qlen_bytes", "gc_thresh3"),
+        *("tcp_mem_fill", "udp_mem_max", "udp_mem_more", "udp_mem_used", "udp_mem_fill"),
+        *("accept_limit", "ipfrag_high_thresh", "ipfrag_time", "unres_qlen_bytes", "gc_thresh3"),
     )
 )
 #: Values that the drops and counters themselves tell.

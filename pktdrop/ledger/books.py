@@ -19,7 +19,7 @@ from pktdrop.ledger.attribution import Carry
 from pktdrop.ledger.entry import FOLDED, FOLDING_DRIVERS, PEER, PEER_DRIVERS, SETTLED, Entry
 from pktdrop.ledger.events import Why, WhyOf
 from pktdrop.ledger.identities import NO_COUNTER, Identities
-from pktdrop.ledger.listing import Key, Listing, added, key_of, of_events
+from pktdrop.ledger.listing import Key, Listing, added, added_doubts, key_of, of_events
 from pktdrop.ledger.loss import Loss, by_layer, in_order
 from pktdrop.ledger.nics import Nic
 from pktdrop.ledger.placing import placed
@@ -103,12 +103,15 @@ class Books:
         self._reconciler = Reconciler(self._identities, self._classify, why_of(rules.layers, rules.causes))
         self._steady = Steady()
         self._carry = Carry()
-        self._listing = Listing(self._identities, self._drivers, rules.causes)
+        is_traced = rungs.get("kfree_skb", "none") != "none"
+        self._listing = Listing(self._identities, self._drivers, rules.causes, is_traced)
         self._uncounted = _Uncounted()
         self._driver_of: dict[Nic, str] = {}
         self._read_before = read
         self._run: tuple[Loss, ...] = ()
         """What was lost since the beginning, at no socket or queueing discipline yet."""
+        self._run_doubts: tuple[Entry, ...] = ()
+        """What counters leave in doubt since the beginning."""
         self._last: Reconciled | None = None
 
     def learn_drivers(self, driver_of: Mapping[Nic, str], statistics: Mapping[Scope, Row] = NOTHING_READ) -> None:
@@ -147,8 +150,9 @@ class Books:
         entries = self._uncounted.explain(settled, uncounted)
         losses = self._listing.step(found.lost, entries, moved, self._driver_of)
         self._run = added(losses, to=self._run)
+        self._run_doubts = added_doubts(self._listing.doubts, to=self._run_doubts)
         self._last = found
-        return self._ledger(entries, losses, moved)
+        return self._ledger((*entries, *self._listing.doubts), losses, moved)
 
     def of_run(
         self,
@@ -161,7 +165,7 @@ class Books:
         """Return the ledger of all intervals so far: its losses are those of the intervals, added up."""
         found = self._reconciler.reconcile(drops, moved, self._rungs, bracket)
         entries = _Uncounted().explain(_of_read(found.entries, read), uncounted)
-        return self._ledger(entries, self._run, moved)
+        return self._ledger((*entries, *self._run_doubts), self._run, moved)
 
     def _ledger(self, entries: tuple[Entry, ...], losses: tuple[Loss, ...], moved: Moved) -> Ledger:
         late = _Late(self._last)

@@ -27,9 +27,10 @@ RELATIONS: Final = ("=", "<=", ">=", "~", "other", "lost")
 #: namespace, the network namespace, or nothing (the counter is the host's). A qdisc is compared by its interface, a
 #: socket by its namespace: events know no more.
 SCOPES: Final = ("cpu", "interface", "netns", "global", "qdisc", "socket")
-#: shown: its packets have events. own: at least some are lost without any. no: what it counts is no lost packet,
-#: or no more than another counter tells.
-LOSSES: Final = ("shown", "own", "no")
+#: shown: its packets have events. own: at least some are lost without any. either: its packets have events, and not
+#: all are lost: where drops are not traced, it is not known which. no: what it counts is no lost packet, or no more
+#: than another counter tells.
+LOSSES: Final = ("shown", "own", "either", "no")
 #: Counter of events that none counts, in identities.tsv.
 NO_COUNTER: Final = "none"
 #: In loss_counters.tsv: packets of several layers are counted there.
@@ -83,6 +84,11 @@ class Counter:
     note: str
     source: str
     line: int
+
+    @property
+    def tells_loss(self) -> bool:
+        """Tell whether all that it counts was lost, perhaps as another counter says, too."""
+        return self.loss in ("shown", "own")
 
 
 def parse(lines: Iterable[str]) -> tuple[Identity, ...]:
@@ -229,7 +235,7 @@ class Identities:
     def slack(self, counter: str) -> str:
         """Say why a counter can rise without an event; empty if it cannot."""
         fact = self.counters.get(counter)
-        if fact is not None and fact.note:
+        if fact is not None and fact.note and fact.loss != "either":
             return fact.note
         notes = (row.note for row in self.rows if counter in row.counters and row.relation in ("<=", "~"))
         return next(notes, "")

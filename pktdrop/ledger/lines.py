@@ -108,7 +108,7 @@ class Line:
 
     def _count(self, claim: Claim, packets: int) -> None:
         self.total += packets
-        if claim.reveals and self.fact.loss != "no":
+        if claim.reveals and self.fact.tells_loss:
             self.revealing[claim.group] = self.revealing.get(claim.group, 0) + packets
         self.reasons[claim.reason] = self.reasons.get(claim.reason, 0) + packets
         self.layers[claim.layer] = self.layers.get(claim.layer, 0) + packets

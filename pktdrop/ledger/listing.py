@@ -14,7 +14,8 @@ from typing import Final, TypeVar
 from pktdrop.causes import Cause, Causes
 from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.increments import Moved
-from pktdrop.ledger.entry import CLASS_LAYERS, Entry
+from pktdrop.counters.model import Scope
+from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER, Entry
 from pktdrop.ledger.events import Group
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.loss import Loss, Place
@@ -45,11 +46,15 @@ def key_of(loss: Loss) -> Key:
 class Listing:
     """Lists the losses of one interval after the other."""
 
-    def __init__(self, identities: Identities, drivers: Drivers, causes: Causes) -> None:
-        """Take the tables."""
+    def __init__(self, identities: Identities, drivers: Drivers, causes: Causes, is_traced: bool = True) -> None:
+        """Take the tables, and whether there are events at all."""
         self._causes = causes
+        self._facts = identities.counters
+        self._is_traced = is_traced
+        self.doubts: tuple[Entry, ...] = ()
+        """What counters of the last interval have, of which only events would tell whether it was lost."""
         self._nics = Nics(drivers)
-        self._rests = Rests(identities)
+        self._rests = Rests(identities, is_traced)
 
     def step(
         self, seen: Seen, entries: Iterable[Entry], moved: Moved, driver_of: Mapping[Nic, str]
@@ -58,7 +63,7 @@ class Listing:
         for group, packets in seen:
             if group.of.interface is not None:
                 self._nics.see((group.of.netns, group.of.interface), group.layer, packets)
-        found = [*of_events(seen)]
+        found, doubts = [*of_events(seen)], Tally[tuple[str, str]]()
         for (netns, interface), stat in self._nics.step(moved, driver_of):
             layer, cause = CLASS_LAYERS[stat.kind], self._causes.of_driver(stat.kind)
             if cause is not None:
@@ -81,9 +86,16 @@ class Listing:
             told = self._nics.counted[scope.netns, interface, entry.layer]
             inside = self._nics.inside[scope.netns, interface, entry.counter]
             packets = beyond - (max(told, inside) if scope.interface is not None else 0)
-            if packets > 0:
+            if packets > 0 and not self._is_traced and self._facts[entry.counter].loss == "either":
+                doubts[entry.layer, entry.counter] += packets
+            elif packets > 0:
                 found.append(self._of_counter(entry, packets))
+        self.doubts = tuple(self._doubt(layer, counter, packets) for (layer, counter), packets in doubts.items())
         return added(found)
+
+    def _doubt(self, layer: str, counter: str, packets: int) -> Entry:
+        by, why = ((counter, packets),), self._facts[counter].note
+        return Entry(layer, NO_COUNTER, Scope(), 0, 0, 0, "doubt", by, why)
 
     def _of_counter(self, entry: Entry, packets: int) -> Loss:
         cause, scope = self._causes.of_counter(entry.counter), entry.scope
@@ -182,6 +194,16 @@ def _together(parts: Sequence[Loss]) -> Loss:
             or len({(loss.place.netns, loss.place.interface) for loss in parts}) > 1,
         ),
     )
+
+
+def added_doubts(doubts: Iterable[Entry], to: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Add up doubts that counters leave; there are no more of them than the tables have."""
+    sums: dict[tuple[str, str], Entry] = {}
+    for doubt in (*to, *doubts):
+        ((counter, packets),) = doubt.by
+        before = sums.get((doubt.layer, counter))
+        sums[doubt.layer, counter] = replace(doubt, by=((counter, packets + (before.by[0][1] if before else 0)),))
+    return tuple(sums.values())
 
 
 def ranked(tally: Mapping[_Key, int]) -> tuple[tuple[_Key, int], ...]:

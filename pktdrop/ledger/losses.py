@@ -49,7 +49,7 @@ class Losses:
         fact = self._identities.counters.get(counter)
         if fact is not None:
             layer = "any" if fact.layer == ANY_LAYER else fact.layer
-            is_loss = fact.loss != "no" and not self._drivers.hands_on(driver, counter)
+            is_loss = fact.tells_loss and not self._drivers.hands_on(driver, counter)
             return Told(counter, scope, value, layer, is_loss, is_guess=False)
         # what drivers alone fill, each in its own way
         rule = self._drivers.link(driver, counter) if counter.startswith("links.") else None

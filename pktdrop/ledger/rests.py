@@ -32,9 +32,10 @@ class Rests:
     a counter of another namespace, too, which may be read much later.
     """
 
-    def __init__(self, identities: Identities) -> None:
-        """Take the rows of both tables."""
+    def __init__(self, identities: Identities, is_traced: bool = True) -> None:
+        """Take the rows of both tables, and whether there are events: without them what was sent tells more."""
         self._identities = identities
+        self._first, self._second = (_RECEIVED, _SENT) if is_traced else (_SENT, _RECEIVED)
         self._ahead: dict[tuple[str, Scope], int] = {}
         """Events beyond what counters have risen by so far."""
         self._inside: Tally[_Pool] = Tally()
@@ -53,13 +54,13 @@ class Rests:
         known.sort(key=lambda pair: self._turn(*pair))
         inside = self._inside
         for fact, entry in known:
-            left = self._beyond(fact, entry) + (entry.revealed if fact.loss != "no" else 0)
+            left = self._beyond(fact, entry) + (entry.revealed if fact.tells_loss else 0)
             if fact.name == _ERRORS:
                 left = max(0, left - missed[entry.scope.netns, entry.scope.interface, entry.kind])
             if entry.kind == SETTLED:
                 left = 0
             self._put(fact, entry, left)
-            for pool in _pools(fact, entry):
+            for pool in self._pools(fact, entry):
                 taken = min(left, inside[pool])
                 inside[pool] -= taken
                 left -= taken
@@ -86,7 +87,7 @@ class Rests:
 
     def _turn(self, fact: Counter, entry: Entry) -> tuple[int, bool, bool]:
         """Return what counters are sorted by, so that parts come before what contains them."""
-        return -self._depth(fact), entry.kind == FOLDED, fact.name == _SENT
+        return -self._depth(fact), entry.kind == FOLDED, fact.name == self._second
 
     def _depth(self, fact: Counter) -> int:
         depth = 0
@@ -102,10 +103,22 @@ class Rests:
             of_host = self._identities.counters[fact.part_of].scope == "global"
             self._inside[fact.part_of, _PART, None if of_host else netns] += rest
         if entry.kind == PEER:
-            if fact.name == _RECEIVED:  # drivers/net/veth.c veth_xmit, v6.12: the sending end may be in any namespace
-                self._inside[_SENT, PEER, None] += rest
+            if fact.name == self._first:  # drivers/net/veth.c veth_xmit, v6.12: the other end may be in any namespace
+                self._inside[self._second, PEER, None] += rest
         elif fact.scope == "interface" and entry.kind != FOLDED:
             self._inside[fact.name, FOLDED, netns] += entry.delta
+
+    def _pools(self, fact: Counter, entry: Entry) -> Iterator[_Pool]:
+        """Give what may be in a counter of the packets of others."""
+        if entry.kind == PEER and fact.name == self._second:
+            yield fact.name, PEER, None
+        yield fact.name, _PART, entry.scope.netns
+        if entry.scope.netns is not None:
+            yield fact.name, _PART, None
+        if entry.kind == PEER and fact.name == _SENT:
+            yield _RECEIVED, _PART, None  # the backlog was full, and the receiving end is in a namespace not read
+        if entry.kind == FOLDED:
+            yield fact.name, FOLDED, entry.scope.netns
 
 
 def _missed(entries: Iterable[Entry]) -> Mapping[tuple[Netns | None, str | None, str | None], int]:
@@ -126,18 +139,6 @@ def _missed(entries: Iterable[Entry]) -> Mapping[tuple[Netns | None, str | None,
         missed, *full = (found.get(name, 0) for name in _NO_ROOM)
         largest[netns, interface, None] = missed + max(full)
     return largest
-
-
-def _pools(fact: Counter, entry: Entry) -> Iterator[_Pool]:
-    """Give what may be in a counter of the packets of others."""
-    yield fact.name, _PART, entry.scope.netns
-    if entry.scope.netns is not None:
-        yield fact.name, _PART, None
-    if entry.kind == PEER and fact.name == _SENT:
-        yield _SENT, PEER, None
-        yield _RECEIVED, _PART, None  # the backlog was full, and the receiving end is in a namespace that was not read
-    if entry.kind == FOLDED:
-        yield fact.name, FOLDED, entry.scope.netns
 
 
 def _in_its_layer(fact: Counter, entry: Entry) -> Entry:

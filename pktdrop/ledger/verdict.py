@@ -127,7 +127,7 @@ class Judge:
             return "no-event", slack
         open_ended = self._may_exceed(name)
         if line.sure <= delta and (delta <= line.total or open_ended):
-            if not line.total and line.fact.loss != "shown":
+            if not line.total and line.fact.loss in ("own", "no"):
                 return "no-event", slack
             return "bound", line.note if delta <= line.total and line.note else slack
         if windows.hold(line, open_ended):

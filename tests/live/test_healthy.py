@@ -10,7 +10,8 @@ import pytest
 
 from pktdrop.demo.net import Net, unlike_others
 from tests.live.net import Namespace, run, wait_until
-from tests.live.test_diagnose import diagnosing
+from tests.live.test_diagnose import NOBODY as AS_NOBODY
+from tests.live.test_diagnose import diagnosing, judged
 from tests.live.tracing import inside, total, tracing
 
 N = 20
@@ -142,6 +143,21 @@ def test_a_healthy_host_fails_no_condition() -> None:
         ours = [loss for loss in data["losses"] if loss["netns"] in (left.inode, right.inode)]
         assert ours == [], ours
         assert status == (3 if data["packets"] or data["uncounted"] else 0), made.stderr  # others may lose packets
+
+
+def test_a_healthy_host_fails_no_condition_without_root() -> None:
+    """Without tracing nobody knows what rx_dropped has: LLDP, as here, or packets that were lost."""
+    with lan() as (left, right):
+        inside = ("ip", "netns", "exec", right.name, *AS_NOBODY)
+        before = right.link("eth0", "rx.dropped")
+        with diagnosing("--fail-on", "loss", before=inside) as made:
+            live_a_while(left, right)
+            wait_until(lambda: right.link("eth0", "rx.dropped") >= before + N, "the last frame")
+            data = judged(made)
+        assert (data["packets"], data["losses"], data["probes"]["kfree_skb"]) == (0, [], "none")
+        (doubt,) = [one for one in data["doubt"] if one["reason"] == "links.rx_dropped"]
+        assert doubt["packets"] == right.link("eth0", "rx.dropped") - before
+        assert "LLDP" in doubt["why"]
 
 
 def test_what_nobody_asked_for_is_noise_with_its_own_words() -> None:

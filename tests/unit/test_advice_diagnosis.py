@@ -238,8 +238,8 @@ def test_a_buffer_below_its_limit_and_one_at_it() -> None:
     """The program may ask for more, or has to be allowed more first."""
     drop, moved = {FULL: 5}, {"socket": {DNS: {"drops": 5}}}
     sysctls: dict[str, int | str] = {
-        "rmem_max": 212992,
-        "rcvbuf_max": 425984,
+        "rmem_max": 2097152,
+        "rcvbuf_max": 4194304,
         "rmem_default": 212992,
         "process": "dnsmasq",
     }
@@ -249,11 +249,11 @@ def test_a_buffer_below_its_limit_and_one_at_it() -> None:
             for loss in judge(make_account(drop, moved), host=KnownHost({**sysctls, "rcvbuf": size})).losses
             for one in loss.advice
         ]
-        for size in (212992, 425984)
+        for size in (212992, 4194304)
     )
-    assert any("let dnsmasq ask for that (SO_RCVBUF 212992)" in one.say for one in below)
+    assert any("let dnsmasq ask for that (SO_RCVBUF 2097152)" in one.say for one in below)
     assert any(one.command == f"sysctl -w net.core.rmem_default={4 * 212992}" for one in below)
-    assert any(one.command == f"sysctl -w net.core.rmem_max={4 * 212992}" for one in at_it)
+    assert any(one.command == f"sysctl -w net.core.rmem_max={4 * 2097152}" for one in at_it)
 
 
 def test_rps_that_is_off_is_offered() -> None:

@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from dataclasses import replace
 
 import pytest
 
 from pktdrop.advice import remedies, settings
-from tests.unit.accounts import BLUE, KnownHost, judge, make_account
+from pktdrop.advice.host import Host
+from pktdrop.ledger.loss import Place
+from pktdrop.namespaces import Namespaces
+from tests.unit.accounts import BLUE, KnownHost, judge, make_account, make_counters
 from tests.unit.make import make_backlog_drop
 
 SETTINGS = settings.load()
@@ -48,6 +53,46 @@ def test_advice_never_goes_below_the_default(now: int, advised: int) -> None:
     (loss,) = judge(make_account({make_backlog_drop(): 50}), host=host).losses
     assert [one.command for one in loss.advice] == [f"nsenter -t 1 -n sysctl -w net.core.netdev_max_backlog={advised}"]
     assert "packets of eth0" in loss.where
+
+
+def test_nothing_printed_is_below_a_default() -> None:
+    """On a host where everything was lowered to 1, each number of a command is a default, or a whole lot of memory.
+
+    Defaults as Debian 12 and a 6.18 kernel show them; those that go by memory for a host of 24 GB.
+    """
+    defaults = {
+        "net.core.somaxconn": 4096, "net.ipv4.tcp_max_syn_backlog": 2048, "net.core.netdev_max_backlog": 1000,
+        "net.core.netdev_budget": 300, "net.core.rmem_max": 4194304, "net.core.rmem_default": 212992,
+        "net.ipv4.tcp_rmem": 33554432, "net.ipv4.ipfrag_high_thresh": 4194304, "net.ipv4.tcp_syncookies": 1,
+        "net.netfilter.nf_conntrack_max": 262144, "net.ipv4.neigh.default.gc_thresh3": 1024,
+        "net/ipv4/neigh/eth0/unres_qlen_bytes": 212992,
+    }  # fmt: skip
+    seen = set()
+    for remedy in remedies.load():
+        advice = replace(remedy, when=()).advice(
+            lambda name: {"interface": "eth0"}.get(name, "" if "in_" in name else 1)
+        )
+        for name, value in re.findall(r'(net[./][\w./]+)="?(?:\d+ )*(\d+)', (advice and advice.command) or ""):
+            if name in defaults:
+                seen.add(name)
+                assert int(value) >= defaults[name], (remedy.line, name)
+    assert seen == set(defaults)
+
+
+def test_what_goes_by_memory_is_worked_out() -> None:
+    """sysctl(8) shows what this host has, which nobody lowered: advice is at least that, and twice what is most."""
+    host = Host(Namespaces(), make_counters())
+    place = Place()
+    free, more = host.value("min_free_kbytes", place), host.value("min_free_more", place)
+    assert isinstance(free, int)
+    assert isinstance(more, int)
+    assert more >= 2 * free
+    now = subprocess.run(["sysctl", "-n", "net.ipv4.udp_mem"], capture_output=True, text=True, check=False)
+    if now.returncode != 0:
+        pytest.skip("not in the first network namespace")
+    low, pressure, most = map(int, now.stdout.split())
+    advised = [*map(int, str(host.value("udp_mem_more", place)).split())]
+    assert all(one >= other for one, other in zip(advised, (low, pressure, 2 * most), strict=True))
 
 
 def test_packets_of_a_namespace_name_it() -> None:

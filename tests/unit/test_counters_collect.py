@@ -63,7 +63,7 @@ def test_a_new_interface_counts_from_zero_and_a_gone_one_is_left_out() -> None:
 
 
 def test_traffic_is_not_loss() -> None:
-    """Packets that were received tell nothing of loss; drops do, in the words of the layers."""
+    """Packets that were received tell nothing of loss; drops do, in the words of the layers; LLDP is in rx_dropped."""
     one = told(
         reading(
             links={ETH0: Row(("rx_packets", "rx_dropped"), (5, 6))},
@@ -71,7 +71,8 @@ def test_traffic_is_not_loss() -> None:
         )
     )
     assert [one[name].kind for name in ("links.rx_packets", "mib.UdpInDatagrams")] == [None, None]
-    assert (one["links.rx_dropped"].is_loss, one["mib.UdpRcvbufErrors"].kind) == (True, "socket")
+    assert (one["links.rx_dropped"].is_loss, one["links.rx_dropped"].kind) == (False, "any")
+    assert (one["mib.UdpRcvbufErrors"].is_loss, one["mib.UdpRcvbufErrors"].kind) == (True, "socket")
 
 
 def test_a_warning_is_no_loss() -> None:

@@ -10,13 +10,15 @@ import pytest
 from pktdrop.advice.diagnosis import Diagnosis, failures
 from pktdrop.counters.model import Scope
 from pktdrop.filters import Filters, reason_filter
+from pktdrop.ledger.books import Books
+from pktdrop.ledger.reconcile import Bracket
 from pktdrop.model import Amounts, Count
 from pktdrop.protocols import Protocols
 from pktdrop.top.history import History, Reason
 from pktdrop.views.diagnose import as_json, as_text
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
-from tests.unit.accounts import HOST, judge, make_account
+from tests.unit.accounts import BLUE, HOST, RULES, UNTRACED, judge, make_account
 from tests.unit.fates import HERE, counts, drop, ledger, mib
 from tests.unit.make import make_doubt, make_drop, make_interval, make_ledger, make_noise, make_selection
 
@@ -174,3 +176,33 @@ def test_counters_settle_what_hidden_symbols_leave_open() -> None:
     entries, lost = ledger(drops, mib(UdpInErrors=40, UdpRcvbufErrors=40))
     assert lost == {"socket": 40}
     assert [entry.by for entry in entries if entry.status == "doubt"] == [(("UNHANDLED_PROTO", 3),)]
+
+
+def test_frames_that_nobody_speaks_are_no_loss_without_tracing() -> None:
+    """LLDP and lost packets are both in rx_dropped: what the backlog of no CPU counted is not known."""
+    eth0 = Scope(netns=HOST, interface="eth0")
+    moved = {"links": {eth0: {"rx_dropped": 50}}, "softnet": {Scope(cpu=1): {"dropped": 12}}}
+    account = make_account({}, moved, rungs=UNTRACED)
+    diagnosis = judge(account, UNTRACED)
+    assert (diagnosis.lost, account.ledger.lost) == (12, {"backlog": 12})
+    assert [(one.reason, one.packets) for one in diagnosis.doubt] == [("links.rx_dropped", 38)]
+    quiet = make_account({}, {"links": {eth0: {"rx_dropped": 50}}}, rungs=UNTRACED)
+    diagnosis = judge(quiet, UNTRACED)
+    assert failures(diagnosis, quiet, ["loss"]) == ()
+    assert "50 packets of which it is not known whether they were lost: 50 links.rx_dropped (frames" in " ".join(
+        as_text(diagnosis, 80).split()
+    )
+
+
+def test_what_a_veth_pair_counts_at_both_ends_was_lost_without_tracing() -> None:
+    """The sender counts what the receiver had no room for (veth_xmit): that is no LLDP."""
+    moved = {
+        "links": {
+            Scope(netns=HOST, interface="v0"): {"tx_dropped": 7},
+            Scope(netns=BLUE, interface="v1"): {"rx_dropped": 9},
+        }
+    }
+    books = Books(UNTRACED, RULES)
+    books.learn_drivers({(HOST, "v0"): "veth", (BLUE, "v1"): "veth"})
+    ledger = books.of_interval({}, moved, Bracket({}, {}), {HOST, BLUE}, is_last=True)
+    assert (ledger.lost, ledger.doubt) == ({"tx": 7}, {"driver": 2})
