@@ -164,7 +164,7 @@ def test_what_is_lost_is_counted_and_nothing_else(
             drop, "bytes", "location", "layer", "noise", "doubt", "netns_cookie"
         ), rungs
         # without a reason, the call site is all there is to go by, and it may be one of frees that lose nothing
-        assert cause.reason not in kernel_reasons or drop["noise"] == drop["doubt"] == "", rungs
+        assert cause.reason not in kernel_reasons or drop["doubt"] == "", rungs
         assert drop["layer"] in layers(cause, kernel_reasons, function_of(drop["location"]))
         assert function_of(drop["location"]) in cause.functions
         assert drop["bytes"] >= N
