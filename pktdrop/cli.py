@@ -15,7 +15,7 @@ from pktdrop.errors import PktdropError, WrongUse
 from pktdrop.kernel import host, probes
 from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.tracer import MAP_ENTRIES, Tracer
-from pktdrop.messages import say
+from pktdrop.messages import complain, say
 from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output, OutputClosed
 from pktdrop.views.text import safe
@@ -77,7 +77,8 @@ class _Command(click.Command):
         except OutputClosed:
             return None
         except PktdropError as error:
-            raise click.ClickException(str(error)) from None
+            complain(error.what, error.do)
+            context.exit(1)
         except WrongUse as wrong:
             raise click.BadParameter(wrong.why, context, param_hint=wrong.option) from None
 
@@ -213,7 +214,7 @@ def _filters(
     """Return the filters that the options mean. Raises WrongUse; warns of what is not there."""
     if not (reasons or interfaces or netns or cpus or protocols):
         return ()
-    from pktdrop.chosen import Options
+    from pktdrop.options import Options
 
     return Options(reasons, interfaces, netns, cpus, protocols).filters()
 
@@ -314,7 +315,8 @@ def demo(patterns: tuple[str, ...], rate: int, duration: float | None, only_list
     """Cause real drops, of kinds that CAUSE names (patterns), until Ctrl-C.
 
     In network namespaces of its own, which are gone afterwards; nothing else on
-    this host is touched. At the end, what was lost by the kernel's own counters.
+    this host is touched. At the end it tells what was lost, by the kernel's own
+    counters.
     """
     from pktdrop.demo import run, view
     from pktdrop.demo.causes import CAUSES
@@ -343,10 +345,10 @@ def doctor(context: click.Context, style: str) -> None:
     Every way of attaching each probe is tried for real. Exit status 0 if
     'pktdrop trace' can run, else 1.
     """
-    from pktdrop.doctor import diagnose
+    from pktdrop.doctor import check
     from pktdrop.views.doctor import as_json, as_table
 
     output = Output()
-    diagnosis = diagnose()
-    output.write(as_json(diagnosis, __version__) if style == "json" else as_table(diagnosis, output.width))
-    context.exit(0 if diagnosis.can_trace else 1)
+    checked = check()
+    output.write(as_json(checked, __version__) if style == "json" else as_table(checked, output.width))
+    context.exit(0 if checked.can_trace else 1)

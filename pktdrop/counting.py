@@ -13,7 +13,7 @@ from pktdrop.ledger.losses import Losses
 from pktdrop.messages import say
 from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output
-from pktdrop.views.counters import as_json, as_other, as_table
+from pktdrop.views.counters import as_json, as_other, as_table, nothing
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ def _text(
     clock = time.strftime("%H:%M:%S", time.localtime(counters.time))
     title = f"{clock}  in {seconds:.1f} s" if seconds is not None else f"{clock}  since boot"
     if not told:
-        return f"{title}: no counter of lost packets {'moved' if before else 'is above 0'}.\n"
+        return f"{title}: {nothing(before is not None, settings.all_netns)}\n"
     return f"{title}\n{as_table(told, rose_in, width, namespaces.label)}\n"

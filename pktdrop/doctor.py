@@ -36,30 +36,30 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Checks:
     """All checks, and whether `pktdrop trace` can run."""
 
     checks: tuple[Check, ...]
     can_trace: bool
 
 
-def diagnose() -> Diagnosis:
+def check() -> Checks:
     """Check everything; try each rung of each probe for real. Needs no root to say that root is missing."""
     mounts = list(_mounts())
     if mounts:
-        return Diagnosis((_kernel(), *mounts), can_trace=False)
+        return Checks((_kernel(), *mounts), can_trace=False)
     checks = [_kernel(), _rights(), _btf(), _lockdown(), _libbpf(), _memlock(), _symbols()]
     if checks[1].status == "missing":
-        return Diagnosis(tuple(checks), can_trace=False)
+        return Checks(tuple(checks), can_trace=False)
     host.raise_memlock()
     try:
         facts = KernelFacts.read()
     except PktdropError as missing:
-        return Diagnosis((*checks, Check("layouts", "missing", missing.what, "trace cannot run.", missing.do)), False)
+        return Checks((*checks, Check("layouts", "missing", missing.what, "trace cannot run.", missing.do)), False)
     checks += _reasons(facts)
     rungs = list(_rungs(facts.has_btf))
     can_trace = any(check.status == "ok" for check in rungs if check.name.startswith("kfree_skb"))
-    return Diagnosis((*checks, *rungs), can_trace)
+    return Checks((*checks, *rungs), can_trace)
 
 
 def _kernel() -> Check:

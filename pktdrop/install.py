@@ -131,8 +131,6 @@ def _write(home: Path, name: str, content: Mapping[str, bytes]) -> None:
         file = new / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
-    import subprocess  # only where something is made
-
     # so that the first start of another user, who may not write there, does not compile them
     compileall = [sys.executable, "-I", "-m", "compileall", "-q", "-s", str(new), "-p", str(home / name), str(new)]
     subprocess.run(compileall, check=False, stdout=subprocess.DEVNULL)

@@ -44,10 +44,22 @@ def never_fail() -> None:
 def say(*sentences: str) -> None:
     """Write sentences to standard error."""
     for sentence in sentences:
-        print(textwrap.fill(sentence, _WIDTH, subsequent_indent="  "), file=sys.stderr, flush=True)
+        print(_filled(sentence), file=sys.stderr, flush=True)
 
 
 def say_ending(is_asked: bool) -> None:
     """Tell a person who asked for the end that it is coming: the last look takes up to a second."""
     if is_asked and sys.stderr.isatty():
         say("ending...")
+
+
+def complain(what: str, do: str) -> None:
+    """Write an error to standard error: what is missing or wrong, and from a line of its own on what to do."""
+    print(f"{_filled(what, 'Error: ', ' ' * 7)}\n{_filled(do, '  ')}", file=sys.stderr, flush=True)
+
+
+def _filled(sentence: str, first: str = "", later: str = "  ") -> str:
+    """Wrap a sentence; names, paths and options stay whole, as they are to be copied."""
+    return textwrap.fill(
+        sentence, _WIDTH, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+    )

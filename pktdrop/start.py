@@ -49,8 +49,7 @@ def _open_standard_files() -> None:
 
 
 def _complain(error: BaseException) -> int:
-    what, do = faults.sentences(error)
-    print(f"Error: {what}\n  {do}", file=sys.stderr)
+    messages.complain(*faults.sentences(error))
     if os.environ.get(faults.TRACEBACK):
         import traceback
 

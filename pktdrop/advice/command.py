@@ -57,7 +57,7 @@ def run(settings: Settings, output: Output) -> int:
         watch = Watch(namespaces, tracer, settings.all_netns, at_start=None)
         probes = ", ".join(f"{probe}: {rung}" for probe, rung in watch.rungs.items())
         clock = stack.enter_context(Clock(min(STEP, settings.duration), None, settings.duration, output.descriptor))
-        say(f"Watching for {settings.duration:g} s ({probes}). Ctrl-C ends it now.")
+        say(f"Watching for {settings.duration:g} s ({probes}). Ctrl-C to end.")
         account, peaks = _watch(watch, clock, settings, output)
         limits = (*(() if refused is None else (_without_events(refused),)), *watch.limits)
         present = frozenset(namespaces.paths())

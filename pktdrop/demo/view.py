@@ -61,7 +61,7 @@ def list_table(causes: Sequence[Cause], width: int) -> str:
         for told, same in versions.items()
     ]
     notes = (
-        "IP 4, 6: by IPv6 its name has a 6 at the end.",
+        "IP 4, 6: there is another for IPv6, whose name ends in 6.",
         f"Without CAUSE: {', '.join(USUAL)}.",
         NOT_HERE,
     )

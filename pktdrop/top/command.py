@@ -53,7 +53,8 @@ def require_screen(environment: Mapping[str, str], is_terminal: Callable[[int], 
     if find_spec("textual") is None:
         raise PktdropError(
             "The Python package textual, which draws the live view, is not installed.",
-            "Start it by './bootstrap top' in a checkout, or run: pip install textual. 'pktdrop trace' does without.",
+            "Run './bootstrap top' in a clone of pktdrop once; as root that installs it for the command pktdrop, too. "
+            "'pktdrop trace' does without.",
         )
 
 

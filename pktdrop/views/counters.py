@@ -38,6 +38,12 @@ def as_table(told: Sequence[Told], seconds: Callable[[Scope], float] | None, wid
     return table(columns, cells, width) + "\n"
 
 
+def nothing(differences: bool, all_netns: bool) -> str:
+    """Say that no counter of loss rose, or stands, above 0, and where nobody looked."""
+    others = "" if all_netns else " Other network namespaces were not read (--all-netns)."
+    return f"no counter of lost packets {'moved' if differences else 'is above 0'}.{others}"
+
+
 def _kind(told: Told) -> str:
     if told.kind is None:
         return "-"

@@ -5,22 +5,22 @@ import json
 import textwrap
 from dataclasses import asdict
 
-from pktdrop.doctor import Diagnosis
+from pktdrop.doctor import Checks
 from pktdrop.views.text import Column, safe, table
 
 _COLUMNS = (Column("check"), Column("status"), Column("found", least=20, wrap=True))
 
 
-def as_table(diagnosis: Diagnosis, width: int) -> str:
+def as_table(checked: Checks, width: int) -> str:
     """Return the checks as a table, and below it what each that is not ok means and asks for."""
-    rows = [(check.name, check.status, check.found) for check in diagnosis.checks]
+    rows = [(check.name, check.status, check.found) for check in checked.checks]
     parts = [table(_COLUMNS, rows, width)]
-    for check in diagnosis.checks:
+    for check in checked.checks:
         if check.means or check.do:
             lines = [f"{check.name}: {check.status}", f"Means: {check.means}"]
             lines += [f"Do: {check.do}"] if check.do else []
             parts.append("\n".join(_wrapped(line, width, "  " * (index > 0)) for index, line in enumerate(lines)))
-    parts.append("pktdrop trace can run." if diagnosis.can_trace else "pktdrop trace cannot run here.")
+    parts.append("pktdrop trace can run." if checked.can_trace else "pktdrop trace cannot run here.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -28,15 +28,15 @@ def _wrapped(line: str, width: int, indent: str) -> str:
     return textwrap.fill(safe(line), width, initial_indent=indent, subsequent_indent=indent + "  ")
 
 
-def as_json(diagnosis: Diagnosis, version: str) -> str:
+def as_json(checked: Checks, version: str) -> str:
     """Return the checks as one JSON object on a line."""
     return (
         json.dumps(
             {
                 "type": "doctor",
                 "version": version,
-                "can_trace": diagnosis.can_trace,
-                "checks": [asdict(check) for check in diagnosis.checks],
+                "can_trace": checked.can_trace,
+                "checks": [asdict(check) for check in checked.checks],
             }
         )
         + "\n"

@@ -17,7 +17,7 @@ def where(scope: Scope, name: Name) -> str:
         return f"CPU {scope.cpu}"
     namespace = (name(scope.netns) or str(scope.netns)) if scope.netns is not None else ""
     if scope.interface is None and scope.socket is None:
-        return f"netns {namespace}" if namespace else "host"
+        return f"netns {namespace}" if namespace else "whole host"
     text = " ".join(part for part in (scope.interface, scope.qdisc, scope.socket) if part)
     if scope.queue is not None:
         text += f" queue {scope.queue}"

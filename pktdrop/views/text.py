@@ -29,7 +29,7 @@ class Column:
     def fit(self, text: str, width: int) -> str:
         """Make a cell fit."""
         if self.wrap:
-            return "\n".join(textwrap.wrap(text, width))
+            return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
         return cut(text, width, self.keep_end)
 
 

@@ -147,3 +147,16 @@ def total(drops: Sequence[Mapping[str, Any]]) -> int:
 def function_of(location: str) -> str:
     """Return the function of a call site: no offset, no module, no suffix of the compiler's."""
     return location.split(" ")[0].split("+")[0].split(".")[0]
+
+
+def error(stderr: str) -> tuple[str, str]:
+    """Return of an error the sentence what is the matter and the one what to do; both may be wrapped."""
+    lines = stderr.splitlines()
+    (start,) = (index for index, line in enumerate(lines) if line.startswith("Error: "))
+    of_what = [lines[start].removeprefix("Error: ")]
+    while lines[start + len(of_what)].startswith(" " * 7):
+        of_what.append(lines[start + len(of_what)].strip())
+    of_do = lines[start + len(of_what) :]
+    assert of_do
+    assert all(line.startswith("  ") for line in of_do), stderr
+    return " ".join(of_what), " ".join(line.strip() for line in of_do)

@@ -102,7 +102,7 @@ def test_what_is_unexplained_is_said() -> None:
     """A counter without its events is in the sum, and named as a riddle."""
     diagnosis = judge(make_account({}, {"mib": {Scope(netns=HOST): {"UdpNoPorts": 4}}}))
     assert diagnosis.verdict == (
-        "In 10.0 s this host lost 4 packets: 100 % at ports of this host nobody listens on (unexplained). "
+        "In 10.0 s this host lost 4 packets: 100 % at ports of this host that nobody listens on (unexplained). "
         "Unexplained: 4."
     )
     assert diagnosis.unexplained == 4
@@ -124,7 +124,7 @@ def test_without_tracing_it_says_so() -> None:
     diagnosis = judge(counted, UNTRACED, present=frozenset((HOST, BLUE, 3, 4)))
     assert diagnosis.verdict == (
         "In 10.0 s counters in 2 of 4 network namespaces of this host show 4 packets lost: 100 % at ports of this host "
-        "nobody listens on. Drops were not traced: there may be more, and what is unexplained is not known."
+        "that nobody listens on. Drops were not traced: there may be more, and what is unexplained is not known."
     )
     assert (diagnosis.unexplained, diagnosis.watched.unread) == (None, 2)
 

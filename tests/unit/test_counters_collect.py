@@ -16,7 +16,7 @@ from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.losses import Losses, Told
 from pktdrop.model import Netns
 from pktdrop.namespaces import Namespaces
-from pktdrop.views.counters import as_table
+from pktdrop.views.counters import as_table, nothing
 from pktdrop.views.scope import where
 
 CPU1 = Scope(cpu=1)
@@ -101,6 +101,14 @@ def test_loss_stands_above_hints() -> None:
     )
 
 
+def test_nothing_is_said_of_what_was_read_only() -> None:
+    """Where other namespaces lose packets, "nothing moved" would be untrue: it says that they were not read."""
+    assert nothing(differences=True, all_netns=True) == "no counter of lost packets moved."
+    assert nothing(differences=False, all_netns=False) == (
+        "no counter of lost packets is above 0. Other network namespaces were not read (--all-netns)."
+    )
+
+
 @pytest.mark.parametrize(
     ("scope", "text"),
     [
@@ -108,7 +116,7 @@ def test_loss_stands_above_hints() -> None:
         (ETH0, "eth0 (blue)"),
         (ETH0._replace(queue=3), "eth0 queue 3 (blue)"),
         (Scope(netns=Netns(4026531840, 1)), "netns blue"),
-        (Scope(), "host"),
+        (Scope(), "whole host"),
     ],
 )
 def test_a_counter_belongs_somewhere(scope: Scope, text: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop import doctor
-from pktdrop.doctor import Check, Diagnosis
+from pktdrop.doctor import Check, Checks
 from pktdrop.kernel import host
 from pktdrop.views.doctor import as_json, as_table
 
@@ -22,12 +22,12 @@ LOCKED = Check(
     "Only tp_btf can work: raw, fentry and kprobe are forbidden.",
     "Nothing, unless the target CPU of backlog drops matters: boot with lockdown=integrity.",
 )
-DIAGNOSIS = Diagnosis((Check("kernel", "ok", "6.12.95 x86_64"), LOCKED), can_trace=True)
+CHECKS = Checks((Check("kernel", "ok", "6.12.95 x86_64"), LOCKED), can_trace=True)
 
 
 def test_table() -> None:
     """All checks in a table; below it what each that is not ok means and asks for; the verdict last."""
-    assert as_table(DIAGNOSIS, 80) == (
+    assert as_table(CHECKS, 80) == (
         "check     status    found\n"
         "kernel    ok        6.12.95 x86_64\n"
         "lockdown  degraded  confidentiality\n"
@@ -43,7 +43,7 @@ def test_table() -> None:
 
 def test_json() -> None:
     """One object on a line, with all that is known of each check."""
-    line = as_json(DIAGNOSIS, "0.1.0")
+    line = as_json(CHECKS, "0.1.0")
     assert line.count("\n") == 1
     assert json.loads(line) == {
         "type": "doctor",
@@ -65,10 +65,10 @@ def test_json() -> None:
 @pytest.mark.parametrize("can_trace", [True, False])
 def test_the_verdict_is_the_last_line(can_trace: bool) -> None:
     """Whether trace can run is the last word, and the answer of a program that reads JSON."""
-    diagnosis = Diagnosis((LOCKED,), can_trace)
-    last = as_table(diagnosis, 80).splitlines()[-1]
+    checked = Checks((LOCKED,), can_trace)
+    last = as_table(checked, 80).splitlines()[-1]
     assert last == ("pktdrop trace can run." if can_trace else "pktdrop trace cannot run here.")
-    assert json.loads(as_json(diagnosis, "0"))["can_trace"] is can_trace
+    assert json.loads(as_json(checked, "0"))["can_trace"] is can_trace
 
 
 SENTENCES = st.lists(
@@ -82,7 +82,7 @@ def test_the_table_fits(texts: list[tuple[str, str, str]], width: int) -> None:
     checks = tuple(
         Check(f"check{place}", "degraded", found, means, do) for place, (found, means, do) in enumerate(texts)
     )
-    text = as_table(Diagnosis(checks, True), width)
+    text = as_table(Checks(checks, True), width)
     assert max(map(len, text.splitlines())) <= width
     for found, means, do in texts:
         for sentence in (found, means, do):
@@ -92,7 +92,7 @@ def test_the_table_fits(texts: list[tuple[str, str, str]], width: int) -> None:
 def test_control_characters_are_escaped() -> None:
     """What a kernel or a library says cannot move the cursor."""
     check = Check("x", "missing", "\x1b[2J", "a\x1b[1m", "b\r")
-    assert all(line.isprintable() for line in as_table(Diagnosis((check,), False), 80).splitlines())
+    assert all(line.isprintable() for line in as_table(Checks((check,), False), 80).splitlines())
 
 
 Statuses = list[tuple[str, str, Literal["ok", "degraded", "missing"]]]
@@ -130,10 +130,10 @@ def test_a_failing_rung_above_the_one_in_use_has_a_price() -> None:
 
 def test_every_check_that_is_not_ok_says_what_it_means() -> None:
     """On this host, whatever it lacks, no check leaves the reader alone with a bad status."""
-    diagnosis = doctor.diagnose()
-    assert len({check.name for check in diagnosis.checks}) == len(diagnosis.checks)
-    assert {"kernel", "rights", "BTF", "symbols"} <= {check.name for check in diagnosis.checks}
-    assert all(check.found for check in diagnosis.checks)
-    assert all(check.means for check in diagnosis.checks if check.status != "ok")
+    checked = doctor.check()
+    assert len({check.name for check in checked.checks}) == len(checked.checks)
+    assert {"kernel", "rights", "BTF", "symbols"} <= {check.name for check in checked.checks}
+    assert all(check.found for check in checked.checks)
+    assert all(check.means for check in checked.checks if check.status != "ok")
     if not host.may_use_bpf(host.own_capabilities()):
-        assert not diagnosis.can_trace
+        assert not checked.can_trace
