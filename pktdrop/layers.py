@@ -53,7 +53,7 @@ class Verdict:
     """Why it is not known whether it is one."""
 
 
-#: What is said of a free that no rule knows: it counts as a loss in the stack.
+#: What is said of a free for a reason that no rule knows: it counts as a loss in the stack.
 UNKNOWN: Final = Verdict("stack", "unspecified", None)
 
 

@@ -112,7 +112,7 @@ class TableView:
                 parts.append(self._table(columns, rows, width))
         if ledger.of_loss:
             parts.append(entries_table(ledger.of_loss, self._limit, width, self._netns_name))
-        parts.append("\n".join([totals_line(ledger), *_accounts(whole, selection.filtered)]))
+        parts.append("\n".join([totals_line(ledger), *_copies(ledger), *_accounts(whole, selection.filtered)]))
         return "\n\n".join(parts) + "\n"
 
     def _shares(self, columns: Sequence[Column], groups: Mapping[tuple[str, ...], int], width: int) -> str:
@@ -190,6 +190,12 @@ def _amounts(amounts: Amounts, size: str = "") -> str:
     if amounts.doubt:
         text += f", {number(amounts.doubt)} not known whether lost ({DOUBT})"
     return text + (f", {number(amounts.noise)} noise ({MARK})" if amounts.noise else "")
+
+
+def _copies(ledger: "Ledger") -> list[str]:
+    """Say what captures had no room for: no packet was lost by it."""
+    copies = sum(entry.delta for entry in ledger.entries if entry.counter == "packet_socket.drops")
+    return [f"Copies that captures had no room for, while the packets went on: {number(copies)}."] if copies else []
 
 
 def _accounts(whole: Interval, filtered: int) -> list[str]:

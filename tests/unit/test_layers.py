@@ -147,10 +147,12 @@ LOSSES = [
     ("QDISC_DROP", "__dev_queue_xmit", IPV4, "qdisc", "capacity"),
     ("TC_INGRESS", "__netif_receive_skb_core.constprop.0", IPV4, "qdisc", "policy"),
     ("XDP", "do_xdp_generic", IPV4, "driver", "policy"),
-    # Mixed on 5.10: no handler, but also traffic control and memory reserves
-    ("NOT_SPECIFIED", "__netif_receive_skb_core", IPV4, "stack", "unspecified"),
-    # Mixed on 5.10: for another host, but also a bad header or checksum
-    ("NOT_SPECIFIED", "ip_rcv_core", IPV4, "stack", "unspecified"),
+    # A program behind NFQUEUE does not keep up
+    ("NOT_SPECIFIED", "nf_queue+0x22", IPV4, "stack", "capacity"),
+    # Places with a plain kfree_skb() that frees only what is dropped
+    ("NOT_SPECIFIED", "ip_defrag", IPV4, "stack", "unspecified"),
+    ("NOT_SPECIFIED", "ip_protocol_deliver_rcu", IPV4, "stack", "unspecified"),
+    ("NOT_SPECIFIED", "__dev_forward_skb2", IPV4, "stack", "unspecified"),
     # A neighbour that failed takes packets with it that were to be sent
     ("QUEUE_PURGE", "neigh_destroy", IPV4, "stack", "routing"),
     # Good data under a time stamp that went back (address translation) is lost here
@@ -176,6 +178,13 @@ DOUBTS = [
     ("NOT_SPECIFIED", "tcp_v4_do_rcv", IPV4, "socket"),
     # 5.10: a closed port, and multicast that __udp4_lib_mcast_deliver (inlined) finds no socket for
     ("NOT_SPECIFIED", "__udp4_lib_rcv", IPV4, "socket"),
+    # 5.10: no handler, but also traffic control and memory reserves
+    ("NOT_SPECIFIED", "__netif_receive_skb_core", IPV4, "stack"),
+    # 5.10: for another host, but also a bad header or checksum
+    ("NOT_SPECIFIED", "ip_rcv_core", IPV4, "stack"),
+    ("NOT_SPECIFIED", "ip6_rcv_core.isra.0+0x10", 0x86DD, "stack"),
+    # one of some 1,500 places with a plain kfree_skb(), not all of which drop
+    ("NOT_SPECIFIED", "some_function+0x1c [module]", IPV4, "stack"),
     # 5.10: the list of a full qdisc, and the parts of a packet with a fragment list
     ("NOT_SPECIFIED", "kfree_skb_list", IPV4, "qdisc"),
     # a driver frees what it has sent as well as what it drops, later or where its name is not seen
@@ -298,6 +307,13 @@ def test_queue_purge_of_network_packets_is_no_noise(layers: Layers) -> None:
     """The same bulk free is noise for local data and may be loss for network packets."""
     assert layers.verdict("core", "QUEUE_PURGE", "skb_queue_purge_reason", NONE).noise is not None
     assert layers.verdict("core", "QUEUE_PURGE", "skb_queue_purge_reason", IPV4).noise is None
+
+
+def test_where_another_host_has_a_reason_the_rest_is_lost() -> None:
+    """Kernels that say OTHERHOST free what is damaged, or what there is no memory for, at the same place without."""
+    newer = Layers.load(reasons=["OTHERHOST"])
+    for site in ("ip_rcv_core", "ip6_rcv_core"):
+        assert newer.verdict("core", "NOT_SPECIFIED", site, IPV4) == UNKNOWN
 
 
 def test_subsystems_do_not_answer_for_each_other(layers: Layers) -> None:

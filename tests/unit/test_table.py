@@ -173,6 +173,14 @@ def test_a_counter_read_at_another_moment_says_so() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_copies_that_captures_lost_have_a_line() -> None:
+    """They are no packets: in no total, and told all the same."""
+    entry = Entry("socket", "packet_socket.drops", Scope(), 3244, 0, 3244, "no-event")
+    text = VIEW.summary(make_interval(), make_selection(), make_ledger(entry), 80)
+    assert "Copies that captures had no room for, while the packets went on: 3,244.\n" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_a_loss_without_an_event_has_a_line() -> None:
     """An interval without drop events is shown if a NIC or a counter tells of loss; what is explained has no line."""
     blue = Scope(netns=Netns(4026532281, 7))
