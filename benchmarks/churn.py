@@ -172,9 +172,14 @@ def _lived(life: Life, interval: Mapping[str, Any]) -> bool:
 
 
 def judge_total(
-    way: str, lives: Sequence[Life], intervals: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+    way: str,
+    lives: Sequence[Life],
+    intervals: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    slowness: float = 1.0,
 ) -> Total:
     """Compare the ledger's rows for one counter with what the namespaces counted."""
+    slack = slowness * _SLACK
     known, counter = _Lives(lives), f"mib.{COUNTERS[way]}"
     rows = [row for row in summary["ledger"] if row["counter"] == counter and known.may_be(row["scope"])]
     # each loses the first half of its packets at its birth, so that this half stands there at any look while it lives
@@ -182,7 +187,7 @@ def judge_total(
     readable = sum(
         life.sent[way] // 2
         for life in lives
-        if life.name is not None and any(life.born + _SLACK < look < life.died - _SLACK for look in looks)
+        if life.name is not None and any(life.born + slack < look < life.died - slack for look in looks)
     )  # fmt: skip
     return Total(
         counted=sum(life.lost[way] for life in lives),
@@ -192,7 +197,7 @@ def judge_total(
     )
 
 
-def judge(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Result:
+def judge(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], slowness: float = 1.0) -> Result:
     """Compare what was shown with what was so."""
     lives = [Life(**life) for life in found["lives"]]
     samples = [Sample(**sample) for sample in found["samples"]]
@@ -205,7 +210,7 @@ def judge(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Resul
         names=judge_names(lives, intervals),
         sent=sum(life.lost[way] for life in lives for way in set(_WAYS.values())),
         events=events,
-        totals={COUNTERS[way]: judge_total(way, lives, intervals, summary) for way in COUNTERS},
+        totals={COUNTERS[way]: judge_total(way, lives, intervals, summary, slowness) for way in COUNTERS},
         lost=sum(summary["lost"].values()),
         said=found["stderr"],
         samples=samples,
@@ -223,17 +228,21 @@ def _look_ms(samples: Sequence[Sample], intervals: Iterable[Mapping[str, Any]]) 
     return 1000 * (last.cpu - first.cpu) / max(looks, 1)
 
 
-def run(seconds: float, rate: float = RATE, command: Sequence[str] | None = None) -> Result:
-    """Let namespaces come and go for a while beside a trace. Raises RuntimeError with what went wrong."""
+def run(seconds: float, rate: float = RATE, command: Sequence[str] | None = None, slowness: float = 1.0) -> Result:
+    """Let namespaces come and go for a while beside a trace. Raises RuntimeError with what went wrong.
+
+    On a slow machine, where a look takes longer than many would live, all of them live so many times as long.
+    """
     trace = [*(command or pktdrop()), "trace", "1", "--format", "json"]
     with tempfile.TemporaryDirectory() as directory:
         output = Path(directory, "output")
-        churning = [sys.executable, "-I", "-m", "benchmarks.churning", str(seconds), str(rate), str(output), *trace]
+        numbers = map(str, (seconds, rate / slowness, slowness))
+        churning = [sys.executable, "-I", "-m", "benchmarks.churning", *numbers, str(output), *trace]
         done = subprocess.run(churning, cwd=ROOT, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(done.stderr)
         lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    return judge(json.loads(done.stdout), lines)
+    return judge(json.loads(done.stdout), lines, slowness)
 
 
 def rows(result: Result) -> list[Row]:

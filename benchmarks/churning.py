@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The process that lets network namespaces come and go beside a running pktdrop, and knows which one lived when.
 
-    python -I -m benchmarks.churning SECONDS RATE OUTPUT COMMAND...
+    python -I -m benchmarks.churning SECONDS RATE SLOWNESS OUTPUT COMMAND...
 
-Runs COMMAND with its standard output in the file OUTPUT, and RATE namespaces a second meanwhile. Each has lo, one end
+Runs COMMAND with its standard output in the file OUTPUT, and RATE namespaces a second meanwhile; each lives SLOWNESS
+times as long as it would on an ordinary machine. Each has lo, one end
 of a veth pair, a listener with a full queue, and a firewall; it loses packets in three ways right after its birth and
 again right before its end, and says by the kernel's own counters how many. Every fifth has no name, and none has a
 process: what has neither cannot be entered from outside.
@@ -173,14 +174,14 @@ def at_home(home: int) -> Iterator[None]:
 class Traced:
     """The command, watched."""
 
-    def __init__(self, command: Sequence[str], output: Path, errors: IO[str]) -> None:
-        """Start it and wait for its start line."""
+    def __init__(self, command: Sequence[str], output: Path, errors: IO[str], slowness: float) -> None:
+        """Start it and wait for its start line, so many times as long as usual."""
         self._output, self._errors = output, errors
         with output.open("w", encoding="utf-8") as stdout:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=errors, preexec_fn=netns.end_with_parent
             )
-        wait_until(lambda: self.process.poll() is not None or "Tracing" in self.said(), "the start line")
+        wait_until(lambda: self.process.poll() is not None or "Tracing" in self.said(), "the start line", slowness)
         if self.process.poll() is not None:
             raise RuntimeError(f"it ended instead of tracing: {self.said()}")
 
@@ -222,9 +223,9 @@ class Event:
 class Churn:
     """Namespaces that come and go by a plan."""
 
-    def __init__(self, hub: Hub, traced: Traced) -> None:
-        """Take where they are joined, and what watches them."""
-        self._hub, self._traced = hub, traced
+    def __init__(self, hub: Hub, traced: Traced, slowness: float) -> None:
+        """Take where they are joined, what watches them, and how many times as long as usual they live."""
+        self._hub, self._traced, self._slowness = hub, traced, slowness
         self.lives: list[Life] = []
         self.samples: list[Sample] = []
         self._events: list[Event] = []
@@ -247,7 +248,7 @@ class Churn:
         living = Living(number, self._hub)
         self.lives.append(living.life)
         living.lose()
-        self.at(time.monotonic() + SPANS[number % len(SPANS)], lambda: self._end(living))
+        self.at(time.monotonic() + self._slowness * SPANS[number % len(SPANS)], lambda: self._end(living))
 
     def sample(self) -> None:
         """Look at the watching process."""
@@ -259,12 +260,12 @@ class Churn:
         living.end()
 
 
-def _churn(seconds: float, rate: float, hub: Hub, traced: Traced) -> Churn:
-    churn = Churn(hub, traced)
+def _churn(seconds: float, rate: float, slowness: float, hub: Hub, traced: Traced) -> Churn:
+    churn = Churn(hub, traced, slowness)
     churn.at(time.monotonic(), lambda: churn.birth(0))  # the first drop has the kernel's symbols read, once
     churn.run()
     died = churn.lives[0].died
-    wait_until(lambda: traced.looked_after(died), "a look after the first namespace")
+    wait_until(lambda: traced.looked_after(died), "a look after the first namespace", slowness)
     start = time.monotonic() + QUIET
     for number in range(int(seconds * rate)):
         churn.at(start + number / rate, lambda number=number: churn.birth(number + 1))  # type: ignore[misc]
@@ -273,23 +274,23 @@ def _churn(seconds: float, rate: float, hub: Hub, traced: Traced) -> Churn:
     churn.run()
     churn.sample()
     ended = time.time()
-    wait_until(lambda: traced.looked_after(ended), "a look after the last namespace")
+    wait_until(lambda: traced.looked_after(ended), "a look after the last namespace", slowness)
     return churn
 
 
 def main() -> None:
     """Do what the arguments say."""
-    seconds, rate, output, *command = sys.argv[1:]
+    seconds, rate, slowness, output, *command = sys.argv[1:]
     netns.own_mounts()
     RUN.mkdir(exist_ok=True)
     netns.mount("tmpfs", str(RUN))
     with tempfile.TemporaryFile("w+") as errors:
         hub = Hub(netns.own())
-        traced = Traced(command, Path(output), errors)
+        traced = Traced(command, Path(output), errors, float(slowness))
         try:
             # in a thread: a process counts as being where its first thread is, and this one is to be in none of them
             with ThreadPoolExecutor(1) as thread:
-                churn = thread.submit(_churn, float(seconds), float(rate), hub, traced).result()
+                churn = thread.submit(_churn, float(seconds), float(rate), float(slowness), hub, traced).result()
             ended = traced.stop()
         finally:
             traced.process.kill()

@@ -71,12 +71,13 @@ def wait_for_line(stream: IO[str] | None, start: str) -> None:
     raise RuntimeError(f"no line {start!r}, but: {''.join(said).strip()}")
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Poll every millisecond. Raises TimeoutError."""
-    deadline = time.monotonic() + _DEADLINE
+def wait_until(condition: Callable[[], bool], what: str, slowness: float = 1.0) -> None:
+    """Poll every millisecond, so many times as long as usual. Raises TimeoutError."""
+    seconds = slowness * _DEADLINE
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {_DEADLINE:g} s for {what}")
+            raise TimeoutError(f"waited {seconds:g} s for {what}")
         time.sleep(0.001)
 
 
