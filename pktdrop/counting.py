@@ -9,7 +9,7 @@ from pktdrop.clock import Clock
 from pktdrop.counters.collect import Collector, Counters, since
 from pktdrop.counters.drivers import Drivers
 from pktdrop.ledger.identities import Identities
-from pktdrop.ledger.losses import Losses
+from pktdrop.ledger.told import Meanings
 from pktdrop.messages import say
 from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output
@@ -34,25 +34,25 @@ def run(settings: Settings, clock: Clock, output: Output) -> None:
     """Show counters once, or what they rise by at each tick."""
     namespaces = Namespaces()
     collector = Collector(namespaces)
-    losses = Losses(Identities.load(), Drivers.load())
+    meanings = Meanings(Identities.load(), Drivers.load())
     before = collector.read(namespaces.paths() if settings.all_netns else ())
     said = before.limits
     say(*(f"Limit: {limit}" for limit in said))
     if not settings.differences:
-        output.write(_text(settings, losses, before, None, namespaces, output.width))
+        output.write(_text(settings, meanings, before, None, namespaces, output.width))
         return
     with clock:
         for _ in clock.ticks():
             namespaces.look()
             now = collector.read(namespaces.paths() if settings.all_netns else ())
-            output.write(_text(settings, losses, since(before, now), before, namespaces, output.width))
+            output.write(_text(settings, meanings, since(before, now), before, namespaces, output.width))
             say(*(f"Limit: {limit}" for limit in now.limits if limit not in said))
             said, before = now.limits, now
 
 
 def _text(
     settings: Settings,
-    losses: Losses,
+    meanings: Meanings,
     counters: Counters,
     before: Counters | None,
     namespaces: Namespaces,
@@ -62,7 +62,7 @@ def _text(
     rose_in = partial(counters.seconds_since, before) if before else None
     if settings.like:
         return as_other(settings.like, counters, seconds, namespaces.label) + "\n" * (before is not None)
-    told = [one for one in losses.told(counters) if settings.everything or (one.value != 0 and one.kind is not None)]
+    told = [one for one in meanings.told(counters) if settings.everything or (one.value != 0 and one.kind is not None)]
     if settings.style == "json":
         return as_json(told, before.time if before else None, counters.time, counters.limits, counters.backlogs)
     clock = time.strftime("%H:%M:%S", time.localtime(counters.time))

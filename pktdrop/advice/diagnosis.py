@@ -16,8 +16,7 @@ from pktdrop.advice.stations import Peaks, Station, flow_limited, received, sque
 from pktdrop.causes import Causes
 from pktdrop.counters.drivers import Drivers
 from pktdrop.layers import KINDS, Layers
-from pktdrop.ledger.loss import Loss as Share
-from pktdrop.ledger.loss import Place
+from pktdrop.ledger.loss import Loss, Place
 from pktdrop.model import Netns
 from pktdrop.views.text import number, share
 from pktdrop.watch import Account
@@ -70,10 +69,10 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """Packets lost at one place for one cause, and what to do about it."""
+class Advised:
+    """A loss, with where it was in words, and what to do about it."""
 
-    share: Share
+    loss: Loss
     where: str
     """ "in the RX ring of eth0 (queue 3)"."""
     advice: tuple[Advice, ...]
@@ -130,7 +129,7 @@ class Diagnosis:
     kinds: Mapping[str, int]
     """Lost packets by class, in the order of layers.KINDS."""
     stations: tuple[Station, ...]
-    losses: tuple[Loss, ...]
+    losses: tuple[Advised, ...]
     """Those for lack of room first, then by size; small ones behind the others."""
     noise: tuple[Noise, ...]
     doubt: tuple[Noise, ...]
@@ -169,7 +168,7 @@ def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -
     losses = []
     for one in found:
         small = is_small(one.packets, lost)
-        losses.append(Loss(one, _where(one, host), () if small else _advice(one, host, tables, seen), small))
+        losses.append(Advised(one, _where(one, host), () if small else _advice(one, host, tables, seen), small))
     kinds = Tally(dict.fromkeys(KINDS, 0))
     for one in found:
         kinds[one.kind] += one.packets
@@ -204,9 +203,9 @@ def is_small(packets: int, lost: int) -> bool:
     return packets < STRAY or (packets < FEW and 100 * packets < lost)
 
 
-def _turn(loss: Loss) -> tuple[bool, bool, int]:
+def _turn(one: Advised) -> tuple[bool, bool, int]:
     """Return what losses are ranked by."""
-    return loss.is_small, loss.share.kind != "capacity", -loss.share.packets
+    return one.is_small, one.loss.kind != "capacity", -one.loss.packets
 
 
 def _blind(watched: Watched) -> dict[str, str]:
@@ -223,20 +222,20 @@ def _blind(watched: Watched) -> dict[str, str]:
     return blind
 
 
-def _where(one: Share, names: words.Names) -> str:
+def _where(one: Loss, names: words.Names) -> str:
     """Say where, and how far that can be relied on."""
     text = words.where(one.cause, one.place, names)
     doubts = (("unexplained", one.note), ("guessed: its driver is not known", one.is_guess))
     return text + "".join(f" ({doubt})" for doubt, holds in doubts if holds)
 
 
-def _advice(one: Share, host: Host, tables: Tables, seen: Mapping[str, Value]) -> tuple[Advice, ...]:
-    of_share: dict[str, Value] = dict(seen)
+def _advice(one: Loss, host: Host, tables: Tables, seen: Mapping[str, Value]) -> tuple[Advice, ...]:
+    of_loss: dict[str, Value] = dict(seen)
     if len(one.place.qdiscs) == 1:
-        of_share["qdisc_kind"] = one.place.qdiscs[0].partition(" ")[0]
+        of_loss["qdisc_kind"] = one.place.qdiscs[0].partition(" ")[0]
 
     def value(name: str) -> Value | None:
-        return of_share[name] if name in of_share else host.value(name, one.place)
+        return of_loss[name] if name in of_loss else host.value(name, one.place)
 
     filled = (remedy.advice(value) for remedy in tables.remedies if remedy.cause == one.cause.name)
     return tuple(advice for advice in filled if advice is not None)
@@ -314,12 +313,12 @@ def _seen_of(diagnosis: Diagnosis, preposition: str = "on") -> str:
 
 def _parts(diagnosis: Diagnosis) -> list[str]:
     """Say where, the largest share first; the shares that are too many to name are one sum."""
-    ranked = sorted(diagnosis.losses, key=lambda loss: -loss.share.packets)
+    ranked = sorted(diagnosis.losses, key=lambda one: -one.loss.packets)
     named = ranked if len(ranked) <= _NAMED + 1 else ranked[:_NAMED]
-    parts = [f"{share(loss.share.packets, diagnosis.lost)} {loss.where}" for loss in named]
+    parts = [f"{share(one.loss.packets, diagnosis.lost)} {one.where}" for one in named]
     rest = ranked[len(named) :]
     if rest:
-        packets = sum(loss.share.packets for loss in rest)
+        packets = sum(one.loss.packets for one in rest)
         parts.append(f"{share(packets, diagnosis.lost)} in {number(len(rest))} other places")
     return parts
 

@@ -15,8 +15,7 @@ from pktdrop.counters.collect import Counters
 from pktdrop.counters.drivers import Drivers, Hint
 from pktdrop.counters.model import Row, Scope
 from pktdrop.layers import LAYERS
-from pktdrop.ledger.loss import Loss as Share
-from pktdrop.ledger.loss import Place
+from pktdrop.ledger.loss import Loss, Place
 from pktdrop.model import Netns
 from pktdrop.views.text import number
 from pktdrop.watch import Account
@@ -79,7 +78,7 @@ class Peaks:
 
 def stations(
     account: Account,
-    found: Sequence[Share],
+    found: Sequence[Loss],
     peaks: Peaks,
     drivers: Drivers,
     names: Names,
@@ -100,14 +99,14 @@ def stations(
     )
 
 
-def _station(layer: str, lost: Sequence[Share], warnings: Sequence[str], names: Names, blind: str | None) -> Station:
-    ranked = sorted(lost, key=lambda share: -share.packets)
-    facts = [f"{number(share.packets)} {words.where(share.cause, share.place, names)}" for share in ranked]
+def _station(layer: str, lost: Sequence[Loss], warnings: Sequence[str], names: Names, blind: str | None) -> Station:
+    ranked = sorted(lost, key=lambda loss: -loss.packets)
+    facts = [f"{number(loss.packets)} {words.where(loss.cause, loss.place, names)}" for loss in ranked]
     shown = [*_first(facts), *_first(warnings)]
     if blind is not None and not shown:
         return Station(layer, "unseen", 0, (blind,))
     status: Status = "loss" if lost else "warning" if warnings else "ok"
-    return Station(layer, status, sum(share.packets for share in lost), tuple(shown))
+    return Station(layer, status, sum(loss.packets for loss in lost), tuple(shown))
 
 
 def _first(texts: Sequence[str]) -> list[str]:

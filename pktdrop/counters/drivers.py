@@ -113,7 +113,7 @@ class Meaning:
 
 
 @dataclass(frozen=True)
-class Loss:
+class NicLoss:
     """Packets that the NIC lost in one way."""
 
     kind: str
@@ -339,7 +339,7 @@ class Drivers:
 
     # --------------------------------------------------------------------------------------------------- losses
 
-    def nic_loss(self, driver: str | None, rows: Mapping[Scope, Row], links: Row | None = None) -> tuple[Loss, ...]:
+    def nic_loss(self, driver: str | None, rows: Mapping[Scope, Row], links: Row | None = None) -> tuple[NicLoss, ...]:
         """Add up what the NIC lost, by class, each event once.
 
         ``driver`` may be what variant() made of it; ``rows`` are the ethtool and qstats rows of one interface (of a
@@ -384,7 +384,7 @@ class Drivers:
                 if meaning is not None:
                     yield name, value, meaning, scope.queue if meaning.queue is None else meaning.queue
 
-    def _known_loss(self, driver: str, rows: Mapping[Scope, Row], links: Row | None) -> tuple[Loss, ...]:
+    def _known_loss(self, driver: str, rows: Mapping[Scope, Row], links: Row | None) -> tuple[NicLoss, ...]:
         events: dict[str, _Event] = {}
         beside: dict[str, _Event] = {}
         """What may be in a sum and is none of these losses: handed on, or told by a field with drops of the core."""
@@ -444,7 +444,7 @@ class Drivers:
     def _is_unlost(self, driver: str, event: str) -> bool:
         return any((variant, event) in self._unlost for variant in _variants(driver))
 
-    def _guessed_loss(self, rows: Mapping[Scope, Row], links: Row | None) -> tuple[Loss, ...]:
+    def _guessed_loss(self, rows: Mapping[Scope, Row], links: Row | None) -> tuple[NicLoss, ...]:
         # counters with the same name but for their numbers are parts of one; different names may be the same event
         groups: dict[tuple[str, str], _Total] = {}
         certain: set[str] = set()
@@ -493,9 +493,11 @@ def _guessed_queue(name: str) -> int | None:
     return None if found is None else int(found[1] or found[2])
 
 
-def _losses(totals: Mapping[str, _Total], confidence: str) -> tuple[Loss, ...]:
+def _losses(totals: Mapping[str, _Total], confidence: str) -> tuple[NicLoss, ...]:
     return tuple(
-        Loss(kind, totals[kind].packets, totals[kind].queues, tuple(dict.fromkeys(totals[kind].counters)), confidence)
+        NicLoss(
+            kind, totals[kind].packets, totals[kind].queues, tuple(dict.fromkeys(totals[kind].counters)), confidence
+        )
         for kind in CLASSES
         if kind in totals
     )

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from pktdrop.counters.drivers import Drivers
-from pktdrop.counters.drivers import Loss as Stat
+from pktdrop.counters.drivers import Drivers, NicLoss
 from pktdrop.counters.increments import Moved
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.entry import CLASS_LAYERS
@@ -38,7 +37,7 @@ class _History:
     links: dict[str, int] = field(default_factory=dict)
     seen: Tally[str] = field(default_factory=Tally)
     """Events by layer."""
-    told: dict[str, Stat] = field(default_factory=dict)
+    told: dict[str, NicLoss] = field(default_factory=dict)
     """By class of counter, beyond the events."""
     counted: Tally[str] = field(default_factory=Tally)
     """By layer, with those that had events."""
@@ -66,7 +65,7 @@ class Nics:
         if layer in _DOUBTFUL:
             self._history(nic).seen[layer] += packets
 
-    def step(self, moved: Moved, driver_of: Mapping[Nic, str]) -> Iterator[tuple[Nic, Stat]]:
+    def step(self, moved: Moved, driver_of: Mapping[Nic, str]) -> Iterator[tuple[Nic, NicLoss]]:
         """Yield what each NIC lost in the next interval, by class, beyond the events that it may have counted."""
         self.counted, self.inside = Tally(), Tally()
         touched: dict[Nic, None] = {}
@@ -90,7 +89,7 @@ class Nics:
             for stat in _grown(history, _beyond(stats, history.seen)):
                 yield nic, stat
 
-    def _count(self, nic: Nic, history: _History, stats: Iterable[Stat]) -> None:
+    def _count(self, nic: Nic, history: _History, stats: Iterable[NicLoss]) -> None:
         counted: Tally[str] = Tally()
         for stat in stats:
             if stat.kind in CLASS_LAYERS:
@@ -107,7 +106,7 @@ class Nics:
         return history
 
 
-def _beyond(stats: Iterable[Stat], seen: Mapping[str, int]) -> Iterator[Stat]:
+def _beyond(stats: Iterable[NicLoss], seen: Mapping[str, int]) -> Iterator[NicLoss]:
     """Take off what may have had events."""
     left = dict(seen)
     for stat in sorted(stats, key=lambda one: _SEEN_FIRST.index(one.kind) if one.kind in _SEEN_FIRST else -1):
@@ -119,7 +118,7 @@ def _beyond(stats: Iterable[Stat], seen: Mapping[str, int]) -> Iterator[Stat]:
         yield replace(stat, packets=stat.packets - known)
 
 
-def _grown(history: _History, now: Iterable[Stat]) -> Iterator[Stat]:
+def _grown(history: _History, now: Iterable[NicLoss]) -> Iterator[NicLoss]:
     """Give by how much each class grew; what another one lost, as it turned out to be of this one, is told already."""
     stats = {stat.kind: stat for stat in now}
     owed = sum(

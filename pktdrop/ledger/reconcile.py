@@ -103,7 +103,8 @@ class Reconciler:
         entries = [self._judge.entry(line, windows, line.fact.name in summed) for line in lines.values()]
         entries += self._hardware(moved)
         entries += _silent(quiet, packets, windows, summed)
-        entries += _doubts(events.groups, packets, _settled(lines.values()))
+        # windows may have events that this interval has not: those groups came after these packets were counted
+        entries += _doubts(events.groups[: len(packets)], packets, _settled(lines.values()))
         return Reconciled(tuple(sorted(entries, key=place_in_order)), lost, windows)
 
     def _hardware(self, moved: Moved) -> Iterator[Entry]:

@@ -9,8 +9,8 @@ from pktdrop.top.history import NO_EVENT, Reason
 from pktdrop.watch import Account, Watch
 
 if TYPE_CHECKING:
-    from pktdrop.advice.diagnosis import Loss, Tables
-    from pktdrop.ledger.loss import Loss as Share
+    from pktdrop.advice.diagnosis import Advised, Tables
+    from pktdrop.ledger.loss import Loss
 
 
 class Adviser:
@@ -21,7 +21,7 @@ class Adviser:
         self._namespaces = namespaces
         self._tables: Tables | None = None
 
-    def losses(self, watch: Watch) -> "tuple[Loss, ...]":
+    def losses(self, watch: Watch) -> "tuple[Advised, ...]":
         """Return the losses since the watch began, with advice."""
         from pktdrop.advice.diagnosis import Circumstances, Tables, diagnose  # not needed before the first loss
         from pktdrop.advice.host import Host
@@ -33,27 +33,27 @@ class Adviser:
         return diagnose(account, Circumstances(watch.rungs), host, self._tables).losses
 
 
-def concerning(key: Hashable, losses: "Iterable[Loss]") -> list[str]:
+def concerning(key: Hashable, losses: "Iterable[Advised]") -> list[str]:
     """Return what to do about the losses of a row, each thing once."""
     said: dict[str, None] = {}
-    for loss in losses:
-        if _is_meant(key, loss.share):
-            for advice in loss.advice:
+    for one in losses:
+        if _is_meant(key, one.loss):
+            for advice in one.advice:
                 command = f" {advice.command}" if advice.command else ""
                 cost = f" ({advice.cost})" if advice.cost else ""
                 said[f"{advice.say}{command}{cost}"] = None
     return list(said)
 
 
-def _is_meant(key: Hashable, share: "Share") -> bool:
-    place = share.place
+def _is_meant(key: Hashable, loss: "Loss") -> bool:
+    place = loss.place
     if isinstance(key, Reason):
-        named = key.name in share.reasons or (key.name == NO_EVENT and share.without_event > 0)
-        return key.noise is None and key.doubt is None and key.layer == share.layer and named
+        named = key.name in loss.reasons or (key.name == NO_EVENT and loss.without_event > 0)
+        return key.noise is None and key.doubt is None and key.layer == loss.layer and named
     if isinstance(key, int):
         return key == place.cpu or key in place.sources
     if not isinstance(key, tuple):
         return False
     if key[0] == "ledger":
-        return key[1] in share.counters
+        return key[1] in loss.counters
     return bool(place.netns == key[1] if key[0] == "netns" else (place.netns, place.interface) == key[:2])

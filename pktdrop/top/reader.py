@@ -13,7 +13,7 @@ from pktdrop.top.advice import Adviser
 from pktdrop.watch import Account, Watch
 
 if TYPE_CHECKING:
-    from pktdrop.advice.diagnosis import Loss
+    from pktdrop.advice.diagnosis import Advised
 
 
 class Look(NamedTuple):
@@ -23,7 +23,7 @@ class Look(NamedTuple):
     limits: tuple[str, ...] = ()
     names: Mapping[Netns, str] = MappingProxyType({})
     """Names of namespaces, as far as there are any."""
-    losses: "tuple[Loss, ...] | None" = None
+    losses: "tuple[Advised, ...] | None" = None
     """All that was lost so far, with advice; None: not asked for."""
 
 

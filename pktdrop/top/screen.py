@@ -20,7 +20,7 @@ from pktdrop.top.series import BLOCKS
 from pktdrop.top.views import VIEWS, Context
 
 if TYPE_CHECKING:
-    from pktdrop.advice.diagnosis import Loss
+    from pktdrop.advice.diagnosis import Advised
 
 _LEAST_WITH_DETAIL: Final = 14
 """A screen with fewer lines has no room for the detail."""
@@ -76,7 +76,7 @@ class Screen:
         """First line of the detail, or of a page, that is shown."""
         self._height = 0
         self._arranged: tuple[Any, list[Row]] | None = None
-        self._losses: tuple[Loss, ...] = ()
+        self._losses: tuple[Advised, ...] = ()
         self._judged: tuple[float, int] | None = None
         """When the losses were judged, and how many packets they were."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pktdrop.counters import like
 from pktdrop.counters.collect import Counters
 from pktdrop.counters.model import Row, Scope
-from pktdrop.ledger.losses import Told
+from pktdrop.ledger.told import Told
 from pktdrop.views.scope import Name, as_object, where
 from pktdrop.views.text import Column, number, table
 

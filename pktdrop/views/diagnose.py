@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pktdrop.advice.diagnosis import KIND_WORDS, Diagnosis, Loss, Noise
+from pktdrop.advice.diagnosis import KIND_WORDS, Advised, Diagnosis, Noise
 from pktdrop.advice.remedies import Advice
 from pktdrop.advice.stations import Station
 from pktdrop.advice.words import listed
@@ -100,15 +100,15 @@ def _losses(diagnosis: Diagnosis, width: int) -> Iterator[str]:
         yield _loss(index + 1, loss, diagnosis, width)
     more = large[_SHOWN:]
     if more:
-        packets = sum(loss.share.packets for loss in more)
+        packets = sum(one.loss.packets for one in more)
         yield _filled(
             f"and {_counted(packets, 'packet')} ({share(packets, diagnosis.lost)}) in {_counted(len(more), 'place')} "
             "more: --format json has all of them.",
             width,
         )
     if small:
-        packets = sum(loss.share.packets for loss in small)
-        where = listed([f"{number(loss.share.packets)} {loss.where}" for loss in small])
+        packets = sum(one.loss.packets for one in small)
+        where = listed([f"{number(one.loss.packets)} {one.where}" for one in small])
         other = "other place" if large else "place"
         yield _filled(
             f"{'and ' * bool(large)}{_counted(packets, 'packet')} ({share(packets, diagnosis.lost)}) in "
@@ -117,18 +117,18 @@ def _losses(diagnosis: Diagnosis, width: int) -> Iterator[str]:
         )
 
 
-def _loss(place: int, loss: Loss, diagnosis: Diagnosis, width: int) -> str:
-    one = loss.share
+def _loss(place: int, advised: Advised, diagnosis: Diagnosis, width: int) -> str:
+    one = advised.loss
     amount = f"{_counted(one.packets, 'packet')} ({share(one.packets, diagnosis.lost)})"
     evidence = ", ".join((*one.reasons, *one.counters))
     lines = [
-        _filled(f"{place}. {amount} {loss.where}", width, "", _INDENT),
+        _filled(f"{place}. {amount} {advised.where}", width, "", _INDENT),
         _labelled("Class", f"{one.kind} ({KIND_WORDS[one.kind]}); {evidence}", width),
         _labelled("Why", one.cause.why, width),
     ]
     if one.note:
         lines.append(_labelled("Note", f"no drop event accounts for it: {one.note}", width))
-    return "\n".join([*lines, *(line for advice in loss.advice for line in _advice(advice, width))])
+    return "\n".join([*lines, *(line for advice in advised.advice for line in _advice(advice, width))])
 
 
 def _advice(advice: Advice, width: int) -> Iterator[str]:
@@ -214,14 +214,14 @@ def as_json(diagnosis: Diagnosis, failed: Sequence[str], version: str) -> str:
     )
 
 
-def _loss_object(loss: Loss) -> dict[str, Any]:
-    one, place = loss.share, loss.share.place
+def _loss_object(advised: Advised) -> dict[str, Any]:
+    one, place = advised.loss, advised.loss.place
     return {
         "packets": one.packets,
         "layer": one.layer,
         "class": one.kind,
         "cause": one.cause.name,
-        "where": loss.where,
+        "where": advised.where,
         "netns": None if place.netns is None else place.netns.inode,
         "netns_cookie": None if place.netns is None else place.netns.cookie,
         "interface": place.interface,
@@ -233,8 +233,8 @@ def _loss_object(loss: Loss) -> dict[str, Any]:
         "reasons": list(one.reasons),
         "counters": list(one.counters),
         "guess": one.is_guess,
-        "small": loss.is_small,
+        "small": advised.is_small,
         "note": one.note,
         "why": one.cause.why,
-        "advice": [{"say": advice.say, "command": advice.command, "cost": advice.cost} for advice in loss.advice],
+        "advice": [{"say": advice.say, "command": advice.command, "cost": advice.cost} for advice in advised.advice],
     }

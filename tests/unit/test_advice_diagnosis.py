@@ -46,7 +46,7 @@ def test_a_verdict_of_three_places() -> None:
         "In 10.0 s this host lost 6,232 packets: 85 % in the RX ring of eth0 (queue 3), 13 % in the backlog of CPU 1 "
         "(packets of eth0, sent there by CPU 0), 2 % in the receive buffer of dnsmasq (UDP :53). Unexplained: 0."
     )
-    assert diagnosis.lost == sum(loss.share.packets for loss in diagnosis.losses) == 6232
+    assert diagnosis.lost == sum(one.loss.packets for one in diagnosis.losses) == 6232
     assert sum(station.packets for station in diagnosis.stations) == 6232
     assert diagnosis.kinds == {"capacity": 6232}
 
@@ -80,7 +80,7 @@ def test_policy_is_told_apart() -> None:
     assert diagnosis.verdict.startswith(
         "In 10.0 s this host lost 1,000 packets, 900 of them refused on purpose (policy): "
     )
-    assert [loss.share.kind for loss in diagnosis.losses] == ["capacity", "policy"]
+    assert [one.loss.kind for one in diagnosis.losses] == ["capacity", "policy"]
 
 
 def test_many_places_are_summed_up() -> None:

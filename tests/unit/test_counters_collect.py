@@ -13,7 +13,7 @@ from pktdrop.counters.collect import Collector, Counters, since
 from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.identities import Identities
-from pktdrop.ledger.losses import Losses, Told
+from pktdrop.ledger.told import Meanings, Told
 from pktdrop.model import Netns
 from pktdrop.namespaces import Namespaces
 from pktdrop.views.counters import as_table, nothing
@@ -32,7 +32,7 @@ def reading(**sources: Mapping[Scope, Row]) -> Counters:
 
 def told(counters: Counters) -> dict[str, Told]:
     """Return what each counter says, by its name."""
-    return {one.counter: one for one in Losses(Identities.load(), Drivers.load()).told(counters)}
+    return {one.counter: one for one in Meanings(Identities.load(), Drivers.load()).told(counters)}
 
 
 def test_softnet_wraps_at_32_bits() -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from pktdrop.counters import drivers as module
 from pktdrop.counters.collect import Counters
-from pktdrop.counters.drivers import CLASSES, Drivers, Loss
+from pktdrop.counters.drivers import CLASSES, Drivers, NicLoss
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.identities import Identities
-from pktdrop.ledger.losses import Losses
+from pktdrop.ledger.told import Meanings
 
 FIXTURES = Path(__file__).parent.parent / "data/counters/ethtool"
 HEADER = "\t".join(module._COLUMNS)
@@ -53,12 +53,12 @@ def links(**fields: int) -> Row:
     return Row(tuple(f"links.{name}" for name in fields), tuple(fields.values()))
 
 
-def amounts(losses: tuple[Loss, ...]) -> dict[str, int]:
+def amounts(losses: tuple[NicLoss, ...]) -> dict[str, int]:
     """Packets by class, without the classes that lost nothing."""
     return {loss.kind: loss.packets for loss in losses if loss.packets}
 
 
-def queues(losses: tuple[Loss, ...], kind: str) -> dict[int, int]:
+def queues(losses: tuple[NicLoss, ...], kind: str) -> dict[int, int]:
     """What one class lost, by queue."""
     return dict(next(loss.queues for loss in losses if loss.kind == kind))
 
@@ -320,7 +320,7 @@ def test_a_field_of_no_losses_is_a_hint(drivers: Drivers, driver: str, field: st
     scope = Scope(interface="eth0")
     rows_read = {"links": {scope: Row((field,), (5,))}}
     read = Counters(0, 0, rows_read, {}, {(None, "eth0"): driver}, {}, frozenset(), frozenset(), ())
-    (told,) = Losses(Identities.load(), drivers).told(read)
+    (told,) = Meanings(Identities.load(), drivers).told(read)
     assert told.is_loss != is_no_loss
 
 

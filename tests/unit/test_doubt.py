@@ -151,7 +151,7 @@ def test_what_a_counter_settles_is_diagnosed_as_loss() -> None:
     """A full accept queue is a loss at the listener, and only the rest stays in doubt."""
     moved = {"mib": {Scope(netns=HOST): {"TcpExtListenOverflows": 3, "TcpExtListenDrops": 3}}}
     diagnosis = judge(make_account({CLOSE: 5}, moved))
-    assert [(loss.share.packets, loss.share.cause.name) for loss in diagnosis.losses] == [(3, "listen-queue")]
+    assert [(one.loss.packets, one.loss.cause.name) for one in diagnosis.losses] == [(3, "listen-queue")]
     assert [one.packets for one in diagnosis.doubt] == [2]
     assert failures(diagnosis, make_account({CLOSE: 5}, moved), ("loss",)) == ("loss",)
 

@@ -50,13 +50,13 @@ def test_a_few_never_stand_above_many() -> None:
     text = as_text(diagnosis, 80)
     assert [line.split()[1] for line in text.splitlines() if line.startswith(("1. ", "2. "))] == ["716"]
     assert "and 3 packets (<1 %) in 2 other places, too few to change anything for: 2 in the" in text
-    assert diagnosis.lost == sum(loss.share.packets for loss in diagnosis.losses) == 719
+    assert diagnosis.lost == sum(one.loss.packets for one in diagnosis.losses) == 719
 
 
 def test_real_losses_for_lack_of_room_still_come_first() -> None:
     """A hundred of a thousand are no few."""
     losses = judge(make_account({REFUSED: 900, FULL: 100})).losses
-    assert [(loss.share.kind, loss.is_small) for loss in losses] == [("capacity", False), ("policy", False)]
+    assert [(one.loss.kind, one.is_small) for one in losses] == [("capacity", False), ("policy", False)]
 
 
 def test_stations_that_could_not_be_seen_are_not_ok() -> None:

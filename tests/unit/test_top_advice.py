@@ -7,7 +7,7 @@ from collections.abc import Hashable
 
 import pytest
 
-from pktdrop.advice.diagnosis import Circumstances, Loss, diagnose
+from pktdrop.advice.diagnosis import Advised, Circumstances, diagnose
 from pktdrop.counters.model import Scope
 from pktdrop.model import Count, Netns
 from pktdrop.top.advice import concerning
@@ -20,7 +20,7 @@ from tests.unit.top_steps import make_look, make_screen
 NO_SOCKET, FULL = Reason("socket", "NO_SOCKET", None), Reason("backlog", "CPU_BACKLOG", None)
 
 
-def losses() -> tuple[Loss, ...]:
+def losses() -> tuple[Advised, ...]:
     """Five packets to a closed port in "blue", and nine for the full backlog of CPU 3."""
     account = make_account({make_drop(): 5, make_backlog_drop(): 9}, {"softnet": {Scope(cpu=3): {"dropped": 9}}})
     return diagnose(account, Circumstances(TRACED), KnownHost({"netdev_max_backlog": 1000}), TABLES).losses

@@ -26,8 +26,8 @@ class Told:
     """The driver is not known: the class is guessed from the counter's name."""
 
 
-class Losses:
-    """Tells loss from traffic."""
+class Meanings:
+    """What each counter tells: loss, and of what kind, or traffic."""
 
     def __init__(self, identities: Identities, drivers: Drivers) -> None:
         """Take the tables."""
