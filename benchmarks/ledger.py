@@ -2,6 +2,7 @@
 """CPU time of explaining the counters of one interval, where the same keys come again and again."""
 
 import time
+from array import array
 from collections.abc import Iterator, Mapping
 from itertools import islice, product
 from statistics import median
@@ -11,6 +12,7 @@ from benchmarks.report import Row, limit_row
 from pktdrop.causes import Causes
 from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.model import Scope
+from pktdrop.drops import Drops
 from pktdrop.layers import Layers
 from pktdrop.ledger.books import why_of
 from pktdrop.ledger.identities import Identities
@@ -92,9 +94,14 @@ def _interval(size: int) -> _Interval:
             source, _, name = counter.partition(".")
             names = moved.setdefault(source, {}).setdefault(_scope(source, key), {})
             names[name] = names.get(name, 0) + (100 if number % 3 else 102)
-    inner = {key: Count(95, 5_700) for key in drops}
-    outer = {key: Count(105, 6_300) for key in drops}
-    return _Interval(drops, moved, Bracket(inner, outer))
+    counts = Drops.of(drops)
+    inner, outer = (_each(counts, packets) for packets in (95, 105))
+    return _Interval(counts, moved, Bracket(inner, outer))
+
+
+def _each(drops: Drops, packets: int) -> Drops:
+    size = len(drops)
+    return Drops(drops.kinds, drops.numbers, array("Q", [packets] * size), array("Q", [packets * 60] * size))
 
 
 def _classify(_counter: str, _scope: Scope) -> str | None:

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
+from pktdrop.drops import Drops, Kinds
 from pktdrop.errors import WrongUse
 from pktdrop.kernel.reasons import CORE, ReasonNames
 from pktdrop.model import Count, DropKey
 from pktdrop.protocols import Protocols
-
-_ANSWERS = 65536
-"""How many are remembered: keys come and go with namespaces."""
 
 
 @dataclass(frozen=True)
@@ -48,30 +46,29 @@ class Filter:
 
 
 class Filters:
-    """All filters; a drop is shown if it passes each. Asked once per key."""
+    """All filters; a drop is shown if it passes each. Asked once per kind."""
 
     def __init__(self, filters: Sequence[Filter], noise: bool = True) -> None:
         """Take the filters, and whether noise is shown."""
         self._filters = tuple(one for one in filters if one.wanted or one.unwanted)
         self._noise = noise
-        self._answers: dict[DropKey, bool] = {}
+        self._kinds = Kinds()
+        self._answers: list[bool] = []
+        """Of these kinds, by number, as far as they were asked for."""
 
     def select(self, drops: Mapping[DropKey, Count]) -> Selection:
         """Split drops into those that are shown and the number of packets that are not."""
         if not self._filters and self._noise:
             return Selection(drops, 0)
-        shown = {key: count for key, count in drops.items() if self._shows(key)}
-        hidden = sum(count.packets for count in drops.values()) - sum(count.packets for count in shown.values())
-        return Selection(shown, hidden)
+        all_drops = Drops.of(drops)
+        if self._kinds is not all_drops.kinds:
+            self._kinds, self._answers = all_drops.kinds, []
+        self._answers += map(self._shows, self._kinds.keys[len(self._answers) :])
+        shown = all_drops.those(map(self._answers.__getitem__, all_drops.numbers))
+        return Selection(shown, sum(all_drops.packets) - sum(shown.packets))
 
     def _shows(self, key: DropKey) -> bool:
-        answer = self._answers.get(key)
-        if answer is None:
-            if len(self._answers) >= _ANSWERS:
-                self._answers.clear()
-            answer = (self._noise or key.noise is None) and all(one.passes(key) for one in self._filters)
-            self._answers[key] = answer
-        return answer
+        return (self._noise or key.noise is None) and all(one.passes(key) for one in self._filters)
 
 
 def reason_filter(values: Sequence[str]) -> Filter:

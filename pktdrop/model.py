@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What is measured: Snapshots of cumulative counts, and the Intervals between them. No I/O, no formatting."""
+"""What is measured: drops, by what they are counted by. No I/O, no formatting."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 OTHER_PROTOCOL = 0xFFFF
@@ -88,30 +87,6 @@ class Lost(NamedTuple):
     (bpf_prog_info.recursion_misses); or even the table of other places had no room, which was never seen."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything read at one moment; all counts are cumulative."""
-
-    time: float
-    """Wall clock, seconds since the epoch."""
-    monotonic: float
-    """CLOCK_MONOTONIC, seconds."""
-    drops: Mapping[DropKey, Count]
-    lost: Lost
-
-
-@dataclass(frozen=True)
-class Interval:
-    """What happened between two Snapshots."""
-
-    start: float
-    end: float
-    seconds: float
-    """Length by the monotonic clock, so that a step of the wall clock changes no rate."""
-    drops: Mapping[DropKey, Count]
-    lost: Lost
-
-
 class Amounts(NamedTuple):
     """Packets lost, packets freed without loss, and packets of which it is not known whether they were lost."""
 
@@ -146,51 +121,3 @@ def counted_since(before: int, after: int, width: int = 64) -> int:
     if after >= before:
         return after - before
     return after if width >= 64 else (after - before) % (1 << width)
-
-
-def interval(before: Snapshot, after: Snapshot) -> Interval:
-    """Subtract two Snapshots. Keys that did not move are left out.
-
-    A key that vanished goes on in that of other places, with all that it ever counted: what it had before is subtracted
-    there, so that the sum of an interval is exact. Where there is no such key it counted nothing since.
-    """
-    if before.drops is after.drops:
-        drops: dict[DropKey, Count] = {}
-    else:
-        drops = _risen(before.drops, after.drops)
-    return Interval(
-        start=before.time,
-        end=after.time,
-        seconds=after.monotonic - before.monotonic,
-        drops=drops,
-        lost=Lost(*(counted_since(was, now) for was, now in zip(before.lost, after.lost, strict=True))),
-    )
-
-
-def _risen(before: Mapping[DropKey, Count], after: Mapping[DropKey, Count]) -> dict[DropKey, Count]:
-    drops = {}
-    met = 0
-    gone: dict[DropKey, Count] = {}
-    for key, now in after.items():
-        was = before.get(key)
-        if was is None:
-            if now.packets:  # a reader may see an entry before its first packet is added
-                drops[key] = now
-            continue
-        met += 1
-        if now is was or now == was:
-            continue
-        if now.packets < was.packets or now.bytes < was.bytes:  # vanished, and began anew
-            gone[key], was = was, Count(0, 0)
-            if not now.packets:
-                continue
-        drops[key] = Count(now.packets - was.packets, now.bytes - was.bytes)
-    if met < len(before):
-        gone |= {key: was for key, was in before.items() if key not in after}
-    for key, was in gone.items():
-        other = key.of_other_places()
-        if other in drops:
-            risen = drops.pop(other)
-            if risen.packets != was.packets:
-                drops[other] = Count(risen.packets - was.packets, risen.bytes - was.bytes)
-    return drops

@@ -5,18 +5,19 @@ Events and counters cannot be read at one instant. Each look therefore reads the
 events again: what a counter rose by lies between the events of an inner and those of an outer window.
 """
 
-import gc
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
+from pktdrop import memory
 from pktdrop.counters.collect import Collector, Counters
 from pktdrop.counters.increments import Increments, Moved
-from pktdrop.model import Count, DropKey, Interval, Lost, Netns, Snapshot, interval
+from pktdrop.drops import Drops, Interval, Snapshot, interval
+from pktdrop.model import Count, DropKey, Lost, Netns
 from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ AT_START = 64
 """So that a start is quick: a reading takes about two milliseconds for each namespace."""
 _FIRST, _SPARE, _LAST = 0.4, 0.25, 0.6
 """Seconds in which namespaces without drops are read: at the start, in each look until all were read, at the end."""
+_MANY = 4096
+"""Kinds that moved: only with so many it is worth the time to give memory back."""
 _RECENT = 3
 """Intervals for which a namespace is read after a drop in it: its counters may be late."""
 _UNREAD = (
@@ -96,7 +99,10 @@ class Watch:
         """Asked between two namespaces, whether to leave the rest of a look undone."""
         wanted = found if all_netns else found[:at_start]
         counters = self._collector.read(wanted, self._out_of_time(math.inf if all_netns else _FIRST))
-        self._first = self._last = Look(before, counters, self._events())
+        self._last = Look(before, counters, self._events())
+        # with kinds of its own: those of the tracer are given up now and then
+        alone = Drops.of(dict(self._last.after.drops))
+        self._first = self._last._replace(after=replace(self._last.after, drops=alone))
         unread = set(found) - counters.netns
         self._increments = Increments(counters, unread)
         self._late = [
@@ -141,10 +147,6 @@ class Watch:
 
     def step(self, is_last: bool = False) -> Account:
         """Look again; return the account since the look before. The last one looks into every namespace it can."""
-        with _no_collecting():
-            return self._step(is_last)
-
-    def _step(self, is_last: bool) -> Account:
         self._namespaces.look()
         if self._tracer is not None and not is_last:
             self._tracer.give_up()
@@ -169,6 +171,8 @@ class Watch:
         step = interval(then.after, self._last.after)
         bracket = _Between(then, self._last)
         ledger = self._books.of_interval(step.drops, moved, bracket, read, _without_place(step), is_last)
+        if len(step.drops) > _MANY:
+            memory.give_back()
         return Account(step, ledger, moved, counters, bracket, self._increments.seconds)
 
     def whole(self) -> Account:
@@ -186,11 +190,10 @@ class Watch:
 
     def _wanted(self, now: Snapshot, is_last: bool) -> Collection[Netns]:
         """Return the namespaces to read, besides the own one."""
-        earlier = self._last.after.drops
         self._due = {netns: looks - 1 for netns, looks in self._due.items() if looks > 1}
-        for key, count in () if now.drops is earlier else now.drops.items():
-            if key.netns is not None and earlier.get(key) is not count:
-                self._due[key.netns] = _RECENT
+        for netns in {key.netns for key in interval(self._last.after, now).drops}:
+            if netns is not None:
+                self._due[netns] = _RECENT
         if self._all or is_last:
             # of what was never read there is nothing to compare with; what was made meanwhile counts from its beginning
             unread = frozenset() if self._all else self._increments.unread
@@ -215,19 +218,9 @@ class Watch:
 
 def _without_place(step: Interval) -> int:
     """Return how many drops may be what any counter has beyond the events: those not counted, or counted elsewhere."""
-    return step.lost.missed + sum(count.packets for key, count in step.drops.items() if key.other_places)
-
-
-@contextmanager
-def _no_collecting() -> Iterator[None]:
-    """Let Python look for garbage afterwards: while 60,000 counts are made, that takes half of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    drops = Drops.of(step.drops)
+    elsewhere = compress(drops.packets, (key.other_places for key in drops))
+    return step.lost.missed + sum(elsewhere)
 
 
 class _Between:

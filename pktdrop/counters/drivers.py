@@ -232,6 +232,8 @@ class Drivers:
         for link in self.links:
             for driver in link.drivers:
                 self._links[driver, link.field] = link
+        self._link_of: dict[tuple[str | None, str], LinkRule | None] = {}
+        """What link() answered; drivers and fields are those of the kernel."""
         self._known = frozenset(self._of_driver) | {driver for driver, _ in self._links}
         self._without: dict[str, list[str]] = {}
         for known in sorted(self._known):
@@ -317,11 +319,12 @@ class Drivers:
 
     def link(self, driver: str | None, field: str) -> LinkRule | None:
         """Return what a driver counts in a field of rtnl_link_stats64; for unknown drivers what the kernel advises."""
-        bare = field.removeprefix("links.")
-        if driver is None or not self.knows(driver):
-            return self._links.get((_ANY, bare))
-        found = (self._links.get((variant, bare)) for variant in _variants(driver))
-        return next((link for link in found if link is not None), None)
+        question = driver, field
+        if question not in self._link_of:
+            known = driver is not None and self.knows(driver)
+            found = (self._links.get((name, _bare(field))) for name in (_variants(driver or "") if known else (_ANY,)))
+            self._link_of[question] = next((link for link in found if link is not None), None)
+        return self._link_of[question]
 
     def hands_on(self, driver: str | None, field: str) -> bool:
         """Tell whether all that a driver counts in a field of rtnl_link_stats64 is no loss: bad checksums, timeouts."""

@@ -15,9 +15,10 @@ class _Text(NamedTuple):
     """Text symbols of the kernel or of one module, sorted by address, and where that text ends."""
 
     addresses: "array[int]"
-    lines: "array[int]"
-    """Where in `kallsyms` the symbol's line starts: 100,000 names as objects of their own would take 10 MB."""
-    kallsyms: bytes
+    starts: "array[int]"
+    """Where in `names` the symbol's name starts: 100,000 names as objects of their own would take 10 MB."""
+    names: bytes
+    """All names, a line each."""
     end: int
     module: str
 
@@ -27,12 +28,11 @@ class _Text(NamedTuple):
         if index < 0 or address >= self.end:
             return None
         offset = address - self.addresses[index]
-        where = f"{self._symbol(self.lines[index])}+{offset:#x}"
+        where = f"{self._symbol(self.starts[index])}+{offset:#x}"
         return offset, f"{where} [{self.module}]" if self.module else where
 
-    def _symbol(self, line: int) -> str:
-        end = self.kallsyms.find(b"\n", line)
-        return self.kallsyms[line : end if end >= 0 else None].split()[2].decode()
+    def _symbol(self, start: int) -> str:
+        return self.names[start : self.names.index(b"\n", start)].decode()
 
 
 class Symbols:
@@ -88,24 +88,26 @@ def _texts(kallsyms: bytes, modules: bytes) -> list[_Text]:
         name, size, *_, base = line.split(b" (")[0].split()  # "(OE)" may follow: the module taints the kernel
         ends[name] = int(base, 16) + int(size)
     found = {module: (array("Q"), array("L")) for module in ends}
+    names = bytearray()
     for symbol in _SYMBOL.finditer(kallsyms):
         address, name, module = symbol.groups()
         if module is None and name == b"_etext":
             ends[b""] = int(address, 16)
         elif (module or b"") in found:
-            addresses, lines = found[module or b""]
+            addresses, starts = found[module or b""]
             addresses.append(int(address, 16))
-            lines.append(symbol.start())
-    texts = []
-    for module, (addresses, lines) in found.items():
+            starts.append(len(names))
+            names += name + b"\n"
+    texts, text = [], bytes(names)
+    for module, (addresses, starts) in found.items():
         if not any(addresses):
             continue
         order = sorted(range(len(addresses)), key=addresses.__getitem__)
         texts.append(
             _Text(
                 array("Q", [addresses[index] for index in order]),
-                array("L", [lines[index] for index in order]),
-                kallsyms,
+                array("L", [starts[index] for index in order]),
+                text,
                 ends[module] or max(addresses) + 1,
                 module.decode(),
             )

@@ -1,55 +1,84 @@
 # SPDX-License-Identifier: MIT
 """Counts from the beginning on, of as many kinds of drops as are kept apart."""
 
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable
 
-from pktdrop.model import Count, DropKey
+from pktdrop.drops import Drops, Kinds
+from pktdrop.model import DropKey
 
 KINDS = 65536
-"""How many kinds of drops are kept apart."""
+"""How many kinds of drops are kept apart; and one in SPARE more, as those that are beyond are given up together."""
+SPARE = 16
 
-Row = tuple[DropKey, int, int]
-"""A kind, and how many packets and bytes more it has."""
+Row = tuple[int, int, int]
+"""The number of a kind, and how many packets and bytes more it has."""
 
 
 class Tally:
     """Adds up by how much kinds of drops rise.
 
     Kinds beyond those that are kept apart, those first that did not move for the longest time, go on as the kind of
-    other places with the same reason and call site: no count is lost, see `model.interval`.
+    other places with the same reason and call site: no count is lost, see `Drops.since`.
     """
 
     def __init__(self, kinds: int = KINDS) -> None:
         """Take how many kinds are kept apart, not counting those of other places."""
-        self._kinds = kinds
-        self._totals: dict[DropKey, Count] = {}
-        """The one that moved last comes last."""
+        self._most = kinds
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self.kinds = Kinds()
+        """Those that are kept apart by now. Others in place of them where some were given up: numbers are new, then."""
+        self._apart = 0
+        self._round = 0
+        self._packets, self._octets = array("Q"), array("Q")
+        self._moved = array("L")
+        """The round in which each moved last."""
+        self._totals: Drops | None = None
 
     @property
-    def totals(self) -> Mapping[DropKey, Count]:
-        """All counts; never changed, so that it can be kept, and the same object until something moves."""
+    def totals(self) -> Drops:
+        """All counts; the same object until something moves."""
+        if self._totals is None:
+            self._totals = Drops(self.kinds, range(len(self.kinds)), self._packets[:], self._octets[:])
         return self._totals
 
+    def number(self, key: DropKey) -> int:
+        """Return the number of a kind. It holds until kinds are given up: `kinds` is another object, then."""
+        number = self.kinds.number(key)
+        if number == len(self._packets):
+            for column in (self._packets, self._octets, self._moved):
+                column.append(0)
+            self._apart += not key.other_places
+            self._totals = None
+        return number
+
     def add(self, rows: Iterable[Row]) -> None:
-        """Add what was counted since. The Count of a kind that did not move stays the same object."""
-        totals: dict[DropKey, Count] | None = None
-        for key, packets, octets in rows:
-            if totals is None:
-                totals = self._totals.copy()
-            was = totals.pop(key, None)
-            totals[key] = Count(packets, octets) if was is None else Count(was[0] + packets, was[1] + octets)
-        if totals is not None:
-            self._fold(totals, self._kinds)
+        """Add what was counted since; rows may be made, and kinds numbered, meanwhile."""
+        self._round += 1
+        now, packets, octets, moved = self._round, self._packets, self._octets, self._moved
+        for number, more_packets, more_octets in rows:
+            self._totals = None
+            packets[number] += more_packets
+            octets[number] += more_octets
+            moved[number] = now
+        if self._apart > self._most + self._most // SPARE:
+            self.keep(self._most)
 
     def keep(self, kinds: int) -> None:
         """Keep only so many kinds apart, of those that there are now."""
-        self._fold(self._totals.copy(), kinds)
-
-    def _fold(self, totals: dict[DropKey, Count], kinds: int) -> None:
-        self._totals = totals
-        if len(totals) <= kinds:
+        if self._apart <= kinds:
             return
-        apart = [key for key in totals if not key.other_places]
-        for key in apart[: max(len(apart) - kinds, 0)]:
-            other = key.of_other_places()
-            totals[other] = totals.pop(other, Count(0, 0)).plus(totals.pop(key))
+        keys, counts, moved = self.kinds.keys, (self._packets, self._octets), self._moved
+        apart = [number for number, key in enumerate(keys) if not key.other_places]
+        apart.sort(key=moved.__getitem__)
+        given_up = set(apart[: len(apart) - kinds])
+        now = self._round
+        self._begin_anew()
+        self._round = now
+        for old, key in enumerate(keys):
+            number = self.number(key.of_other_places() if old in given_up else key)
+            for column, was in zip((self._packets, self._octets), counts, strict=True):
+                column[number] += was[old]
+            self._moved[number] = max(self._moved[number], moved[old])

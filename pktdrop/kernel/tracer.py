@@ -2,26 +2,24 @@
 """The running probes, read as Snapshots."""
 
 import math
-import struct
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pktdrop.drops import Snapshot
 from pktdrop.kernel import host, probes, sysbpf
-from pktdrop.kernel.banks import Banks, Block
+from pktdrop.kernel.banks import Banks
 from pktdrop.kernel.cache import Cache, default_directory
-from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, RawKey, RawValue
-from pktdrop.kernel.tally import Row, Tally
-from pktdrop.model import DropKey, Lost, Netns, Snapshot
+from pktdrop.kernel.records import RawKey, RawValue
+from pktdrop.kernel.sources import Sources
+from pktdrop.kernel.tally import Tally
+from pktdrop.model import DropKey, Lost, Netns
 from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
     from pktdrop.kernel.naming import Naming
 
-_KEY = struct.Struct(f"={DROP_KEY.size}s")
-_COUNTS = struct.Struct(f"=QQ{DROP_VALUE.size - 16}x")
 _MANY_KEYS = 1024
 """In the map, besides those in the table in front of it: with fewer there is no reason to give any up."""
 _FULL = 15 / 16
@@ -31,16 +29,6 @@ _IDLE_KINDS = 8192
 """Beyond the kinds that moved since the kernel gave them up last, so many of those that moved before are kept apart."""
 MAP_ENTRIES = 65536
 """How many different drop keys the kernel has room for; each takes some 150 bytes of its memory from the start on."""
-
-
-class _Kind:
-    """A kind of drops, and what the kernel had counted of it at the last reading."""
-
-    __slots__ = ("key", "octets", "packets")
-
-    def __init__(self, key: DropKey) -> None:
-        self.key = key
-        self.packets = self.octets = 0
 
 
 class Tracer:
@@ -60,17 +48,14 @@ class Tracer:
         self._facts, self._probes = probes.attach(cache or Cache(default_directory()), map_entries, wanted)
         self.start = Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, lost=Lost(0, 0))
         """Before all drops: the maps were made for this run, so nothing needs to be read."""
-        self._kinds: dict[bytes, _Kind] = {}
-        """By the keys that the kernel has, or had in the bank before."""
-        self._other_kinds: dict[bytes, _Kind] = {}
-        """The same of the table of other places."""
-        self._blocks: list[Block] = []
-        """As they were at the last reading of this bank: most are the same at the next."""
         self._unnamed: set[Netns] = set()
         """Namespaces that may have had no name when a drop in them was first seen, and may have one by now."""
         self._renames = 0
+        self._places, self._other_places = Sources(self._named), Sources(self._named_elsewhere)
         self._banks = Banks(self._probes.programs)
         self._tally = Tally()
+        self._same: dict[Any, Any] = {}
+        """One of all numbers and namespaces that are equal: those of tens of thousands of keys take megabytes."""
         self._map_entries = map_entries
         self._gave_up = -math.inf
         """When, by the monotonic clock."""
@@ -129,7 +114,7 @@ class Tracer:
                 "there are thousands of kinds of drops: each time they are read, the CPU that reads traces none for "
                 "a few milliseconds, and those are not counted as missed (the ledger tells)."
             )
-        if self._kinds and self._naming.symbols.hidden:
+        if len(self._places) and self._naming.symbols.hidden:
             found.append(
                 f"call sites are addresses: {self._naming.symbols.hidden}. What only they tell is not known: the layer "
                 "of a drop, and whether it is noise; such drops are counted as not known whether lost."
@@ -146,15 +131,12 @@ class Tracer:
         if not (at_once or self._is_time(now)):
             return
         self._gave_up, self._keys_that_live = now, None
-        final, self._blocks = self._banks.give_up(), []
-        self._tally.add(self._risen(final, self._kinds, other_places=False))
-        live = {raw for block in final for (raw,) in _KEY.iter_unpack(block.keys)}
-        if not self._facts.netns_cookie:  # by then, another namespace may have the inode that stands for this one
-            live.clear()
-        self._kinds = {raw: kind for raw, kind in self._kinds.items() if raw in live}
-        for kind in self._kinds.values():
-            kind.packets = kind.octets = 0
-        self._tally.keep(len(live) + _IDLE_KINDS)
+        self._same.clear()
+        final = self._banks.give_up()
+        self._tally.add(self._places.risen(final, self._tally))
+        # without cookies: by then, another namespace may have the inode that stands for this one
+        self._places.begin_anew(final, forget=not self._facts.netns_cookie)
+        self._tally.keep(len(self._places) + _IDLE_KINDS)
 
     def _is_time(self, now: float) -> bool:
         if now - self._gave_up < _SETTLE:
@@ -169,45 +151,27 @@ class Tracer:
         blocks, others, missed = self._banks.read(), self._banks.other_places(), self._missed()
         moment, monotonic = time.time(), time.monotonic()  # of the counts: names take a while, symbols at first 0.1 s
         self._name_again()
-        read, self._blocks = self._blocks, blocks
-        moved = [block for block, was in zip_longest(blocks, read[: len(blocks)]) if block != was]
-        self._tally.add(self._risen(moved, self._kinds, other_places=False))
-        self._tally.add(self._risen(others, self._other_kinds, other_places=True))
-        lost = Lost(map_full=sum(kind.packets for kind in self._other_kinds.values()), missed=missed)
+        self._tally.add(self._places.risen(blocks, self._tally))
+        self._tally.add(self._other_places.risen(others, self._tally))
+        lost = Lost(map_full=self._other_places.packets, missed=missed)
         return Snapshot(time=moment, monotonic=monotonic, drops=self._tally.totals, lost=lost)
 
-    def _risen(self, blocks: Sequence[Block], known: dict[bytes, _Kind], other_places: bool) -> Iterator[Row]:
-        """Yield what moved since the last reading of this bank, and by how much."""
-        for block in blocks:
-            self._learn(block, known, other_places)
-        for block in blocks:
-            for (raw,), (packets, octets) in zip(
-                _KEY.iter_unpack(block.keys), _COUNTS.iter_unpack(block.values), strict=True
-            ):
-                kind = known[raw]
-                if packets != kind.packets or octets != kind.octets:
-                    yield kind.key, packets - kind.packets, octets - kind.octets
-                    kind.packets, kind.octets = packets, octets
-
-    def _learn(self, block: Block, known: dict[bytes, _Kind], other_places: bool) -> None:
-        """Name the keys that are new; all names of interfaces first, as not every drop comes with one."""
-        keys = [raw for (raw,) in _KEY.iter_unpack(block.keys)]
-        if all(map(known.__contains__, keys)):
-            return
-        new = [at for at, raw in enumerate(keys) if raw not in known]
-        raws = [keys[at] for at in new]
-        values = [RawValue._make(DROP_VALUE.unpack_from(block.values, at * DROP_VALUE.size)) for at in new]
-        for raw, value in zip(raws, values, strict=True):
-            netns = self._netns(value)
-            if netns is not None:
-                self._namespaces.expect(netns)
-                self._unnamed.add(netns)
-            if netns is not None and value.interface[0]:
+    def _named(self, found: Sequence[tuple[RawKey, RawValue]]) -> list[DropKey]:
+        """Name kinds; all names of interfaces are learnt first, as not every drop comes with one."""
+        same = self._same.setdefault
+        found = [(RawKey._make(same(part, part) for part in raw), value) for raw, value in found]
+        netns = [same(where, where) for where in (self._netns(value) for _, value in found)]
+        for (raw, value), where in zip(found, netns, strict=True):
+            if where is not None:
+                self._namespaces.expect(where)
+                self._unnamed.add(where)
+            if where is not None and value.interface[0]:
                 name = value.interface.split(b"\0", 1)[0].decode(errors="backslashreplace")
-                self._namespaces.learn_interface(netns, RawKey.decode(raw).ifindex, name)
-        for raw, value in zip(raws, values, strict=True):
-            key = self._naming.key(RawKey.decode(raw), self._netns(value))
-            known[raw] = _Kind(key.of_other_places() if other_places else key)
+                self._namespaces.learn_interface(where, raw.ifindex, name)
+        return [self._naming.key(raw, where) for (raw, _), where in zip(found, netns, strict=True)]
+
+    def _named_elsewhere(self, found: Sequence[tuple[RawKey, RawValue]]) -> list[DropKey]:
+        return [key.of_other_places() for key in self._named(found)]
 
     def _name_again(self) -> None:
         """Call what is counted from now on by the names of now: some are learnt late, and interfaces get others."""
@@ -217,13 +181,16 @@ class Tracer:
         if not named and self._renames == renames:
             return
         self._renames = renames
-        for kind in self._kinds.values():
-            key = kind.key
-            if key.netns is not None:
-                interface = self._namespaces.known_interface(key.netns, key.ifindex or 0) or key.interface
-                name = key.netns_name or named.get(key.netns)
-                if (interface, name) != (key.interface, key.netns_name):
-                    kind.key = key._replace(interface=interface, netns_name=name)
+        self._places.rename(lambda key: self._called_now(key, named))
+
+    def _called_now(self, key: DropKey, named: Mapping[Netns, str]) -> DropKey:
+        if key.netns is None:
+            return key
+        interface = self._namespaces.known_interface(key.netns, key.ifindex or 0) or key.interface
+        name = key.netns_name or named.get(key.netns)
+        if (interface, name) == (key.interface, key.netns_name):
+            return key
+        return key._replace(interface=interface, netns_name=name)
 
     def _netns(self, value: RawValue) -> Netns | None:
         if not value.netns_inode:

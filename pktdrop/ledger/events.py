@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Sort drop events by the counters they move, and remember how: a key that comes again is only a number to add.
+"""Sort drop events by the counters they move, and remember how: a kind that comes again is only a number to add.
 
-Most keys differ in what does not matter here: the CPU that freed the packet, the offset in a function, the ethertype.
+Most kinds differ in what does not matter here: the CPU that freed the packet, the offset in a function, the ethertype.
 Those that are alike are one group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from pktdrop.causes import UNTOLD, Cause
 from pktdrop.counters.model import Scope
+from pktdrop.drops import Drops as Counts
+from pktdrop.drops import Kinds
 from pktdrop.ledger.identities import NO_COUNTER, Counter, Identities, Identity
 from pktdrop.model import Count, DropKey, Netns, in_order
 
@@ -35,6 +37,8 @@ class Place(NamedTuple):
 
 
 EVERYWHERE: Final = Place()
+_UNKNOWN: Final = -1
+_NO_COUNTERS: Final[frozenset[str]] = frozenset()
 
 #: A counter in one place.
 Where = tuple[str, Place]
@@ -58,6 +62,15 @@ def untold(key: DropKey) -> Why:
     return Why(key.reason, "unspecified", UNTOLD)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Rule:
+    """What the tables say of events: the same object where they say the same, so that comparing takes no time."""
+
+    why: Why
+    rows: tuple[Identity, ...]
+    """Rows of identities.tsv that hold for them."""
+
+
 class Alike(NamedTuple):
     """What the events of a group have in common."""
 
@@ -70,9 +83,7 @@ class Alike(NamedTuple):
     target_cpu: int | None
     cpu: int | None
     """The CPU that freed them, where the cause is told by CPUs."""
-    why: Why
-    lines: tuple[tuple[int, str], ...]
-    """Rows of identities.tsv that hold for them, and how."""
+    rule: Rule
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -90,11 +101,8 @@ class Claim:
     """The counters in the place of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
     order: tuple[int | str | tuple[int, ...], ...]
     """What claims are sorted by, so that the order of the events does not matter."""
-
-    @property
-    def floats(self) -> bool:
-        """Tell whether the events may be counted in another place than theirs."""
-        return self.row.relation in ("other", "lost") or not self.wheres
+    floats: bool
+    """Whether the events may be counted in another place than theirs."""
 
     @property
     def reveals(self) -> bool:
@@ -103,11 +111,24 @@ class Claim:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class LossOf:
+    """What events have in common that are one loss: one object for each loss."""
+
+    layer: str
+    kind: str
+    cause: Cause
+    place: Place
+    """As far as the cause is told apart by it."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Group:
     """Events that move the same counters in the same places."""
 
     number: int
     of: Alike
+    loss: LossOf
+    """The loss that these events are part of, if they are lost packets."""
     reason: str
     layer: str
     is_loss: bool
@@ -126,7 +147,7 @@ class Group:
 
 
 class Events:
-    """The groups, and the claims by counter. Grows with the keys it is asked about."""
+    """The groups, and the claims by counter. Grows with the kinds it is asked about."""
 
     def __init__(self, identities: Identities, why: WhyOf = untold) -> None:
         """Take the rows of both tables, and what tells the causes of events."""
@@ -137,35 +158,49 @@ class Events:
         """Claims to a counter in any place."""
         self._identities = identities
         self._why = why
-        self._number_of: dict[DropKey, int] = {}
+        self._kinds = Kinds()
+        self._group_of: list[int] = []
+        """Group of each of these kinds, by number."""
+        self._rule_of: dict[tuple[str, str, str, int], Rule] = {}
+        self._rules: dict[tuple[Why, tuple[tuple[int, str], ...]], Rule] = {}
         self._alike: dict[Alike, int] = {}
+        self._losses: dict[tuple[str, str, Cause, Place], LossOf] = {}
         self._unplaced: list[Group] = []
 
-    def __len__(self) -> int:
-        """Return how many keys are remembered."""
-        return len(self._number_of)
+    @property
+    def unused(self) -> int:
+        """How many groups more than twice those of the kinds that there are are remembered."""
+        return len(self.groups) - 2 * len(set(self._group_of))
 
     def count(self, drops: Drops) -> list[int]:
         """Return the packets of each group."""
+        counts = Counts.of(drops)
+        if counts.kinds is not self._kinds:
+            self._renumber(counts.kinds)
+        group_of = self._group_of
+        group_of += [_UNKNOWN] * (len(counts.kinds) - len(group_of))
         packets = [0] * len(self.groups)
-        number_of = self._number_of
-        for key, (count, _) in drops.items():
-            try:
-                packets[number_of[key]] += count
-            except KeyError:
-                number = self._learn(key)
+        for kind, count in zip(counts.numbers, counts.packets, strict=True):
+            number = group_of[kind]
+            if number == _UNKNOWN:
+                number = group_of[kind] = self._learn(counts.kinds.keys[kind])
                 packets.extend([0] * (number + 1 - len(packets)))
-                packets[number] += count
+            packets[number] += count
         return packets
+
+    def _renumber(self, kinds: Kinds) -> None:
+        """Take other kinds, most of which were known by other numbers."""
+        find, known = self._kinds.find, self._group_of
+        before = map(find, kinds.keys)
+        self._group_of = [_UNKNOWN if was is None or was >= len(known) else known[was] for was in before]
+        self._kinds = kinds
 
     def summed(self, packets: Packets) -> frozenset[str]:
         """Return the counters by CPU of which only the sum can be compared, as the CPU of some events is not known."""
         return frozenset(name for group in self._unplaced if packets[group.number] for name in group.unplaced)
 
     def _learn(self, key: DropKey) -> int:
-        rows = self._identities.of(key.subsystem, key.reason, key.location, key.protocol)
-        lines = tuple((row.line, row.relation) for row in rows)
-        why = self._why(key)
+        rule = self._rule(key)
         alike = Alike(
             reason=key.reason,
             layer=key.layer,
@@ -174,19 +209,35 @@ class Events:
             netns=key.netns,
             interface=key.interface,
             target_cpu=key.target_cpu,
-            cpu=key.cpu if "cpu" in why.cause.words else None,
-            why=why,
-            lines=lines,
+            cpu=key.cpu if "cpu" in rule.why.cause.words else None,
+            rule=rule,
         )
         number = self._alike.get(alike)
         if number is None:
             number = self._alike[alike] = len(self.groups)
-            self._add(self._group(number, alike, rows))
-        self._number_of[key] = number
+            self._add(self._group(number, alike))
         return number
 
-    def _group(self, number: int, alike: Alike, rows: Sequence[Identity]) -> Group:
-        facts = self._identities.counters
+    def _rule(self, key: DropKey) -> Rule:
+        question = key.subsystem, key.reason, key.location, key.protocol
+        rule = self._rule_of.get(question)
+        if rule is None:
+            rows, why = self._identities.of(*question), self._why(key)
+            lines = tuple((row.line, row.relation) for row in rows)
+            rule = self._rule_of[question] = self._rules.setdefault((why, lines), Rule(why, rows))
+        return rule
+
+    def _loss_of(self, of: Alike) -> LossOf:
+        cause = of.rule.why.cause
+        if "cpu" in cause.words:
+            place = Place(cpu=of.target_cpu)
+        else:
+            place = Place(netns=of.netns, interface=of.interface if "nic" in cause.words else None)
+        loss = LossOf(of.layer, of.rule.why.kind, cause, place)
+        return self._losses.setdefault((loss.layer, loss.kind, cause, place), loss)
+
+    def _group(self, number: int, alike: Alike) -> Group:
+        facts, rows = self._identities.counters, alike.rule.rows
         claims = tuple(_claim(number, alike, row, facts[row.counters[0]]) for row in rows if row.counters)
         expected = next((claim for claim in claims if claim.row.relation == "="), None)
         scope = Scope(netns=alike.netns, interface=alike.interface)
@@ -195,6 +246,7 @@ class Events:
         return Group(
             number=number,
             of=alike,
+            loss=self._loss_of(alike),
             reason=alike.reason,
             layer=alike.layer,
             is_loss=alike.noise is None and alike.doubt is None,
@@ -204,13 +256,7 @@ class Events:
             scope=scope,
             note=rows[0].note if rows else "",
             line=rows[0].line if rows else 0,
-            unplaced=frozenset(
-                name
-                for claim in claims
-                if alike.target_cpu is None
-                for name in claim.row.counters
-                if facts[name].scope == "cpu"
-            ),
+            unplaced=_unplaced(claims, facts) if alike.target_cpu is None else _NO_COUNTERS,
         )
 
     def _add(self, group: Group) -> None:
@@ -226,13 +272,19 @@ class Events:
                     self.at.setdefault(where, []).append(claim)
 
 
+def _unplaced(claims: Iterable[Claim], facts: Mapping[str, Counter]) -> frozenset[str]:
+    names = {name for claim in claims for name in claim.row.counters if facts[name].scope == "cpu"}
+    return frozenset(names) if names else _NO_COUNTERS  # there are thousands of groups, and each set takes 216 bytes
+
+
 def _claim(group: int, of: Alike, row: Identity, fact: Counter) -> Claim:
     cpu = -1 if of.target_cpu is None else of.target_cpu
     order = row.line, of.reason, of.layer, in_order(of.netns), of.interface or "", cpu
     wheres = tuple(_wheres(row, fact, of))
     is_doubt = of.doubt is not None
     is_loss = of.noise is None and not is_doubt
-    return Claim(group, of.reason, of.layer, row, of.netns, is_loss, is_doubt, wheres, order)
+    floats = row.relation in ("other", "lost") or not wheres
+    return Claim(group, of.reason, of.layer, row, of.netns, is_loss, is_doubt, wheres, order, floats)
 
 
 def _wheres(row: Identity, fact: Counter, of: Alike) -> Iterator[Where]:

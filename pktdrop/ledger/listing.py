@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from pktdrop.causes import Cause, Causes
+from pktdrop.causes import Causes
 from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.increments import Moved
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER, Entry
-from pktdrop.ledger.events import Group
+from pktdrop.ledger.events import Group, LossOf
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.loss import Loss, Place
 from pktdrop.ledger.nics import Nic, Nics
@@ -131,31 +131,25 @@ class _Sum:
 
 def of_events(seen: Seen) -> Iterator[Loss]:
     """Yield the losses that events show."""
-    sums: dict[tuple[str, str, Cause, Place], _Sum] = {}
+    sums: dict[LossOf, _Sum] = {}
     for group, packets in seen:
+        total = sums.get(group.loss)
+        if total is None:
+            total = sums[group.loss] = _Sum()
         of = group.of
-        total = sums.setdefault((group.layer, of.why.kind, of.why.cause, _place_of(group)), _Sum())
-        total.reasons[of.why.name] += packets
-        total.interfaces[of.netns, of.interface] += packets
-        if of.cpu is not None:
-            total.sources[of.cpu] += packets
-    for (layer, kind, cause, place), total in sums.items():
-        if "cpu" in cause.words:
+        total.reasons[of.rule.why.name] += packets
+        if "cpu" in group.loss.cause.words:
+            total.interfaces[of.netns, of.interface] += packets
+            if of.cpu is not None:
+                total.sources[of.cpu] += packets
+    for loss, total in sums.items():
+        place = Place(netns=loss.place.netns, interface=loss.place.interface, cpu=loss.place.cpu)
+        if total.interfaces:
             (netns, interface), _ = ranked(total.interfaces)[0]
             cpus = tuple(cpu for cpu, _ in ranked(total.sources)) if place.cpu is not None else ()
             place = replace(place, netns=netns, interface=interface, sources=cpus, others=len(total.interfaces) > 1)
         reasons = tuple(reason for reason, _ in ranked(total.reasons))
-        yield Loss(total.reasons.total(), layer, kind, cause, place, reasons)
-
-
-def _place_of(group: Group) -> Place:
-    """Return the place of events as far as their cause is told apart by it."""
-    of, words = group.of, group.of.why.cause.words
-    if "cpu" in words:
-        return Place(cpu=of.target_cpu)
-    if "nic" in words:
-        return Place(netns=of.netns, interface=of.interface)
-    return Place(netns=of.netns)
+        yield Loss(total.reasons.total(), loss.layer, loss.kind, loss.cause, place, reasons)
 
 
 # --------------------------------------------------------------------------------------------------------- sums

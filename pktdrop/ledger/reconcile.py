@@ -25,8 +25,8 @@ __all__ = ["PEER", "PEER_DRIVERS", "Between", "Bracket", "Classify", "Drops", "M
 
 #: Sources of what drivers count; names of "driver" are whole: "ethtool.rx_missed".
 _DRIVER_SOURCES: Final = ("driver", "ethtool", "qstats", "links")
-#: Keys that are remembered beyond twice those of the last interval.
-_SPARE_KEYS: Final = 8_192
+#: Groups that are remembered beyond twice those of the kinds that there are.
+_SPARE_GROUPS: Final = 1_024
 
 
 def _no_driver(_counter: str, _scope: Scope) -> str | None:
@@ -88,10 +88,11 @@ class Reconciler:
         windows was only read at another moment. ``carry``: events of earlier intervals, for counters of namespaces that
         were not read at the look before (``is_late``); it takes those of namespaces not read now (not ``is_read``).
         """
-        if len(self._events) > 2 * len(drops) + _SPARE_KEYS:
-            self._events = Events(self._identities, self._why)
         events = self._events
         packets = events.count(drops)
+        if events.unused > _SPARE_GROUPS:
+            events = self._events = Events(self._identities, self._why)
+            packets = events.count(drops)
         summed = events.summed(packets)
         lines = lines_of(moved, self._facts, self._classify, summed, is_late)
         shown = give(events, packets, lines, carry, is_read)

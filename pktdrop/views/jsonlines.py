@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from pktdrop.drops import Drops, Interval
 from pktdrop.filters import Selection
-from pktdrop.model import Count, DropKey, Interval, Netns
+from pktdrop.model import Count, DropKey, Netns
 from pktdrop.protocols import Protocols
 from pktdrop.views.scope import as_object
 
@@ -40,7 +41,7 @@ class JsonView:
         There may be 65,536 drops, which are some 20 MB of text.
         """
         yield _encode({"type": kind, "start": interval.start, "end": interval.end})[:-1] + ',"drops":['
-        drops = iter(sorted(selection.drops.items(), key=lambda item: -item[1].packets))
+        drops = Drops.of(selection.drops).most_first()
         comma = ""
         while some := [_encode(self._drop(key, count)) for key, count in islice(drops, _ROWS)]:
             yield comma + ",".join(some)

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pktdrop.drops import Interval
 from pktdrop.filters import Selection
-from pktdrop.model import Amounts, Count, DropKey, Interval
+from pktdrop.model import Amounts, Count, DropKey
 from pktdrop.protocols import Protocols
 from pktdrop.views.scope import Name
 from pktdrop.views.text import DOUBT, MARK, Column, number, share, table

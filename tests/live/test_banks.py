@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from pktdrop.drops import Interval, interval
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.model import Interval, interval
 from pktdrop.namespaces import Namespaces
 from tests.live import taps
 from tests.live.test_robustness import finish

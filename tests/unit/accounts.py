@@ -11,10 +11,11 @@ from pktdrop.advice.diagnosis import Circumstances, Diagnosis, Tables, diagnose
 from pktdrop.advice.remedies import Value
 from pktdrop.counters.collect import SOURCES, Counters
 from pktdrop.counters.model import Row, Scope
+from pktdrop.drops import Interval
 from pktdrop.ledger.books import Books, Rules
 from pktdrop.ledger.loss import Place
 from pktdrop.ledger.reconcile import Bracket
-from pktdrop.model import Count, DropKey, Interval, Lost, Netns
+from pktdrop.model import Count, DropKey, Lost, Netns
 from pktdrop.watch import Account
 from tests.unit.make import NOON
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pktdrop.causes import UNTOLD
+from pktdrop.drops import Interval, Snapshot
 from pktdrop.filters import Selection
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Loss, Place
-from pktdrop.model import Count, DropKey, Interval, Lost, Netns, Snapshot
+from pktdrop.model import Count, DropKey, Lost, Netns
 
 NOON = 1_700_000_000.0
 """A wall-clock time: 22:13:20 UTC."""

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.model import Amounts, Count, DropKey, Lost, Snapshot, counted_since, interval
+from pktdrop.drops import Snapshot, interval
+from pktdrop.model import Amounts, Count, DropKey, Lost, counted_since
 from tests.unit.make import NOON, make_drop, make_noise, make_snapshot
 
 KEYS = [make_drop(cpu=cpu) for cpu in range(4)] + [make_noise()]
