@@ -450,6 +450,15 @@ def test_each_increment_is_explained_or_not(fates: list[tuple[Fate, int, int]]) 
 # ------------------------------------------------------------------------------------------------ reading apart
 
 
+def test_a_doubt_that_only_a_window_holds_is_none_of_this_interval() -> None:
+    """The outer window may hold events of which the interval has none, and whose groups are new with it."""
+    closing = drop("NOT_SPECIFIED", "tcp_v4_rcv+0x91")
+    bracket = Bracket(counts({backlog(1): 100}), counts({backlog(1): 110, closing: 3}))
+    moved = {"softnet": {Scope(cpu=1): {"dropped": 103}}}
+    found = reconcile(counts({backlog(1): 100}), moved, TRACED, IDENTITIES, bracket=bracket)
+    assert [entry.status for entry in found] == ["bound"]
+
+
 def test_a_counter_between_the_two_windows_is_no_riddle() -> None:
     """Events were read before and after the counters: what lies between was only read at another moment."""
     bracket = Bracket(counts({backlog(1): 95}), counts({backlog(1): 110}))
