@@ -80,21 +80,28 @@ def prepare(safe_read: bool, cache: Cache, use: Callable[[Prepared], _Result]) -
 
 
 def _make(safe_read: bool) -> Prepared:
-    from pktdrop.kernel.compiler import Compiler  # a start from the cache does without these two
-    from pktdrop.protocols import Protocols
+    from pktdrop.kernel.compiler import Compiler  # a start from the cache does without
 
     with Compiler() as compiler:  # imports bcc while the facts are read
         facts = KernelFacts.read()
-        definitions = {
-            "SAFE_READ": str(int(safe_read)),
-            "ARGUMENTS": str(facts.arguments),
-            "NETNS_COOKIE": str(int(facts.netns_cookie)),
-            "NESTS": str(int(facts.nests)),
-            "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
-            "IS_KNOWN_PROTOCOL(protocol)": " || ".join(f"(protocol) == {one}" for one in Protocols.load().numbers()),
-        }
-        compiled = compiler.compile(facts.layout, definitions, own_headers=facts.has_btf, hide_symbols=not safe_read)
+        compiled = compiler.compile(
+            facts.layout, definitions(facts, safe_read), own_headers=facts.has_btf, hide_symbols=not safe_read
+        )
         return Prepared(facts, compiled, cached=False)
+
+
+def definitions(facts: KernelFacts, safe_read: bool) -> dict[str, str]:
+    """Return the macros that bpf/drops.c asks for, by name."""
+    from pktdrop.protocols import Protocols  # a start from the cache does without
+
+    return {
+        "SAFE_READ": str(int(safe_read)),
+        "ARGUMENTS": str(facts.arguments),
+        "NETNS_COOKIE": str(int(facts.netns_cookie)),
+        "NESTS": str(int(facts.nests)),
+        "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
+        "IS_KNOWN_PROTOCOL(protocol)": " || ".join(f"(protocol) == {one}" for one in Protocols.load().numbers()),
+    }
 
 
 def _key(safe_read: bool) -> str:

@@ -59,6 +59,7 @@ def expected(cause: Cause, reasons: Reasons, net: Net, count: int, cpu: int) -> 
         "ifindex": ifindex,
         "netns": namespace.inode,
         "netns_name": namespace.name,
+        "netns_gone": False,
         "protocol": cause.protocol,
         "other_places": False,
     }

@@ -24,6 +24,7 @@ from pktdrop.kernel.code import Compiled, source_directory
 from pktdrop.kernel.compiler import Compiler
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.layout import FROM_HEADERS
+from pktdrop.kernel.prepared import definitions
 from tests.live.causes import CAUSES
 from tests.live.test_cache import another_cache
 from tests.live.test_causes import send
@@ -49,14 +50,8 @@ def _facts() -> KernelFacts:
 
 def compiled(facts: KernelFacts) -> Compiled:
     """Compile as a start does."""
-    definitions = {
-        "SAFE_READ": "0",
-        "ARGUMENTS": str(facts.arguments),
-        "NESTS": str(int(facts.nests)),
-        "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
-    }
     with Compiler() as process:
-        return process.compile(facts.layout, definitions, hide_symbols=True)
+        return process.compile(facts.layout, definitions(facts, safe_read=False), hide_symbols=True)
 
 
 def libraries(made: Compiled) -> list[Path]:
@@ -174,7 +169,7 @@ def test_arm64_reads_its_arguments(facts: KernelFacts, worker: Path) -> None:
         "own_headers": True,
         "hide_symbols": True,
         "layout": facts.layout,
-        "definitions": {"SAFE_READ": 1, "ARGUMENTS": 4, "NESTS": 1, "MAY_BE_BACKLOG(reason)": 1},
+        "definitions": definitions(facts, safe_read=True),
     }
     done = subprocess.run(
         [sys.executable, "-I", compile_worker.__file__],
