@@ -159,7 +159,7 @@ def test_a_full_receive_buffer_names_socket_and_process(kernel_reasons: Reasons)
             "net/ipv4/neigh/eth0/unres_qlen_bytes=212992",
             ("routing", "neighbour-failed"),
         ),
-        ("tap_full", "capacity", "tap-ring", "ip link set dev tap0 txqueuelen 500", ("unspecified", "transmit-any")),
+        ("tap_full", "capacity", "tap-ring", "ip link set dev tap0 txqueuelen 1000", ("unspecified", "transmit-any")),
     ],
 )
 def test_each_kind_is_told_apart(
