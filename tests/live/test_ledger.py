@@ -162,8 +162,12 @@ def entries(lines: Iterable[Mapping[str, Any]], inodes: set[int]) -> list[dict[s
 
 
 def losses(found: Iterable[dict[str, Any]], identities: Identities) -> list[dict[str, Any]]:
-    """Those that tell of lost packets, and are no hints."""
-    return [one for one in found if one["status"] == "silent" or identities.counters[one["counter"]].loss != "no"]
+    """Those that tell of lost packets, and are no hints; a doubt is neither."""
+    return [
+        one for one in found
+        if one["status"] == "silent"
+        or (one["status"] != "doubt" and identities.counters[one["counter"]].loss != "no")
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +308,7 @@ def of_all(counter: str, cause: Cause, summary: dict[str, Any], kernel: Kernel) 
 
 def silent(drop: dict[str, Any], cause: Cause, kernel: Kernel, said: list[dict[str, Any]]) -> None:
     """No counter shows the packets, and the ledger says so; unless they were no loss of this host."""
-    if drop["noise"]:
+    if drop["noise"] or drop["doubt"]:
         assert said == []
         return
     (entry,) = said
@@ -320,27 +324,32 @@ def test_what_gets_through_is_no_loss(cause: Cause, observed: Observed, identiti
     assert losses(found, identities) == []
 
 
+def is_loss(drop: dict[str, Any]) -> bool:
+    """Tell whether trace calls a drop a loss, neither noise nor a doubt."""
+    return not drop["noise"] and not drop["doubt"]
+
+
 def test_totals_by_layer_are_the_packets_lost(observed: Observed, kernel: Kernel, identities: Identities) -> None:
     """`layers` has each packet of every cause once, and of others no more than the ledger shows of them."""
     summary = observed.lost[-1]
     ours = set().union(*(provoked.inodes for provoked in observed.causes.values()))
     mine: Counter[str] = Counter()
     for drop in summary["drops"]:
-        if drop["netns"] in ours and not drop["noise"]:
+        if drop["netns"] in ours and is_loss(drop):
             mine[drop["layer"]] += drop["count"]
     caused: Counter[str] = Counter()
     events: Counter[str] = Counter()
     for cause in ALL:
         provoked = observed.causes[cause.name]
         drop = drop_of(cause, provoked, summary["drops"], kernel)
-        if drop is not None and not drop["noise"]:
+        if drop is not None and is_loss(drop):
             caused[cause.layer if is_sure(cause, kernel, drop) else drop["layer"]] += N
         elif kernel.place(cause) == "none":  # once, however many counters tell of it
             told = losses(entries([summary], provoked.inodes), identities)
             events.update({one["layer"]: one["unexplained"] for one in told[:1]})
     assert caused == mine
     for drop in summary["drops"]:
-        if not drop["noise"]:
+        if is_loss(drop):
             events[drop["layer"]] += drop["count"]
     beyond: Counter[str] = Counter()  # what others lost without an event
     for entry in summary["ledger"]:
