@@ -12,13 +12,13 @@ from pktdrop import __version__
 from pktdrop.clock import Clock
 from pktdrop.counters.like import LIKE
 from pktdrop.errors import PktdropError, WrongUse
+from pktdrop.escaping import safe
 from pktdrop.kernel import host, probes
 from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.tracer import MAP_ENTRIES, Tracer
 from pktdrop.messages import complain, say
 from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output, OutputClosed
-from pktdrop.views.text import safe
 
 if TYPE_CHECKING:
     from pktdrop.filters import Filter

@@ -81,7 +81,9 @@ def _drawn_by(environment: Path) -> Iterator["Distribution"]:
             continue
         from importlib.metadata import distributions  # not needed where there is nothing to copy, nor quick
 
-        yield from _needed(_DRAWN_BY, {_plain(one.metadata["Name"]): one for one in distributions(path=[str(place)])})
+        # what pip had begun when it was ended may have no name
+        found = {name: one for one in distributions(path=[str(place)]) if (name := one.metadata["Name"])}
+        yield from _needed(_DRAWN_BY, {_plain(name): one for name, one in found.items()})
 
 
 def _site(packages: Iterable["Distribution"]) -> dict[str, bytes]:
@@ -134,6 +136,7 @@ def _write(home: Path, name: str, content: Mapping[str, bytes]) -> None:
     # so that the first start of another user, who may not write there, does not compile them
     compileall = [sys.executable, "-I", "-m", "compileall", "-q", "-s", str(new), "-p", str(home / name), str(new)]
     subprocess.run(compileall, check=False, stdout=subprocess.DEVNULL)
+    os.sync()  # a name that is there after a power failure must not have empty files
     new.rename(home / name)
 
 

@@ -7,6 +7,8 @@ import select
 import sys
 import textwrap
 
+from pktdrop.escaping import safe
+
 _WIDTH = 80
 _DESCRIPTOR = 2
 
@@ -59,7 +61,15 @@ def complain(what: str, do: str) -> None:
 
 
 def _filled(sentence: str, first: str = "", later: str = "  ") -> str:
-    """Wrap a sentence; names, paths and options stay whole, as they are to be copied."""
+    """Wrap a sentence; names, paths and options stay whole, as they are to be copied.
+
+    Containers choose names in it, of processes and interfaces: what would move the cursor is escaped.
+    """
     return textwrap.fill(
-        sentence, _WIDTH, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+        safe(sentence),
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
     )

@@ -33,6 +33,8 @@ _HERE = Path("/proc/thread-self/ns/net")
 _REMEMBERED = 4096
 """Namespaces that are gone whose names are still known, and those known to be gone: the last ones."""
 _Known = TypeVar("_Known")
+_LIKE_OTHERS = re.compile(r"host|gone:.*|[0-9]+|.*\[[0-9]+\]", re.DOTALL)
+"""Names that files of namespaces may have, and that would be read as the host, an inode, or a process."""
 GONE = "gone"
 """How a namespace is marked that nothing leads to any more, and that had no name when it was first seen."""
 HOST = "host"
@@ -380,7 +382,7 @@ class Namespaces:
             self._refused = refused.strerror
         for entry in entries:
             with suppress(OSError):  # deleted meanwhile, or no namespace
-                yield self._numbered(self._identify_path(entry)), entry, entry.name
+                yield self._numbered(self._identify_path(entry)), entry, _called(entry)
 
     def _mounts(self) -> Iterator[tuple[Netns, Path, str]]:
         """Yield namespaces that a mount keeps, with or without a process: container runtimes have directories for them.
@@ -394,12 +396,17 @@ class Namespaces:
                     octal = _OCTAL.sub(lambda escape: bytes((int(escape[1], 8) & 0xFF,)), fields[4])
                     path = Path(os.fsdecode(octal))
                     with suppress(OSError):  # unmounted meanwhile, or something else is mounted there, too
-                        yield self._numbered(self._identify_path(path)), path, path.name
+                        yield self._numbered(self._identify_path(path)), path, _called(path)
 
     def _numbered(self, netns: Netns) -> Netns:
         if netns.cookie is not None or netns.inode not in self._numbers:
             return netns
         return netns._replace(number=self._numbers[netns.inode])
+
+
+def _called(path: Path) -> str:
+    """Return what a file calls a namespace: its name, or its path where the name would be read as something else."""
+    return str(path) if _LIKE_OTHERS.fullmatch(path.name) else path.name
 
 
 def _is_kernel_thread(process: Path) -> bool:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from pktdrop import filters
+from pktdrop.escaping import safe
 from pktdrop.kernel import host, sysbpf
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.messages import say
 from pktdrop.namespaces import Namespaces
 from pktdrop.protocols import Protocols
-from pktdrop.views.text import safe
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from pktdrop.namespaces import HOST, Namespaces
 
 _SIOCGIFTXQLEN = 0x8942  # include/uapi/linux/sockios.h
 _IFREQ = struct.Struct("=16si20x")  # struct ifreq: name, ifr_qlen, the rest of its union
-_PROCESS = re.compile(r".*\[([0-9]+)\]", re.DOTALL)
+_PROCESS = re.compile(r"/proc/([0-9]+)/ns/net")
+"""A path to the namespace of a process."""
 _PAGE_COUNT = re.compile(r"^(TCP|UDP): .*\bmem ([0-9]+)", re.MULTILINE)
 _CPUS_IN_A_WORD = 32
 
@@ -117,8 +118,10 @@ class Host:
 
     @cached_property
     def _own_is_host(self) -> bool:
-        own = self._namespaces.name(self._own)
-        return own == HOST or (self._first_netns is None and (own is None or _PROCESS.fullmatch(own) is not None))
+        if self._namespaces.name(self._own) == HOST:
+            return True
+        path = self._namespaces.paths().get(self._own)
+        return self._first_netns is None and (path is None or _PROCESS.fullmatch(str(path)) is not None)
 
     def process(self, scope: Scope) -> str | None:
         """Return the name of a process that has a socket open."""
@@ -152,10 +155,12 @@ class Host:
         if name == HOST:
             return "nsenter -t 1 -n "
         path = self._namespaces.paths().get(netns)
-        if path is not None and path.parent == Path("/run/netns"):
+        if path is None:
+            return None
+        if path.parent == Path("/run/netns"):
             return f"ip netns exec {shlex.quote(path.name)} "
-        process = _PROCESS.fullmatch(name)
-        return f"nsenter -t {process[1]} -n " if process else None
+        process = _PROCESS.fullmatch(str(path))
+        return f"nsenter -t {process[1]} -n " if process else f"nsenter --net={shlex.quote(str(path))} "
 
     @cached_property
     def _in_first_netns(self) -> str | None:

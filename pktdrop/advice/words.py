@@ -6,10 +6,11 @@ from typing import Final, Protocol
 
 from pktdrop.causes import Cause
 from pktdrop.counters.model import Scope
+from pktdrop.escaping import safe
 from pktdrop.ledger.loss import Place
 from pktdrop.model import Netns
 from pktdrop.namespaces import HOST
-from pktdrop.views.text import number, safe
+from pktdrop.views.text import number
 
 #: So many names are listed, of more there is the number.
 _LISTED: Final = 3

@@ -4,6 +4,7 @@
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from pktdrop.escaping import safe
 from pktdrop.ledger.entry import NO_COUNTER
 from pktdrop.model import DropKey, Netns
 from pktdrop.top import history
@@ -12,7 +13,7 @@ from pktdrop.top.lines import Line, labelled
 from pktdrop.top.views import Context, reasons_of
 from pktdrop.views.scope import where
 from pktdrop.views.table import cpu, interface_of, netns_of, reason
-from pktdrop.views.text import number, safe
+from pktdrop.views.text import number
 
 MOST: Final = 12
 """Parts of a list that are named; of the rest there is the number."""

@@ -5,8 +5,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from pktdrop.escaping import safe
 from pktdrop.top.series import Series, sparkline
-from pktdrop.views.text import cut, number, safe
+from pktdrop.views.text import cut, number
 
 GAP: Final = 1
 MOST_TREND: Final = 30

@@ -5,6 +5,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from pktdrop.escaping import safe
+
 Piece = tuple[str, str]
 """Text, and its style, one of STYLES."""
 Line = tuple[Piece, ...]
@@ -51,7 +53,7 @@ def joined(parts: Iterable[Line], width: int, gap: str = "  ") -> Line:
 def labelled(label: str, text: str, width: int, style: str = "") -> list[Line]:
     """Return a paragraph that stands beside its label."""
     indent = 8
-    body = textwrap.wrap(text, max(20, width - indent), break_on_hyphens=False) or ["-"]
+    body = textwrap.wrap(safe(text), max(20, width - indent), break_on_hyphens=False) or ["-"]
     return [
         ((label.ljust(indent) if first else " " * indent, "title"), (part, style))
         for first, part in zip([True, *[False] * len(body)], body, strict=False)

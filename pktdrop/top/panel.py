@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pktdrop.escaping import safe
 from pktdrop.layers import LAYERS
 from pktdrop.top.history import History
 from pktdrop.top.lines import Line, Piece, joined
 from pktdrop.top.series import sparkline
-from pktdrop.views.text import DOUBT, MARK, cut, number, safe
+from pktdrop.views.text import DOUBT, MARK, cut, number
 
 LEAST_STATION: Final = 10
 MOST_STATION: Final = 24

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from pktdrop.escaping import safe
 from pktdrop.filters import Filters
 from pktdrop.model import Netns
 from pktdrop.top import detail, panel
@@ -323,7 +324,9 @@ class Screen:
     def _page(self, width: int) -> list[Line]:
         if self.page == "limits":
             title = "What this run cannot know" if self.limits else "There is nothing that this run cannot know."
-            text = [part for limit in self.limits for part in textwrap.wrap(limit, width - 4, subsequent_indent="  ")]
+            text = [
+                part for limit in self.limits for part in textwrap.wrap(safe(limit), width - 4, subsequent_indent="  ")
+            ]
             return [((title, "strong"),), EMPTY, *((("  " + part, ""),) for part in text)]
         return help_page(width)
 

@@ -10,8 +10,9 @@ from pktdrop.advice.diagnosis import KIND_WORDS, Advised, Diagnosis, Noise
 from pktdrop.advice.remedies import Advice
 from pktdrop.advice.stations import Station
 from pktdrop.advice.words import listed
+from pktdrop.escaping import safe
 from pktdrop.views.scope import as_object
-from pktdrop.views.text import Column, number, safe, share, table
+from pktdrop.views.text import Column, number, share, table
 
 _STATIONS = (
     Column("station"),

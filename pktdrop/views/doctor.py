@@ -6,7 +6,8 @@ import textwrap
 from dataclasses import asdict
 
 from pktdrop.doctor import Checks
-from pktdrop.views.text import Column, safe, table
+from pktdrop.escaping import safe
+from pktdrop.views.text import Column, table
 
 _COLUMNS = (Column("check"), Column("status"), Column("found", least=20, wrap=True))
 

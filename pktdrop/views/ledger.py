@@ -4,11 +4,12 @@
 from collections.abc import Sequence
 
 from pktdrop.counters.model import Scope
+from pktdrop.escaping import safe
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import NO_COUNTER, Entry
 from pktdrop.ledger.loss import Loss
 from pktdrop.views.scope import Name, where
-from pktdrop.views.text import Column, cut, number, safe, table
+from pktdrop.views.text import Column, cut, number, table
 
 _COLUMNS = (
     Column("rose", "right"),

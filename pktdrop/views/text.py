@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pktdrop.escaping import safe
+
 GAP = 2
 CUT = ".."
 MARK = "*"
@@ -31,13 +33,6 @@ class Column:
         if self.wrap:
             return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
         return cut(text, width, self.keep_end)
-
-
-def safe(text: str) -> str:
-    """Escape what would move the cursor or hide text: names of interfaces and processes come from anybody."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def number(value: float) -> str:

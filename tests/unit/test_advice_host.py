@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,27 @@ def test_nothing_raises_where_nothing_is_known(host: Host) -> None:
         for place in (gone, Place(), Place(netns=OWN, interface="../../etc"), LO):
             assert isinstance(host.value(name, place), (int, str, type(None))), name
     assert [host.value(name, gone) for name in ("rx_ring", "rps", "txqueuelen", "somaxconn", "rcvbuf")] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("/run/netns/blue one", "ip netns exec 'blue one' "),
+        ("/run/netns/host", "ip netns exec host "),
+        ("/run/netns/web[1]", "ip netns exec 'web[1]' "),
+        ("/run/docker/netns/web[1]", "nsenter --net='/run/docker/netns/web[1]' "),
+        ("/run/docker/netns/$(id)", "nsenter --net='/run/docker/netns/$(id)' "),
+        ("/proc/812/ns/net", "nsenter -t 812 -n "),
+    ],
+)
+def test_commands_enter_the_namespace_by_what_leads_there(
+    host: Host, path: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by its name, which may look like that of a process."""
+    there = Netns(7, 7)
+    monkeypatch.setattr(Namespaces, "paths", lambda self: {there: Path(path)})
+    monkeypatch.setattr(Namespaces, "name", lambda self, netns: "web[1]" if netns == there else None)
+    assert host.value("in_netns", Place(netns=there)) == command
 
 
 def test_an_unknown_name_has_no_value(host: Host) -> None:

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Warnings, limits and errors on a terminal of 80 columns."""
 
+from collections.abc import Callable
+
 import pytest
 
 from pktdrop import messages
 from pktdrop.views.text import Column, table
 
 PATH = "/var/cache/a-directory-with-hyphens/and-a-name-that-is-longer-than-a-line-of-a-terminal/37d6cf49df8d"
+
+HOSTILE = "\x1b]0;pwned\x07\u202e"
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -31,6 +35,18 @@ def test_what_is_to_be_copied_stays_whole(capsys: pytest.CaptureFixture[str]) ->
     shown = lines(capsys)
     assert sum(PATH in line for line in shown) == 2
     assert any("--no-cache" in line for line in shown)
+
+
+@pytest.mark.parametrize("shown", [messages.say, lambda text: messages.complain(text, "Do."),
+                                   lambda text: messages.complain("It is.", text)])  # fmt: skip
+def test_names_that_containers_choose_do_nothing_to_a_terminal(
+    shown: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process or an interface may be called anything but a slash or a blank."""
+    shown(f"Limit: Network namespace {HOSTILE}[7] cannot be entered, ethtool statistics of {HOSTILE}: none.")
+    text = capsys.readouterr().err.replace("\n", "")
+    assert text.isprintable()
+    assert "\\x1b]0;pwned\\x07" in text
 
 
 def test_a_cell_breaks_no_name() -> None:

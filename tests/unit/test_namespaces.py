@@ -85,6 +85,37 @@ def test_a_named_namespace(host: Host) -> None:
     assert host.namespaces().name(host.netns("blue")) == "blue"
 
 
+@pytest.mark.parametrize("name", ["host", "4026531840", "gone:4026531840", "sshd[1]", "x\ny[1]"])
+def test_a_name_that_reads_as_something_else(host: Host, name: str) -> None:
+    """A file may have any name: it is never taken for the host, an inode, a namespace that is gone, or a process."""
+    host.mount(name, "other")
+    namespaces = host.namespaces()
+    assert namespaces.name(host.netns("other")) == str(host.run / name)
+    assert namespaces.name(host.netns("init")) == HOST
+    assert namespaces._host == host.netns("init")
+
+
+def test_a_namespace_called_host_is_not_the_host(tmp_path: Path) -> None:
+    """Not in a PID namespace either, in which nothing else is called so: its settings are not those of the host."""
+    fake = Host(tmp_path)
+    fake.process(1, "container", b"init")
+    fake.mount("host", "other")
+    namespaces = fake.namespaces()
+    assert namespaces.name(fake.netns("other")) != HOST
+    assert not namespaces.sees_host
+
+
+def test_a_mount_that_is_called_host(host: Host) -> None:
+    """Container runtimes have directories of their own for what keeps a namespace."""
+    (host.proc / "self").mkdir()
+    where = host.proc.parent / "runtime" / "host"
+    (host.proc / "self/mountinfo").write_text(f"1 2 0:4 net:[4026532999] {where} rw - nsfs nsfs rw\n")
+    where.parent.mkdir()
+    host.netns("other")
+    where.symlink_to(host.files / "other")
+    assert host.namespaces().name(host.netns("other")) == str(where)
+
+
 def test_a_namespace_that_only_a_mount_keeps(host: Host) -> None:
     """A container runtime mounts namespaces in a directory of its own; blanks in its path are octal (proc(5))."""
     (host.proc / "self").mkdir()

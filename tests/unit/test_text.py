@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.views.text import Column, cut, number, safe, share, table
+from pktdrop.escaping import safe
+from pktdrop.views.text import Column, cut, number, share, table
 
 WORDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
 

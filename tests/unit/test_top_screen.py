@@ -383,6 +383,16 @@ def test_every_table_can_be_saved(view: str, tmp_path: Path) -> None:
     assert list(saved["rows"][0]) == [column.title for column in screen.columns]
 
 
+def test_limits_do_nothing_to_a_terminal() -> None:
+    """They name processes and interfaces, which may be called anything."""
+    screen = make_screen(busy_look())
+    screen.limits = (f"Network namespace {RED}[7] cannot be entered: Operation not permitted.",)
+    screen.show_page("limits")
+    shown = text(screen)
+    assert "a\\x1b[31mb[7]" in shown
+    assert shown.replace("\n", "").isprintable()
+
+
 def test_saving_never_overwrites(tmp_path: Path) -> None:
     """A file that is there stays as it is."""
     (tmp_path / "now.txt").write_text("mine")
