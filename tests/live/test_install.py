@@ -240,6 +240,27 @@ def test_a_place_of_others_gets_no_command(machine: Machine) -> None:
     assert not (machine.local / "bin" / "pktdrop").exists()
 
 
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a:b", "a\nb"])
+def test_a_clone_that_no_include_can_name_is_refused(machine: Machine, name: str) -> None:
+    """In two sentences, before anything is made: the compiler would only say that something is wrong in the sources."""
+    machine.checkout = machine.checkout.rename(machine.checkout.with_name(name))
+    done = machine.bootstrap()
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 2
+    assert "bootstrap: this clone cannot be used where it is" in done.stderr
+    assert not (machine.checkout / ".venv").exists()
+    assert not (machine.local / "bin").exists()
+
+
+@pytest.mark.parametrize("name", ["a b", "$(id)", "a'b", "%s", "ü", "-v", "*", "a;b", "#a"])
+def test_a_clone_may_be_called_anything_else(machine: Machine, name: str) -> None:
+    """Neither the shell nor Python takes the name for something to be done."""
+    machine.checkout = machine.checkout.rename(machine.checkout.with_name(name))
+    done = machine.bootstrap()
+    assert (done.returncode, done.stdout.split()[:1]) == (0, ["pktdrop"]), done.stderr
+    assert machine.pktdrop().returncode == 0
+
+
 def test_something_else_by_that_name_stays(machine: Machine) -> None:
     """A command of that name that bootstrap did not write is left alone."""
     (machine.local / "bin").mkdir()
