@@ -13,7 +13,7 @@ import pytest
 from tests.live.frames import UNKNOWN_ETHERTYPE, ethernet
 from tests.live.net import Net, mac, run, two_ns
 from tests.live.tools import need
-from tests.live.tracing import DEADLINE, command, launch
+from tests.live.tracing import DEADLINE, as_nobody, command, launch
 
 LOST = 7
 
@@ -107,8 +107,7 @@ def test_all_netns_looks_into_the_others(net: Net) -> None:
 
 def test_it_needs_no_root() -> None:
     """Without any capability the counters are shown, with exit status 0."""
-    nobody = ["setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps=-all"]
-    shown = subprocess.run([*nobody, *command(), "counters", "--all"], capture_output=True, text=True, cwd="/")
+    shown = subprocess.run(as_nobody("counters", "--all"), capture_output=True, text=True, cwd="/")
     assert shown.returncode == 0, shown.stderr
     assert "links.rx_packets" in shown.stdout
 

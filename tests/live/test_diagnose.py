@@ -18,25 +18,24 @@ from pktdrop.demo.causes import CAUSES
 from pktdrop.demo.causes.cause import Traffic
 from pktdrop.demo.net import Net
 from tests.live.net import Namespace, one_ns, run, wait_until
-from tests.live.tracing import DEADLINE, command, launch
+from tests.live.tracing import DEADLINE, as_nobody, command, launch
 
 N = 23
 Reasons = frozenset[str]
 ROUTING, SOCKET = ("routing", "routing-any"), ("unspecified", "socket-any")
 """Class and cause that a call site alone tells."""
 READY = "Watching for "
-NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all")
 by_name = {cause.name: cause for cause in CAUSES}
 
 
 class Run:
     """A running or ended `pktdrop diagnose`."""
 
-    def __init__(self, arguments: Sequence[str], before: Sequence[str]) -> None:
-        """Start it, behind what it is to be run by."""
+    def __init__(self, arguments: Sequence[str], called: Sequence[str]) -> None:
+        """Start it, the way pktdrop is `called`."""
         self._stdout, self._stderr = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  until kill()
         self.process = subprocess.Popen(
-            [*before, *command(), "diagnose", *arguments],
+            [*called, "diagnose", *arguments],
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=self._stdout,
@@ -73,9 +72,9 @@ class Run:
 
 
 @contextmanager
-def diagnosing(*arguments: str, style: str = "json", before: Sequence[str] = ()) -> Iterator[Run]:
-    """Diagnose around a block, for an hour unless the block ends it."""
-    made = Run(["-d", "3600", "--format", style, *arguments], before)
+def diagnosing(*arguments: str, style: str = "json", called: Sequence[str] = ()) -> Iterator[Run]:
+    """Diagnose around a block, for an hour unless the block ends it; `called` as another user, say."""
+    made = Run(["-d", "3600", "--format", style, *arguments], called or command())
     try:
         made.wait_until_ready()
         yield made
@@ -253,19 +252,21 @@ def test_a_reason_that_there_is_not_is_a_usage_error(kernel_reasons: Reasons) ->
     assert done.stdout == ""
 
 
+def unable_in(namespace: Namespace) -> list[str]:
+    """Return how pktdrop is called in a namespace without root and BPF."""
+    return ["ip", "netns", "exec", namespace.name, *as_nobody()]
+
+
 def unable(net: Net, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Diagnose to the end in the first namespace of a topology, without root and BPF."""
-    inside = ["ip", "netns", "exec", next(iter(net.namespaces.values())).name, *NOBODY]
-    return subprocess.run(
-        [*inside, *command(), "diagnose", *arguments], capture_output=True, text=True, cwd="/", timeout=DEADLINE
-    )
+    called = unable_in(next(iter(net.namespaces.values())))
+    return subprocess.run([*called, "diagnose", *arguments], capture_output=True, text=True, cwd="/", timeout=DEADLINE)
 
 
 def test_without_root_counters_tell() -> None:
     """Without any capability: the loss by its counter, what could not be seen, and exit status 3 if asked for."""
     with cause("udp_closed_port") as (_, traffic, here):
-        inside = ("ip", "netns", "exec", here.name, *NOBODY)
-        with diagnosing("--fail-on", "loss", before=inside) as made:
+        with diagnosing("--fail-on", "loss", called=unable_in(here)) as made:
             lose(traffic)
             data = judged(made, status=3)
         assert data["probes"]["kfree_skb"] == "none"

@@ -10,8 +10,7 @@ import pytest
 
 from pktdrop.demo.net import Net, unlike_others
 from tests.live.net import Namespace, run, wait_until
-from tests.live.test_diagnose import NOBODY as AS_NOBODY
-from tests.live.test_diagnose import diagnosing, judged
+from tests.live.test_diagnose import diagnosing, judged, unable_in
 from tests.live.tracing import inside, total, tracing
 
 N = 20
@@ -148,9 +147,8 @@ def test_a_healthy_host_fails_no_condition() -> None:
 def test_a_healthy_host_fails_no_condition_without_root() -> None:
     """Without tracing nobody knows what rx_dropped has: LLDP, as here, or packets that were lost."""
     with lan() as (left, right):
-        inside = ("ip", "netns", "exec", right.name, *AS_NOBODY)
         before = right.link("eth0", "rx.dropped")
-        with diagnosing("--fail-on", "loss", before=inside) as made:
+        with diagnosing("--fail-on", "loss", called=unable_in(right)) as made:
             live_a_while(left, right)
             wait_until(lambda: right.link("eth0", "rx.dropped") >= before + N, "the last frame")
             data = judged(made)
