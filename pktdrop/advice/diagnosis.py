@@ -18,8 +18,8 @@ from pktdrop.counters.drivers import Drivers
 from pktdrop.layers import KINDS, Layers
 from pktdrop.ledger.loss import Loss, Place
 from pktdrop.model import Netns
-from pktdrop.views.text import number, share
 from pktdrop.watch import Account
+from pktdrop.wording import number, share
 
 #: What each class of loss is called in a sentence.
 KIND_WORDS: Final[Mapping[str, str]] = MappingProxyType(

@@ -17,8 +17,8 @@ from pktdrop.counters.model import Row, Scope
 from pktdrop.layers import LAYERS
 from pktdrop.ledger.loss import Loss, Place
 from pktdrop.model import Netns
-from pktdrop.views.text import number
 from pktdrop.watch import Account
+from pktdrop.wording import number
 
 Status = Literal["ok", "unseen", "warning", "loss"]
 

@@ -10,10 +10,8 @@ from pktdrop.escaping import safe
 from pktdrop.ledger.loss import Place
 from pktdrop.model import Netns
 from pktdrop.namespaces import HOST
-from pktdrop.views.text import number
+from pktdrop.wording import listed, number
 
-#: So many names are listed, of more there is the number.
-_LISTED: Final = 3
 _ANY_ADDRESS: Final = ("*", "0.0.0.0", "[::]")
 
 
@@ -35,12 +33,11 @@ def where(cause: Cause, place: Place, names: Names) -> str:
         "socket": lambda: _sockets(place, names, "a socket"),
         "listener": lambda: _sockets(place, names, "a listening socket"),
         "qdisc": lambda: _qdiscs(place),
-        "cpu": lambda: "CPU ?" if place.cpu is None else f"CPU {place.cpu}",
+        "cpu": lambda: "some CPU" if place.cpu is None else f"CPU {place.cpu}",
         "queues": lambda: _queues(place),
         "sources": lambda: _sources(place, names),
     }
-    text = cause.place.format_map({word: words[word]() for word in cause.words})
-    return text.replace("backlog of CPU ?", "backlog of some CPU")
+    return cause.place.format_map({word: words[word]() for word in cause.words})
 
 
 def nic(place: Place, names: Names) -> str:
@@ -78,13 +75,6 @@ def socket(scope: Scope, names: Names) -> str:
 def cpus(numbers: Sequence[int]) -> str:
     """Write "CPU 0", "CPUs 0 and 2", "CPUs 0, 2, 3 and 4 more"."""
     return f"CPU{'s' * (len(numbers) > 1)} {listed([str(cpu) for cpu in numbers])}"
-
-
-def listed(items: Sequence[str]) -> str:
-    """Join items as a sentence does; of many only the first ones and how many more."""
-    if len(items) > _LISTED + 1:
-        return f"{', '.join(items[:_LISTED])} and {number(len(items) - _LISTED)} more"
-    return " and ".join([part for part in (", ".join(items[:-1]), items[-1]) if part]) if items else ""
 
 
 def _sockets(place: Place, names: Names, unknown: str) -> str:

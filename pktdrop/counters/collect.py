@@ -3,7 +3,7 @@
 
 import errno
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +15,7 @@ from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.moves import Interfaces, Place, moves, rename
 from pktdrop.model import Netns, counted_since
 from pktdrop.namespaces import Namespaces
+from pktdrop.wording import listed
 
 SOURCES: Final = (
     "softnet",
@@ -29,7 +30,6 @@ SOURCES: Final = (
     "xfrm",
     "packet_socket",
 )
-_NAMED: Final = 3
 _READ_AGAIN: Final = 4
 """Namespaces in one reading, at most."""
 NOTHING: Final = Row((), ())
@@ -256,7 +256,7 @@ class _Found:
             if len(names) == 1:
                 yield f"Network namespace {names[0]} cannot be entered: {why}."
             else:
-                yield f"{len(names)} network namespaces cannot be entered ({_listed(names)}): {why}."
+                yield f"{len(names)} network namespaces cannot be entered ({listed(names)}): {why}."
 
     def add(self, source: str, counters: Reading, gauges: Reading | None = None) -> None:
         self.rows[source].update(counters.rows)
@@ -265,12 +265,6 @@ class _Found:
         self.limits += counters.limits
         if counters.limits:
             self.failed.add(source)
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) > _NAMED + 1:
-        return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
-    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def kernel_width(source: str, _scope: Scope, _name: str) -> int:

@@ -12,7 +12,8 @@ from pktdrop.demo.causes.cause import Cause
 from pktdrop.demo.choice import USUAL
 from pktdrop.demo.stage import Account
 from pktdrop.output import Output
-from pktdrop.views.text import Column, number, table
+from pktdrop.views.text import Column, table
+from pktdrop.wording import number
 
 NOT_HERE = (
     "Not among them: a full CPU backlog (CPU_BACKLOG). Its queue is one for the whole host: to fill it would lose "

@@ -13,7 +13,7 @@ from pktdrop.top.lines import Line, labelled
 from pktdrop.top.views import Context, reasons_of
 from pktdrop.views.scope import where
 from pktdrop.views.table import cpu, interface_of, netns_of, reason
-from pktdrop.views.text import number
+from pktdrop.wording import number
 
 MOST: Final = 12
 """Parts of a list that are named; of the rest there is the number."""

@@ -7,7 +7,8 @@ from typing import Any, Final, NamedTuple
 
 from pktdrop.escaping import safe
 from pktdrop.top.series import Series, sparkline
-from pktdrop.views.text import cut, number
+from pktdrop.views.text import cut
+from pktdrop.wording import number
 
 GAP: Final = 1
 MOST_TREND: Final = 30

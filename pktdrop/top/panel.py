@@ -11,7 +11,8 @@ from pktdrop.layers import LAYERS
 from pktdrop.top.history import History
 from pktdrop.top.lines import Line, Piece, joined
 from pktdrop.top.series import sparkline
-from pktdrop.views.text import DOUBT, MARK, cut, number
+from pktdrop.views.text import DOUBT, MARK, cut
+from pktdrop.wording import number
 
 LEAST_STATION: Final = 10
 MOST_STATION: Final = 24

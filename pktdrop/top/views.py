@@ -11,7 +11,8 @@ from pktdrop.model import Netns
 from pktdrop.top.grid import Column, Row, ago, names, numbers, ranges, trend
 from pktdrop.top.history import NO_EVENT, Group, History, Line, Reason, Tally
 from pktdrop.views.scope import Name, where
-from pktdrop.views.text import DOUBT, share
+from pktdrop.views.text import DOUBT
+from pktdrop.wording import share
 
 _NOT_NOISE: Final = "*"
 _WORST_FIRST: Final = ("unexplained", "no-event", "bound", "exact", "silent")

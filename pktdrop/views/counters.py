@@ -9,7 +9,8 @@ from pktdrop.counters.collect import Counters
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.told import Told
 from pktdrop.views.scope import Name, as_object, where
-from pktdrop.views.text import Column, number, table
+from pktdrop.views.text import Column, table
+from pktdrop.wording import number
 
 _COLUMNS = (
     Column("count", "right"),

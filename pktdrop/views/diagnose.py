@@ -9,10 +9,10 @@ from typing import Any
 from pktdrop.advice.diagnosis import KIND_WORDS, Advised, Diagnosis, Noise
 from pktdrop.advice.remedies import Advice
 from pktdrop.advice.stations import Station
-from pktdrop.advice.words import listed
 from pktdrop.escaping import safe
 from pktdrop.views.scope import as_object
-from pktdrop.views.text import Column, number, share, table
+from pktdrop.views.text import Column, table
+from pktdrop.wording import listed, number, share
 
 _STATIONS = (
     Column("station"),

@@ -9,7 +9,8 @@ from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import NO_COUNTER, Entry
 from pktdrop.ledger.loss import Loss
 from pktdrop.views.scope import Name, where
-from pktdrop.views.text import Column, cut, number, table
+from pktdrop.views.text import Column, cut, table
+from pktdrop.wording import number
 
 _COLUMNS = (
     Column("rose", "right"),

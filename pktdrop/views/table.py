@@ -10,7 +10,8 @@ from pktdrop.filters import Selection
 from pktdrop.model import Amounts, Count, DropKey
 from pktdrop.protocols import Protocols
 from pktdrop.views.scope import Name
-from pktdrop.views.text import DOUBT, MARK, Column, number, share, table
+from pktdrop.views.text import DOUBT, MARK, Column, table
+from pktdrop.wording import number, share
 
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Ledger

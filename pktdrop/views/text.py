@@ -35,25 +35,6 @@ class Column:
         return cut(text, width, self.keep_end)
 
 
-def number(value: float) -> str:
-    """Write a count with separators, and a rate below ten with one digit behind the point."""
-    if isinstance(value, int) or value >= 10:
-        return f"{round(value):,}"
-    return "<0.1" if 0 < value < 0.1 else f"{value:.1f}"
-
-
-def share(part: int, whole: int) -> str:
-    """Write a share in percent; never "0 %" for something, never "100 %" for less than all."""
-    if not whole:
-        return "-"
-    percent = 100 * part / whole
-    if 0 < percent < 1:
-        return "<1 %"
-    if 99 < percent < 100:
-        return ">99 %"
-    return f"{percent:.0f} %"
-
-
 def cut(text: str, width: int, keep_end: bool = False) -> str:
     """Shorten a text to `width` characters, with ".." where something is missing.
 

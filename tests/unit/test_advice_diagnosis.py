@@ -9,9 +9,10 @@ import pytest
 
 from pktdrop.advice.diagnosis import failures
 from pktdrop.advice.stations import Peaks
-from pktdrop.advice.words import cpus, listed, socket
+from pktdrop.advice.words import cpus, socket
 from pktdrop.counters.model import Row, Scope
 from pktdrop.model import DropKey, Lost, Netns
+from pktdrop.wording import listed
 from tests.unit.accounts import (
     BLUE,
     DNS,
