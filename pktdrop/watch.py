@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import compress
+from itertools import compress, count
 from typing import TYPE_CHECKING, NamedTuple
 
 from pktdrop import memory
@@ -29,6 +29,10 @@ AT_START = 64
 """So that a start is quick: a reading takes about two milliseconds for each namespace."""
 _FIRST, _SPARE, _LAST = 0.4, 0.25, 0.6
 """Seconds in which namespaces without drops are read: at the start, in each look until all were read, at the end."""
+_FIRST_OF_ALL, _SPARE_OF_ALL = 0.7, 0.5
+"""The first two where what was there at the start is to be read as early as can be."""
+_AT_LEAST = 16
+"""Namespaces that are read whatever the time: on a slow or busy machine one takes a fifth of a second."""
 _MANY = 4096
 """Kinds that moved: only with so many it is worth the time to give memory back."""
 _RECENT = 3
@@ -85,7 +89,8 @@ class Watch:
         """Look for the first time, into `at_start` namespaces at most. Without a tracer there are only counters.
 
         The own namespace is read at each look; another one at the first and the last, and for a while after a drop in
-        it; with `all_netns` at each. A look is cut short when `is_over` says so, to make room for the last one.
+        it; with `all_netns` at each. Where `at_start` is None, looks take longer until all that were there have been
+        read. A look is cut short when `is_over` says so, to make room for the last one.
         """
         self._namespaces = namespaces
         self._tracer = tracer
@@ -98,7 +103,8 @@ class Watch:
         self.is_over = is_over
         """Asked between two namespaces, whether to leave the rest of a look undone."""
         wanted = found if all_netns else found[:at_start]
-        counters = self._collector.read(wanted, self._out_of_time(math.inf if all_netns else _FIRST))
+        first, self._spare = (_FIRST_OF_ALL, _SPARE_OF_ALL) if at_start is None else (_FIRST, _SPARE)
+        counters = self._collector.read(wanted, self._out_of_time(math.inf if all_netns else first))
         self._last = Look(before, counters, self._events())
         # with kinds of its own: those of the tracer are given up now and then
         alone = Drops.of(dict(self._last.after.drops))
@@ -152,7 +158,7 @@ class Watch:
             self._tracer.give_up()
         before = self._events()
         wanted = self._wanted(before, is_last)
-        counters = self._collector.read(wanted, self._out_of_time(_LAST if is_last else _SPARE, is_last))
+        counters = self._collector.read(wanted, self._out_of_time(_LAST if is_last else self._spare, is_last))
         if is_last and counters.late:
             self._late.append(
                 f"{counters.late} of {len(wanted)} network namespaces were not read at the end, as time ran out: what "
@@ -201,11 +207,19 @@ class Watch:
         return dict.fromkeys((*self._due, *self._increments.unread))
 
     def _out_of_time(self, seconds: float, is_last: bool = False) -> Callable[[Netns], bool]:
-        """Return what tells of a namespace whether it is too late to read it: those with drops may take longer."""
+        """Return what tells of a namespace whether it is too late to read it, asked once for each.
+
+        Those with drops may take longer, but for the last look.
+        """
         end = time.monotonic() + seconds
-        if is_last:
-            return lambda netns: time.monotonic() >= end
-        return lambda netns: self.is_over() or (not self._all and netns not in self._due and time.monotonic() >= end)
+        asked = count(1)
+
+        def is_late(netns: Netns) -> bool:
+            if not is_last and (self._all or netns in self._due):
+                return False
+            return next(asked) > _AT_LEAST and time.monotonic() >= end
+
+        return is_late if is_last else lambda netns: self.is_over() or is_late(netns)
 
     def _forget_gone(self, counters: Counters) -> None:
         """Drop what is remembered of namespaces that are gone."""

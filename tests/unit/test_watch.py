@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Which namespaces are read in a look, however slow the machine is."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from pktdrop.model import Netns
+from pktdrop.namespaces import Namespaces
+from pktdrop.watch import AT_START, Watch
+
+
+class Crowd(Namespaces):
+    """As many namespaces as a test wants beside the own one; all that is read of one is what the own one has."""
+
+    def __init__(self, many: int) -> None:
+        """Take how many."""
+        super().__init__()
+        self.there = [Netns(number, number) for number in range(1, many + 1)]
+
+    def paths(self) -> dict[Netns, Path]:
+        """Find them."""
+        return dict.fromkeys(self.there, Path("/proc/self/ns/net"))
+
+    @contextmanager
+    def entered(self, netns: Netns) -> Iterator[None]:
+        """Stay where it is."""
+        yield
+
+
+@pytest.fixture
+def _slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine so slow that a minute is over before the first namespace was read."""
+    minutes = count(0, 60)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(minutes)))
+
+
+@pytest.mark.usefixtures("_slow")
+@pytest.mark.parametrize("at_start", [AT_START, None])
+def test_few_namespaces_are_read_whatever_the_time(at_start: int | None) -> None:
+    """A dozen namespaces are read at the start and at the end on any machine: what counts in one has a beginning."""
+    crowd = Crowd(12)
+    watch = Watch(crowd, at_start=at_start)
+    assert watch.limits == ()
+    assert watch.step(is_last=True).counters.netns == {*crowd.there, crowd.own()}
+
+
+@pytest.mark.usefixtures("_slow")
+def test_many_namespaces_are_not_waited_for() -> None:
+    """Of hundreds those are read that there is time for, and some where there is none; the rest is named."""
+    crowd = Crowd(500)
+    watch = Watch(crowd, at_start=None)
+    (unread,) = watch.limits
+    assert unread.startswith("484 of 500 network namespaces were not read at the start")
+    # and four that are read again: all have an interface with the same address, as if it had come from the other
+    assert 16 < len(watch.step().counters.netns) <= 1 + 16 + 4
+    last = watch.step(is_last=True).counters
+    assert (len(last.netns), last.late) == (1 + 16, 16 + 16 - 16)
+
+
+def test_a_look_is_left_for_the_last_one() -> None:
+    """Where the run is over, a look reads nothing but the own namespace, so that the last one begins in time."""
+    crowd = Crowd(12)
+    watch = Watch(crowd, is_over=lambda: True)
+    assert watch.step().counters.netns == {crowd.own()}
