@@ -25,7 +25,8 @@ _COOKIE = struct.Struct("=Q")
 # include/uapi/linux/nsfs.h: the kind of a namespace (Linux 4.11), and its id (6.18), of network namespaces the cookie
 _NS_GET_NSTYPE = 0xB703
 _NS_GET_ID = 0x8008B70D
-_SETNS = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int, use_errno=True)
+_PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int, use_errno=True)
+_SETNS = _PROTOTYPE(("setns", ctypes.CDLL(None, use_errno=True)))  # once: each CDLL() makes a class
 _KTHREADD = 2
 _NET_ROOT = re.compile(rb"net:\[([0-9]{1,20})\]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -107,7 +108,7 @@ def _entered(descriptor: int) -> Iterator[None]:
 
 
 def _setns(descriptor: int) -> None:
-    if _SETNS(("setns", ctypes.CDLL(None, use_errno=True)))(descriptor, _CLONE_NEWNET) != 0:
+    if _SETNS(descriptor, _CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
