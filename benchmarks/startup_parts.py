@@ -90,20 +90,20 @@ def _time_all(times: Times) -> None:
 def _run(times: Times, options: list[str]) -> None:
     """Run pktdrop until it has looked once."""
     start = time.monotonic()
-    from pktdrop import cli, trace
+    from pktdrop import cli, run
 
     times.ms["imports of pktdrop"] = (time.monotonic() - start) * 1000
     if options:  # a start that compiles imports these later
         from pktdrop.kernel import btf, compiler, layout, reasons  # noqa: F401
     _time_all(times)
     started: list[float] = []
-    plain = trace.say
+    plain = run.say
 
     def say(*said: str) -> None:
         started.append(time.monotonic())
         plain(*said)
 
-    trace.say = say
+    run.say = say
     communicate = subprocess.Popen.communicate
 
     def keep_request(process: Any, request: Any = None, timeout: Any = None) -> Any:

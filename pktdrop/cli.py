@@ -151,20 +151,22 @@ def trace(
         # nothing that attaching has to wait for
         from pktdrop.filters import Filters
         from pktdrop.protocols import Protocols
-        from pktdrop.trace import JsonReport, Report, TableReport, run
+        from pktdrop.reports.trace import JsonReport, TableReport
+        from pktdrop.run import run
         from pktdrop.views.jsonlines import JsonView
         from pktdrop.views.table import TableView
         from pktdrop.watch import Watch
 
-        names = Protocols.load()
-        report: Report = (
-            JsonReport(JsonView(names, namespaces.is_gone), output)
-            if style == "json"
-            else TableReport(TableView(names, limit, namespaces.label), output)
-        )
+        names, chosen = Protocols.load(), Filters(wanted, noise=not no_noise)
         watch = Watch(namespaces, tracer, all_netns)
+        report = (
+            JsonReport(watch, chosen, JsonView(names, namespaces.is_gone), output)
+            if style == "json"
+            else TableReport(watch, chosen, TableView(names, limit, namespaces.label), output)
+        )
         with Clock(every, count, duration, output.descriptor) as clock:
-            run(watch, clock, Filters(wanted, noise=not no_noise), report)
+            watch.is_over = clock.is_over
+            run(watch, report, clock)
 
 
 @main.command(
@@ -259,12 +261,15 @@ def counters(
         raise click.UsageError("sar shows rates: give an INTERVAL.")
     if like and style == "json":
         raise click.UsageError("--like is for tables: leave out --format json.")
-    from pktdrop.counting import Settings, run
+    from pktdrop.reports.counters import CountersReport, Readings, Settings
+    from pktdrop.run import run
 
     host.require_proc()
-    output = Output()
-    clock = Clock(every or 1.0, count if every else 0, None, output.descriptor)
-    run(Settings(every is not None, everything, all_netns, like, style), clock, output)
+    output, namespaces = Output(), Namespaces()
+    readings = Readings(namespaces, all_netns)
+    settings = Settings(every is not None, everything, all_netns, like, style)
+    with Clock(every or 1.0, count if every else 0, None, output.descriptor) as clock:
+        run(readings, CountersReport(readings, settings, namespaces, output), clock)
 
 
 @main.command(
@@ -289,11 +294,10 @@ def diagnose(context: click.Context, duration: float, all_netns: bool, style: st
     Works without root or BPF from counters alone, and says what it could not see
     then. Ctrl-C ends it early. Nothing is ever changed.
     """
-    from pktdrop.advice.command import Settings, run
+    from pktdrop.reports.diagnose import Settings, watch_and_judge
 
     host.require_proc()
-
-    context.exit(run(Settings(duration, all_netns, style, fail_on), Output()))
+    context.exit(watch_and_judge(Settings(duration, all_netns, style, fail_on), Output()))
 
 
 @main.command(

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The run of `pktdrop demo`: set up, send at a steady pace, ask the witnesses, take down."""
+"""The run of `pktdrop demo`: set up, send at a steady pace, ask the witnesses, take down.
+
+It paces packets, not looks: twenty turns of sending to one result. So it has a loop of its own beside `pktdrop.run`.
+"""
 
 import math
 import os
@@ -15,6 +18,7 @@ from pktdrop.errors import PktdropError
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.host import own_capabilities
 from pktdrop.messages import say
+from pktdrop.run import Limits
 
 STEP = 0.05
 """Seconds between two turns of sending."""
@@ -45,13 +49,13 @@ def run(causes: Sequence[Cause], rate: int, duration: float | None, clock: Clock
         if claim.removed:
             say(f"Removed {_many(len(claim.removed), 'namespace')} that a killed demo had left.")
         with set_up(causes, claim.names, lambda: clock.interrupted) as stage:
-            _complain(stage, [])
+            limits = Limits()
+            limits.now(stage.limits)
             if not clock.interrupted:
-                _perform(stage, rate, duration, clock, report)
+                _perform(stage, rate, duration, clock, report, limits)
 
 
-def _perform(stage: Stage, rate: int, duration: float | None, clock: Clock, report: Report) -> None:
-    said = list(stage.limits)
+def _perform(stage: Stage, rate: int, duration: float | None, clock: Clock, report: Report, limits: Limits) -> None:
     if not stage.able:
         raise PktdropError("None of the causes works on this host.", "See the limits above.")
     began = time.time()
@@ -65,20 +69,14 @@ def _perform(stage: Stage, rate: int, duration: float | None, clock: Clock, repo
         if elapsed - shown >= _INTERVAL:
             report.interval(began, began + elapsed, stage.accounts())
             shown += _INTERVAL
-        said = _complain(stage, said)
+        limits.now(stage.limits)
         if not stage.able:
             break
     report.summary(began, time.time(), stage.settled())
-    said = _complain(stage, said)
+    limits.now(stage.limits)
     if not stage.able:
         raise PktdropError("None of the causes works any more.", "See the limits above.")
 
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
-
-
-def _complain(stage: Stage, said: list[str]) -> list[str]:
-    """Say the limits that were not said yet; return all of them."""
-    say(*(f"Limit: {limit}" for limit in stage.limits if limit not in said))
-    return stage.limits

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The run of `pktdrop diagnose`: watch for a while, then say what was seen. Nothing is changed."""
+"""The report of `pktdrop diagnose`: watch for a while, then say what was seen. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pktdrop import __version__, filters
-from pktdrop.advice.diagnosis import CONDITIONS, Circumstances, Diagnosis, Tables, diagnose, failures
+from pktdrop.advice.diagnosis import CONDITIONS, Circumstances, Tables, diagnose, failures
 from pktdrop.advice.host import Host
 from pktdrop.advice.stations import Peaks
 from pktdrop.clock import Clock
 from pktdrop.errors import PktdropError, WrongUse
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.messages import say, say_ending
+from pktdrop.messages import say
 from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output
+from pktdrop.run import probes, run
 from pktdrop.views.diagnose import as_json, as_text, status
 from pktdrop.watch import Account, Watch
 
@@ -40,7 +41,56 @@ class Settings:
     """CONDITIONS, or patterns of drop reasons."""
 
 
-def run(settings: Settings, output: Output) -> int:
+class DiagnoseReport:
+    """Says while it watches how much was lost, then what was seen, and what to change."""
+
+    def __init__(
+        self, watch: Watch, refused: PktdropError | None, namespaces: Namespaces, settings: Settings, output: Output
+    ) -> None:
+        """Take what is watched, why nothing is traced if so, what names namespaces, what is wanted and what writes."""
+        self._watch = watch
+        self._refused = refused
+        self._namespaces = namespaces
+        self._settings = settings
+        self._output = output
+        self._peaks = Peaks()
+        self._elapsed, self._lost = 0.0, 0
+
+    def start(self) -> str:
+        """Show nothing: what is said tells it."""
+        return f"Watching for {self._settings.duration:g} s ({probes(self._watch.rungs)}). Ctrl-C to end."
+
+    def step(self, step: Account) -> None:
+        """Show how much was lost so far."""
+        self._peaks.look(step.counters)
+        self._elapsed += step.interval.seconds
+        self._lost += sum(step.ledger.lost.values())
+        self._output.status(status(self._elapsed, self._settings.duration, self._lost, self._output.width))
+
+    def end(self) -> None:
+        """Judge, while namespaces are as they were; `show` is for when the probes are detached."""
+        watch, namespaces = self._watch, self._namespaces
+        limits = (*(() if self._refused is None else (_without_events(self._refused),)), *watch.limits)
+        present, sees_all = frozenset(namespaces.paths()), namespaces.sees_host
+        how = Circumstances(watch.rungs, limits, present, sees_all, self._peaks)
+        self._whole = watch.whole()
+        host = Host(namespaces, self._whole.counters)
+        self._judged = diagnose(self._whole, how, host, Tables.load(watch.reasons))
+
+    def show(self) -> int:
+        """Write the diagnosis; return the exit status."""
+        judged = self._judged
+        failed = failures(judged, self._whole, self._settings.fail_on)
+        if self._settings.style == "json":
+            self._output.write(as_json(judged, failed, __version__))
+        else:
+            self._output.write(as_text(judged, self._output.width))
+        if failed:
+            say(f"Failed, as --fail-on asks: {', '.join(failed)}.")
+        return FAILED if failed else 0
+
+
+def watch_and_judge(settings: Settings, output: Output) -> int:
     """Watch, write the diagnosis, and return the exit status.
 
     Raises WrongUse where --fail-on names a reason that this kernel does not have, PktdropError where it asks
@@ -55,41 +105,11 @@ def run(settings: Settings, output: Output) -> int:
             tracer, refused = None, error
             _require_no_tracing(settings.fail_on, error)
         watch = Watch(namespaces, tracer, settings.all_netns, at_start=None)
-        probes = ", ".join(f"{probe}: {rung}" for probe, rung in watch.rungs.items())
+        report = DiagnoseReport(watch, refused, namespaces, settings, output)
         clock = stack.enter_context(Clock(min(STEP, settings.duration), None, settings.duration, output.descriptor))
-        say(f"Watching for {settings.duration:g} s ({probes}). Ctrl-C to end.")
-        account, peaks = _watch(watch, clock, settings, output)
-        limits = (*(() if refused is None else (_without_events(refused),)), *watch.limits)
-        present = frozenset(namespaces.paths())
-        sees_all = namespaces.sees_host
-        how = Circumstances(watch.rungs, limits, present, sees_all, peaks)
-        judged = diagnose(account, how, Host(namespaces, account.counters), Tables.load(watch.reasons))
-    return _report(judged, account, settings, output)
-
-
-def _watch(watch: Watch, clock: Clock, settings: Settings, output: Output) -> tuple[Account, Peaks]:
-    peaks = Peaks()
-    watch.is_over = clock.is_over
-    elapsed, lost = 0.0, 0
-    for _ in clock.ticks():
-        say_ending(clock.is_last and clock.interrupted)
-        step = watch.step(clock.is_last)
-        peaks.look(step.counters)
-        elapsed += step.interval.seconds
-        lost += sum(step.ledger.lost.values())
-        output.status(status(elapsed, settings.duration, lost, output.width))
-    return watch.whole(), peaks
-
-
-def _report(judged: Diagnosis, account: Account, settings: Settings, output: Output) -> int:
-    failed = failures(judged, account, settings.fail_on)
-    if settings.style == "json":
-        output.write(as_json(judged, failed, __version__))
-    else:
-        output.write(as_text(judged, output.width))
-    if failed:
-        say(f"Failed, as --fail-on asks: {', '.join(failed)}.")
-    return FAILED if failed else 0
+        watch.is_over = clock.is_over
+        run(watch, report, clock, tell=lambda _: None)  # the diagnosis has the limits
+    return report.show()
 
 
 def _reasons(conditions: Sequence[str]) -> list[str]:

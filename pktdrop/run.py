@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""The one run: a source looked at at a steady pace, each step handed to a report, and each limit said once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from pktdrop.clock import Clock
+from pktdrop.messages import say, say_ending
+
+Step = TypeVar("Step")
+_Given = TypeVar("_Given", covariant=True)
+_Taken = TypeVar("_Taken", contravariant=True)
+Tell = Callable[[Sequence[str]], None]
+"""Takes limits that are new."""
+_LATE = "pktdrop cannot keep up: a look took longer than an interval. Intervals are as long as shown."
+
+
+class Source(Protocol[_Given]):
+    """What is looked at: drops and counters (watch.Watch), or counters alone. It has looked once when it is made."""
+
+    @property
+    def limits(self) -> Sequence[str]:
+        """What cannot be known, and why: a sentence each. More may turn up with each step."""
+
+    def step(self, is_last: bool) -> _Given:
+        """Look again; return what lies between this look and the one before."""
+
+
+class Report(Protocol[_Taken]):
+    """What becomes of the results."""
+
+    def start(self) -> str | None:
+        """Show what is known before the first step; return what to say of what runs now."""
+
+    def step(self, step: _Taken) -> None:
+        """Show what lies between two looks."""
+
+    def end(self) -> None:
+        """Show the whole run."""
+
+
+def probes(rungs: Mapping[str, str]) -> str:
+    """Say by which rung each probe is attached."""
+    return ", ".join(f"{probe}: {rung}" for probe, rung in rungs.items())
+
+
+def say_limits(limits: Sequence[str]) -> None:
+    """Write limits to standard error."""
+    say(*(f"Limit: {limit}" for limit in limits))
+
+
+class Limits:
+    """Tells each limit when it turns up."""
+
+    def __init__(self, tell: Tell = say_limits) -> None:
+        """Take what becomes of those that are new."""
+        self._tell = tell
+        self._known: Sequence[str] = ()
+
+    def now(self, limits: Sequence[str]) -> None:
+        """Tell those that did not hold before."""
+        self._tell([limit for limit in limits if limit not in self._known])
+        self._known = limits
+
+
+def run(source: Source[Step], report: Report[Step], clock: Clock, tell: Tell = say_limits) -> None:
+    """Look until the clock ends. Raises OutputClosed when nobody reads the results."""
+    limits = Limits(tell)
+    limits.now(source.limits)
+    opening = report.start()
+    if opening is not None:
+        say(opening)
+    late: tuple[str, ...] = ()
+    for _ in clock.ticks():
+        say_ending(clock.is_last and clock.interrupted)
+        late = late if clock.keeps_up else (_LATE,)
+        # no name keeps the step: with tens of thousands of kinds it takes 30 MB, which the next one needs
+        report.step(source.step(clock.is_last))
+        limits.now((*source.limits, *late))
+    report.end()
