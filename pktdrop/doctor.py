@@ -103,7 +103,7 @@ def _lockdown() -> Check:
     try:
         level = path.read_text(encoding="ascii").partition("[")[2].partition("]")[0]
     except OSError:
-        return Check("lockdown", "ok", "not known: securityfs is not mounted, or the kernel has no lockdown")
+        return Check("lockdown", "ok", "none seen: the kernel has no lockdown, or securityfs is not mounted")
     if level == "confidentiality":
         return Check(
             "lockdown",

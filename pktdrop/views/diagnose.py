@@ -38,7 +38,8 @@ def as_text(diagnosis: Diagnosis, width: int) -> str:
     parts += _losses(diagnosis, width)
     if diagnosis.doubt:
         packets = sum(one.packets for one in diagnosis.doubt)
-        opening = f"{_counted(packets, 'packet')} of which it is not known whether they were lost"
+        they_were = "it was" if packets == 1 else "they were"
+        opening = f"{_counted(packets, 'packet')} of which it is not known whether {they_were} lost"
         parts.append(_filled(f"{opening}: {_told(diagnosis.doubt)}.", width))
     if diagnosis.noise:
         packets = sum(one.packets for one in diagnosis.noise)

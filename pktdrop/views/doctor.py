@@ -13,14 +13,17 @@ _COLUMNS = (Column("check"), Column("status"), Column("found", least=20, wrap=Tr
 
 
 def as_table(checked: Checks, width: int) -> str:
-    """Return the checks as a table, and below it what each that is not ok means and asks for."""
+    """Return the checks as a table, and below it what those that are not ok mean and ask for, once."""
     rows = [(check.name, check.status, check.found) for check in checked.checks]
     parts = [table(_COLUMNS, rows, width)]
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for check in checked.checks:
         if check.means or check.do:
-            lines = [f"{check.name}: {check.status}", f"Means: {check.means}"]
-            lines += [f"Do: {check.do}"] if check.do else []
-            parts.append("\n".join(_wrapped(line, width, "  " * (index > 0)) for index, line in enumerate(lines)))
+            alike.setdefault((check.status, check.means, check.do), []).append(check.name)
+    for (status, means, do), names in alike.items():
+        lines = [f"{', '.join(names)}: {status}", f"Means: {means}"]
+        lines += [f"Do: {do}"] if do else []
+        parts.append("\n".join(_wrapped(line, width, "  " * (index > 0)) for index, line in enumerate(lines)))
     parts.append("pktdrop trace can run." if checked.can_trace else "pktdrop trace cannot run here.")
     return "\n\n".join(parts) + "\n"
 

@@ -89,15 +89,20 @@ def _cells(entry: Entry, name: Name) -> tuple[str, ...]:
         entry.status,
         entry.counter if has_counter else "-",
         where(entry.scope, name),
-        "; ".join(part for part in (_reasons(entry), entry.note) if part),
+        _by(entry),
     )
 
 
-def _reasons(entry: Entry) -> str:
-    """Name the events; with their number where the column "explained" does not say it."""
-    if len(entry.by) == 1 and entry.by[0][1] == entry.explained:
-        return entry.by[0][0]
-    return ", ".join(f"{number(count)} {reason}" for reason, count in entry.by)
+def _by(entry: Entry) -> str:
+    """Name the events and why they differ; with their number where the column "explained" does not say it.
+
+    Beside that of a counter it comes last, so that a table that is cut does not seem to contradict itself.
+    """
+    parts = [", ".join(f"{number(count)} {reason}" for reason, count in entry.by), entry.note]
+    if len(entry.by) == 1 and entry.counter != NO_COUNTER:
+        ((reason, count),) = entry.by
+        parts = [reason, entry.note, f"{number(count)} events" if count != entry.explained else ""]
+    return "; ".join(part for part in parts if part)
 
 
 def _events(entry: Entry) -> int:

@@ -33,6 +33,11 @@ def overlap(one: str, other: str) -> bool:
     return fnmatchcase(one, other) or fnmatchcase(other, one)
 
 
+def test_a_command_is_short_enough_to_be_copied() -> None:
+    """Each row has one command: behind the prefix for a namespace, two would not fit a line."""
+    assert [row.command for row in REMEDIES if row.command is not None and row.command.count("{in_netns}") > 1] == []
+
+
 def test_reasons_are_known_to_the_layers() -> None:
     """A reason that has a cause has a rule in layers.tsv."""
     reasons = {rule.reason for rule in RULES}

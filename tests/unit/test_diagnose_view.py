@@ -16,7 +16,7 @@ from pktdrop.counters.model import Scope
 from pktdrop.model import Lost, Netns
 from pktdrop.views.diagnose import as_json, as_text, status
 from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, KnownHost, judge, make_account
-from tests.unit.make import make_backlog_drop, make_drop, make_noise
+from tests.unit.make import make_backlog_drop, make_doubt, make_drop, make_noise
 
 ETH0 = Scope(netns=HOST, interface="eth0")
 FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", location="__udp_queue_rcv_skb+0x1")
@@ -40,6 +40,7 @@ CASES: Mapping[str, Diagnosis] = {
         present=frozenset((HOST, BLUE, 5)),
     ),
     "uncounted": judge(make_account(lost=Lost(0, 3))),
+    "doubt": judge(make_account({make_doubt(): 1})),
     "long names": judge(
         make_account(
             {make_drop(reason="NOT_SPECIFIED", location="f+1", interface="x" * 15, netns=Netns(4026532999, 9)): 10**12}
@@ -122,6 +123,11 @@ def test_noise_is_named_and_not_counted_as_lost() -> None:
     assert "Not lost: 12 packets freed without loss (noise): 12 OTHERHOST (not addressed to\nthis host)." in shown(
         "noise"
     )
+
+
+def test_a_doubt_has_its_grammar() -> None:
+    """One packet is an it."""
+    assert "1 packet of which it is not known whether it was lost: 1 NOT_SPECIFIED" in " ".join(shown("doubt").split())
 
 
 def test_a_riddle_is_called_one() -> None:

@@ -41,6 +41,14 @@ def test_table() -> None:
     )
 
 
+def test_what_is_the_same_is_said_once() -> None:
+    """Two checks that mean and ask for the same have one paragraph, under both names."""
+    twice = [Check(f"backlog {rung}", "degraded", "refused", "No target CPU.", "Use root.") for rung in ("a", "b")]
+    text = as_table(Checks((*twice, LOCKED), can_trace=True), 80)
+    assert "backlog a, backlog b: degraded\n  Means: No target CPU.\n  Do: Use root.\n" in text
+    assert text.count("Means:") == text.count("Do:") == 2
+
+
 def test_json() -> None:
     """One object on a line, with all that is known of each check."""
     line = as_json(CHECKS, "0.1.0")

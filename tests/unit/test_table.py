@@ -169,8 +169,19 @@ def test_a_counter_read_at_another_moment_says_so() -> None:
     by = (("NO_SOCKET", 555),)
     entry = Entry("socket", "mib.UdpNoPorts", Scope(netns=Netns(4026532281, 7)), 541, 541, 0, "bound", by, "14 less")
     text = VIEW.summary(make_interval(), make_selection(), make_ledger(entry), 80)
-    assert " 541        541  bound   mib.UdpNoPorts  netns blue  555 NO_SOCKET; 14 less\n" in text
+    assert " 541        541  bound   mib.UdpNoPorts  netns blue  NO_SOCKET; 14 less; 555 e..\n" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_cut_row_does_not_contradict_itself() -> None:
+    """Where there is no room for more than the reason, no other number stands beside what is explained."""
+    by = (("SOCKET_RCVBUFF", 555),)
+    scope = Scope(netns=Netns(1), socket="udp 0.0.0.0:53 ino:81234")
+    entry = Entry("socket", "mib.UdpLite6RcvbufErrors", scope, 541, 541, 0, "bound", by, "14 less than the events")
+    text = VIEW.summary(make_interval(), make_selection(), make_ledger(entry), 80)
+    (row,) = [line for line in text.splitlines() if line.lstrip().startswith("541")]
+    assert "SOCKET_RCV" in row
+    assert "555" not in row
 
 
 def test_copies_that_captures_lost_have_a_line() -> None:
