@@ -2,7 +2,7 @@
 """What is measured: drops, by what they are counted by. No I/O, no formatting."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 OTHER_PROTOCOL = 0xFFFF
 """Stands for protocols that are not told apart. Reserved by RFC 1701, so it is none itself."""
@@ -20,6 +20,10 @@ class Netns(NamedTuple):
     def __str__(self) -> str:
         """Return the inode, as lsns(8) and readlink(1) show it."""
         return str(self.inode)
+
+
+THE_GONE: Final = Netns(0)
+"""Stands for all network namespaces that are gone and are not told apart any more: no inode is 0."""
 
 
 def in_order(netns: Netns | None) -> tuple[int, ...]:

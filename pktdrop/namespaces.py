@@ -17,7 +17,7 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import TypeVar
 
-from pktdrop.model import Netns
+from pktdrop.model import THE_GONE, Netns
 
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14 and later
@@ -34,10 +34,11 @@ _HERE = Path("/proc/thread-self/ns/net")
 _REMEMBERED = 4096
 """Namespaces that are gone whose names are still known, and those known to be gone: the last ones."""
 _Known = TypeVar("_Known")
-_LIKE_OTHERS = re.compile(r"host|gone:.*|[0-9]+|.*\[[0-9]+\]", re.DOTALL)
+_LIKE_OTHERS = re.compile(r"host|gone(:.*)?|[0-9]+|.*\[[0-9]+\]", re.DOTALL)
 """Names that files of namespaces may have, and that would be read as the host, an inode, or a process."""
 GONE = "gone"
-"""How a namespace is marked that nothing leads to any more, and that had no name when it was first seen."""
+"""How a namespace is marked that nothing leads to any more, and that had no name when it was first seen; and what all
+are called that are gone and not told apart."""
 HOST = "host"
 """How the kernel's first namespace is called: init_net, the one of its own threads."""
 
@@ -215,7 +216,12 @@ class Namespaces:
         return self._numbered(Netns(inode, cookie))
 
     def name(self, netns: Netns) -> str | None:
-        """Return "host", or the name under /run/netns, or "comm[pid]" of the first process in it, or None."""
+        """Return "host", or the name under /run/netns, or "comm[pid]" of the first process in it, or None.
+
+        THE_GONE is called "gone".
+        """
+        if netns == THE_GONE:
+            return GONE
         self._look_for(netns)
         return self._names.get(netns)
 

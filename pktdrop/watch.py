@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import compress, count
+from itertools import compress
+from itertools import count as counting
 from typing import TYPE_CHECKING, NamedTuple
 
 from pktdrop import memory
 from pktdrop.counters.collect import Collector, Counters
+from pktdrop.counters.gone import Together
 from pktdrop.counters.increments import Increments, Moved
 from pktdrop.drops import Drops, Interval, Snapshot, interval
 from pktdrop.model import Count, DropKey, Lost, Netns
@@ -40,6 +42,12 @@ _RECENT = 3
 _UNREAD = (
     "some network namespaces were gone, or hidden, before their counters were read: what only counters show of them, "
     "such as SYNs at a full listen queue, is not known."
+)
+_GONE = 256
+"""Namespaces that are gone whose counters and drops the summary of a run tells apart: the last ones."""
+_TOGETHER = (
+    f"network namespaces that are gone, but for the last {_GONE}, are one in the summary's ledger, called gone; so are "
+    f"interfaces and sockets that are gone, but for the last {_GONE} of namespaces that are there."
 )
 _NONE: Mapping[str, str] = {"kfree_skb": "none", "enqueue_to_backlog": "none"}
 
@@ -115,8 +123,8 @@ class Watch:
             f"{len(unread)} of {len(found)} network namespaces were not read at the start: the counters of each are "
             "compared from when it is first read (--all-netns reads all)."
         ][: len(unread)]
-        self._read = set(counters.netns)
-        """Namespaces whose counters were read before a drop in them."""
+        self._known = dict.fromkeys(counters.netns, True)
+        """Namespaces with counters or drops, those last that had one last, and whether their counters were read."""
         self._unread: tuple[str, ...] = ()
         """What to say of such that could not be read."""
         self._searches = namespaces.searches
@@ -135,7 +143,8 @@ class Watch:
     def limits(self) -> tuple[str, ...]:
         """What this run cannot know, and why: a sentence each. More may turn up while it runs."""
         of_events = () if self._tracer is None else self._tracer.limits
-        return *of_events, *self._last.counters.limits, *self._late, *self._unread
+        together = (_TOGETHER,) if self._increments.has_folded else ()
+        return *of_events, *self._last.counters.limits, *self._late, *self._unread, *together
 
     @property
     def start(self) -> float:
@@ -167,11 +176,13 @@ class Watch:
         then, self._last = self._last, Look(before, counters, self._events())
         self._books.learn_drivers(counters.drivers, counters.rows.get("driver", {}))
         read = counters.netns - self._increments.unread
-        self._read |= read
+        for netns in read:
+            self._known.pop(netns, None)
+            self._known[netns] = True
         if not counters.late and not counters.netns.issuperset(self._due):
             self._unread = (_UNREAD,)
         moved = self._increments.add(counters, self._books.width)
-        if self._searches != self._namespaces.searches:
+        if self._searches != self._namespaces.searches or self._increments.is_crowded:
             self._searches = self._namespaces.searches
             self._forget_gone(counters)
         step = interval(then.after, self._last.after)
@@ -185,8 +196,11 @@ class Watch:
         """Return the account from the beginning to the last look."""
         run = interval(self._first.after, self._last.after)
         moved = self._increments.total
-        bracket = _Between(self._first, self._last)
-        ledger = self._books.of_run(run.drops, moved, bracket, self._read, _without_place(run))
+        called = Together(self._is_kept, self._increments.places()) if self._increments.has_folded else None
+        bracket = _Between(self._first, self._last, called)
+        drops = run.drops if called is None else called(run.drops)
+        read = {netns for netns, is_read in self._known.items() if is_read}
+        ledger = self._books.of_run(drops, moved, bracket, read, _without_place(run))
         return Account(run, ledger, moved, self._last.counters, bracket)
 
     def _events(self) -> Snapshot:
@@ -197,14 +211,16 @@ class Watch:
     def _wanted(self, now: Snapshot, is_last: bool) -> Collection[Netns]:
         """Return the namespaces to read, besides the own one."""
         self._due = {netns: looks - 1 for netns, looks in self._due.items() if looks > 1}
-        for netns in {key.netns for key in interval(self._last.after, now).drops}:
+        for netns in {key.netns for key in interval(self._last.before, now).drops}:
             if netns is not None:
+                self._known[netns] = self._known.pop(netns, False)
                 self._due[netns] = _RECENT
+        due = [netns for netns in self._due if not self._namespaces.is_gone(netns)]
         if self._all or is_last:
             # of what was never read there is nothing to compare with; what was made meanwhile counts from its beginning
             unread = frozenset() if self._all else self._increments.unread
-            return dict.fromkeys((*self._due, *(one for one in self._namespaces.paths() if one not in unread)))
-        return dict.fromkeys((*self._due, *self._increments.unread))
+            return dict.fromkeys((*due, *(one for one in self._namespaces.paths() if one not in unread)))
+        return dict.fromkeys((*due, *self._increments.unread))
 
     def _out_of_time(self, seconds: float, is_last: bool = False) -> Callable[[Netns], bool]:
         """Return what tells of a namespace whether it is too late to read it, asked once for each.
@@ -212,7 +228,7 @@ class Watch:
         Those with drops may take longer, but for the last look.
         """
         end = time.monotonic() + seconds
-        asked = count(1)
+        asked = counting(1)
 
         def is_late(netns: Netns) -> bool:
             if not is_last and (self._all or netns in self._due):
@@ -228,6 +244,15 @@ class Watch:
             return netns in counters.netns or self._namespaces.present(netns)
 
         self._increments.keep(is_present)
+        absent = [netns for netns in self._known if not is_present(netns)]
+        for netns in absent[:-_GONE]:
+            del self._known[netns]
+        self._increments.fold(self._known.__contains__, self._books.driver)
+        self._books.keep(self._is_kept, self._increments.places())
+
+    def _is_kept(self, netns: Netns) -> bool:
+        """Tell whether a namespace is told apart: it is there, or was not long ago."""
+        return netns in self._known or self._namespaces.present(netns)
 
 
 def _without_place(step: Interval) -> int:
@@ -240,14 +265,19 @@ def _without_place(step: Interval) -> int:
 class _Between:
     """Events between two readings of the counters, at least and at most; worked out when asked for."""
 
-    def __init__(self, first: Look, last: Look) -> None:
+    def __init__(self, first: Look, last: Look, called: Together | None = None) -> None:
         self._first = first
         self._last = last
+        self._called = called
 
     @cached_property
     def inner(self) -> Mapping[DropKey, Count]:
-        return interval(self._first.after, self._last.before).drops
+        return self._of(self._first.after, self._last.before)
 
     @cached_property
     def outer(self) -> Mapping[DropKey, Count]:
-        return interval(self._first.before, self._last.after).drops
+        return self._of(self._first.before, self._last.after)
+
+    def _of(self, first: Snapshot, last: Snapshot) -> Mapping[DropKey, Count]:
+        drops = interval(first, last).drops
+        return drops if self._called is None else self._called(drops)

@@ -4,10 +4,11 @@
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
+from pktdrop.counters import gone
 from pktdrop.counters.collect import NOTHING, Counters, Width, difference
 from pktdrop.counters.model import Row, Scope
 from pktdrop.counters.moves import At, moves, rename
-from pktdrop.model import Netns
+from pktdrop.model import THE_GONE, Netns
 
 Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 """Counters that rose, by source, scope and name."""
@@ -15,6 +16,12 @@ Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 
 _LEFT = 256
 """Interfaces that are remembered after they left."""
+_GONE = 256
+"""Interfaces and sockets of namespaces that are there whose sums are told apart after they are gone: the last ones."""
+_MANY = 1024
+"""Sums beyond twice those that were left by fold(): then it is worth doing again."""
+Gone = tuple[Netns, str | None, str | None]
+"""Namespace, and interface or socket."""
 
 
 class Increments:
@@ -33,6 +40,12 @@ class Increments:
         """In how many seconds the counters of each namespace rose by what add() last returned; None: of the host."""
         self.total: dict[str, dict[Scope, dict[str, int]]] = {}
         """By how much counters rose since the first reading."""
+        self._gone: dict[Gone, None] = {}
+        """Whose sums are told apart though they are gone, the last ones last."""
+        self._folded = 0
+        """How many sums fold() left."""
+        self.has_folded = False
+        """Whether it ever put some together."""
 
     def add(self, now: Counters, width: Width) -> Moved:
         """Take the next reading; return by how much counters rose since each was last read.
@@ -76,6 +89,56 @@ class Increments:
         self._interfaces = {netns: known for netns, known in self._interfaces.items() if is_present(netns)}
         self.unread = frozenset(netns for netns in self.unread if is_present(netns))
 
+    @property
+    def is_crowded(self) -> bool:
+        """Tell whether there are so many sums that fold() is worth its time."""
+        return sum(map(len, self.total.values())) > 2 * self._folded + _MANY
+
+    def fold(self, is_kept: Callable[[Netns], bool], driver: Callable[[Scope], str | None]) -> None:
+        """Put sums of what is gone together, so that memory does not grow with what was.
+
+        Those of namespaces that are not kept, and in the others of interfaces and sockets, but for the last ones.
+        """
+        found: dict[Gone, None] = {}
+        for rows in self.total.values():
+            found.update((place, None) for scope in rows if (place := self._place_if_gone(scope)) is not None)
+        self._gone = {**{place: None for place in self._gone if place in found}, **found}
+        old = set(list(self._gone)[:-_GONE])
+        for rows in self.total.values():
+            for scope in list(rows):
+                netns = scope.netns
+                if netns is None or netns == THE_GONE:
+                    continue
+                if not is_kept(netns):
+                    netns = THE_GONE
+                elif self._place_if_gone(scope) not in old:
+                    continue
+                _add(rows.setdefault(gone.together(scope, netns, driver(scope)), {}), rows.pop(scope))
+                self.has_folded = True
+        for place in old:
+            del self._gone[place]
+        self._folded = sum(map(len, self.total.values()))
+
+    def _place_if_gone(self, scope: Scope) -> Gone | None:
+        """Return an interface or a socket that is gone from a namespace that is there."""
+        netns = scope.netns
+        if netns is None or netns not in self._interfaces or gone.stands_for_gone(scope):
+            return None
+        if scope.interface is not None:
+            is_there = Scope(netns=netns, interface=scope.interface) in self._last.get("links", ())
+        else:
+            is_there = scope.socket is None or scope in self._last.get("socket", ())
+        return None if is_there else (netns, scope.interface, scope.socket)
+
+    def places(self) -> set[tuple[Netns | None, str]]:
+        """Return the interfaces that are told apart: those that are there, and those that have sums of their own."""
+        found: set[tuple[Netns | None, str]] = set()
+        for netns, known in self._interfaces.items():
+            found.update((netns, one.name) for one in known.values())
+        for rows in self.total.values():
+            found.update((scope.netns, scope.interface) for scope in rows if scope.interface is not None)
+        return found
+
     def _follow(self, now: Counters) -> None:
         """Let what is remembered of interfaces follow them."""
         rows_left = {one: rows.get("links", {}).get(_scope(one)) for one, rows in self._left.items()}
@@ -102,9 +165,12 @@ class Increments:
     def _add_up(self, moved: Moved) -> None:
         for source, rows in moved.items():
             for scope, risen in rows.items():
-                total = self.total.setdefault(source, {}).setdefault(scope, {})
-                for name, increment in risen.items():
-                    total[name] = total.get(name, 0) + increment
+                _add(self.total.setdefault(source, {}).setdefault(scope, {}), risen)
+
+
+def _add(sums: dict[str, int], risen: Mapping[str, int]) -> None:
+    for name, increment in risen.items():
+        sums[name] = sums.get(name, 0) + increment
 
 
 def _at(rows: Mapping[Scope, Row], one: At) -> dict[Scope, Row]:

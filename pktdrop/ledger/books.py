@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Final
 
 from pktdrop.causes import Causes
+from pktdrop.counters import gone
 from pktdrop.counters.collect import kernel_width
 from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.increments import Moved
@@ -26,7 +27,7 @@ from pktdrop.ledger.placing import placed
 from pktdrop.ledger.reconcile import Between, Reconciled, Reconciler
 from pktdrop.ledger.rests import SHARED_FIELDS
 from pktdrop.ledger.steady import Steady
-from pktdrop.model import Count, DropKey, Netns
+from pktdrop.model import THE_GONE, Count, DropKey, Netns
 
 _NOT_READ: Final = "the counters of its namespace could not be read"
 _PEER_FIELDS: Final = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
@@ -121,9 +122,19 @@ class Books:
             if row is not None or self._driver_of.get(nic, "").partition("!")[0] != driver:
                 self._driver_of[nic] = self._drivers.variant(driver, () if row is None else row.names) or driver
 
+    def keep(self, is_kept: Callable[[Netns], bool], places: Collection[Nic]) -> None:
+        """Put losses in namespaces that are not kept together, and forget interfaces that are in none of `places`."""
+        self._driver_of = {nic: driver for nic, driver in self._driver_of.items() if nic in places}
+        self._run = added(
+            loss
+            if loss.place.netns is None or is_kept(loss.place.netns)
+            else replace(loss, place=replace(loss.place, netns=THE_GONE, interface=None, sockets=(), qdiscs=()))
+            for loss in self._run
+        )
+
     def width(self, source: str, scope: Scope, name: str) -> int:
         """Return at how many bits a counter wraps: some drivers show registers of the NIC as they are."""
-        meaning = self._drivers.classify(self._driver(scope), name) if source == "driver" else None
+        meaning = self._drivers.classify(self.driver(scope), name) if source == "driver" else None
         return kernel_width(source, scope, name) if meaning is None else meaning.bits
 
     def of_interval(
@@ -176,7 +187,7 @@ class Books:
         return Ledger(entries, in_order(placed(losses, moved, late.of)), hints)
 
     def _classify(self, counter: str, scope: Scope) -> str | None:
-        driver = self._driver(scope)
+        driver = self.driver(scope)
         if counter.startswith("links."):
             if driver in FOLDING_DRIVERS:
                 return FOLDED
@@ -190,8 +201,9 @@ class Books:
         is_loss = meaning is not None and meaning.counts == "loss" and meaning.role != "sum"
         return meaning.kind if meaning is not None and is_loss else None
 
-    def _driver(self, scope: Scope) -> str | None:
-        return self._driver_of.get((scope.netns, scope.interface or ""))
+    def driver(self, scope: Scope) -> str | None:
+        """Return the driver of an interface, or of those that are gone, and what its statistics tell of it."""
+        return self._driver_of.get((scope.netns, scope.interface or "")) or gone.driver_of(scope.interface)
 
 
 class _Uncounted:

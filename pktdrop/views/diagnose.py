@@ -224,7 +224,7 @@ def _loss_object(advised: Advised) -> dict[str, Any]:
         "class": one.kind,
         "cause": one.cause.name,
         "where": advised.where,
-        "netns": None if place.netns is None else place.netns.inode,
+        "netns": None if place.netns is None else place.netns.inode or None,  # 0: THE_GONE
         "netns_cookie": None if place.netns is None else place.netns.cookie,
         "interface": place.interface,
         "queues": [{"queue": queue, "packets": packets} for queue, packets in place.queues],

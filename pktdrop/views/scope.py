@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pktdrop.counters.model import Scope
-from pktdrop.model import Netns
+from pktdrop.model import THE_GONE, Netns
 
 Name = Callable[[Netns], str | None]
 """Gives the name of a network namespace."""
@@ -27,6 +27,8 @@ def where(scope: Scope, name: Name) -> str:
 def as_object(scope: Scope) -> dict[str, Any]:
     """Return what is known of a scope, by name."""
     known = {key: value for key, value in scope._asdict().items() if value is not None}
-    if scope.netns is not None:
+    if scope.netns == THE_GONE:
+        known |= {"netns": None, "netns_cookie": None, "netns_gone": True}
+    elif scope.netns is not None:
         known |= {"netns": scope.netns.inode, "netns_cookie": scope.netns.cookie}
     return known

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pktdrop.counters.collect import Counters, kernel_width
 from pktdrop.counters.increments import Increments
+from pktdrop.counters.interfaces import Interface
 from pktdrop.counters.model import Row, Scope
-from pktdrop.model import Netns
+from pktdrop.model import THE_GONE, Netns
 
 HERE, THERE = Netns(4026531840, 1), Netns(4026532281, 7)
 ETH0, VETH0, CPU1 = Scope(netns=HERE, interface="eth0"), Scope(netns=THERE, interface="veth0"), Scope(cpu=1)
@@ -62,6 +63,31 @@ def test_a_cpu_that_comes_back_is_no_jump() -> None:
     assert increments.add(reading(softnet={CPU1: 4000}), kernel_width) == {}
     assert increments.add(reading(softnet={}), kernel_width) == {}
     assert increments.add(reading(softnet={CPU1: 4003}), kernel_width) == {"softnet": {CPU1: {"dropped": 3}}}
+
+
+def test_sums_of_what_is_gone_go_on_together() -> None:
+    """However many interfaces and namespaces were, there are so many sums and no more, and nothing is lost of them."""
+    increments = Increments(reading({ETH0: 0}))
+    for number in range(1, 3001):
+        link = Scope(netns=HERE, interface=f"veth{number}")
+        other = Netns(4026532281, 100 + number)
+        place = Scope(netns=other, interface="eth0")
+        increments.add(
+            replace(
+                reading({ETH0: number, link: 3, place: 5}, netns=[HERE, other]),
+                interfaces={HERE: {1: Interface("eth0", None), number + 1: Interface(link.interface or "", None)}},
+            ),
+            kernel_width,
+        )
+        increments.keep({HERE, other}.__contains__)
+        if number % 50 == 0:
+            increments.fold(lambda netns, now=number: netns.cookie > now - 50 or netns == HERE, lambda _: "veth")  # type: ignore[misc]
+    total = increments.total["links"]
+    assert len(total) < 1000
+    assert total[ETH0] == {"rx_dropped": 3000}
+    assert total[Scope(netns=THE_GONE, interface="gone veth")]["rx_dropped"] > 5 * 2800
+    assert total[Scope(netns=HERE, interface="gone veth")]["rx_dropped"] > 3 * 2600
+    assert sum(risen["rx_dropped"] for risen in total.values()) == 3000 * (1 + 3 + 5)
 
 
 def test_softnet_wraps_and_links_are_reset() -> None:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pktdrop.counters.gone import Together, together
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.books import Books, Ledger, Rules
 from pktdrop.ledger.reconcile import Bracket
-from pktdrop.model import Count, DropKey, Netns
+from pktdrop.model import THE_GONE, Count, DropKey, Netns
 from tests.unit.fates import (
     CAUSES,
     ETH0,
@@ -82,6 +83,19 @@ class Host:
         drops = {key: Count(packets, 0) for key, packets in self.drops.items()}
         return self.books.of_run(drops, _by_source(self._total), Bracket(drops, drops), EVERYTHING)
 
+    def forget(self, netns: frozenset[Netns]) -> Ledger:
+        """Tell the counters and drops of namespaces that are gone not apart any more; return the ledger again."""
+        total: dict[tuple[str, Scope], Tally[str]] = {}
+        for (source, scope), risen in self._total.items():
+            place = together(scope, THE_GONE, self.books.driver(scope)) if scope.netns in netns else scope
+            total.setdefault((source, place), Tally()).update(risen)
+        places = {(scope.netns, scope.interface) for _, scope in total if scope.interface is not None}
+        self.books.keep(lambda one: one not in netns, places)
+        drops = Together(lambda one: one not in netns, places)(
+            {key: Count(packets, 0) for key, packets in self.drops.items()}
+        )
+        return self.books.of_run(drops, _by_source(total), Bracket(drops, drops), EVERYTHING)
+
 
 def _by_source(rows: Mapping[tuple[str, Scope], Mapping[str, int]]) -> Moved:
     found: dict[str, dict[Scope, Mapping[str, int]]] = {}
@@ -117,6 +131,28 @@ def test_intervals_add_up_to_the_summary_and_to_what_was_lost(steps: list[Step])
     assert layers == summary.lost
     assert layers == {layer: packets for layer, packets in host.lost.items() if packets}
     assert summary.unexplained == 0
+
+
+@settings(deadline=None)
+@given(_STEPS, st.sampled_from([frozenset((NETNS,)), frozenset((OTHER_NETNS,)), EVERYTHING]))
+def test_the_summary_adds_up_where_what_is_gone_is_one(steps: list[Step], gone: frozenset[Netns]) -> None:
+    """All that was lost in namespaces that are gone is as much as before, and no less of it is explained."""
+    host = Host()
+    layers, summary = run(host, steps)
+    after = host.forget(gone)
+    assert after.lost == layers
+    assert (after.unexplained, after.doubt) == (0, summary.doubt)
+    assert _risen(after) == _risen(summary)
+    assert [entry for entry in after.entries if entry.status == "unexplained"] == []
+    assert {entry.scope.netns for entry in after.entries}.isdisjoint(gone)
+    assert {loss.place.netns for loss in after.losses}.isdisjoint(gone)
+
+
+def _risen(ledger: Ledger) -> Mapping[str, int]:
+    risen: Tally[str] = Tally()
+    for entry in ledger.entries:
+        risen[entry.counter] += entry.delta
+    return risen
 
 
 @settings(deadline=None)

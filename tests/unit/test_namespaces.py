@@ -149,7 +149,7 @@ def test_a_namespace_without_processes(host: Host) -> None:
 def test_a_namespace_of_nobody(host: Host) -> None:
     """A namespace that neither a name nor a process shows is not known."""
     assert host.namespaces().name(host.netns("hidden")) is None
-    assert host.namespaces().name(Netns(0)) is None
+    assert host.namespaces().name(Netns(1)) is None
 
 
 def test_the_host_keeps_its_name(host: Host) -> None:

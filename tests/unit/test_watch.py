@@ -2,6 +2,7 @@
 """Which namespaces are read in a look, however slow the machine is."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop.model import Netns
+from pktdrop.counters.increments import Moved
+from pktdrop.model import THE_GONE, Netns
 from pktdrop.namespaces import Namespaces
 from pktdrop.watch import AT_START, Watch
 
@@ -25,6 +27,15 @@ class Crowd(Namespaces):
     def paths(self) -> dict[Netns, Path]:
         """Find them."""
         return dict.fromkeys(self.there, Path("/proc/self/ns/net"))
+
+    def look(self) -> None:
+        """Begin the next look, which searches."""
+        super().look()
+        self.searches += 1
+
+    def present(self, netns: Netns) -> bool:
+        """Tell whether it is there."""
+        return netns in self.there or netns == self.own()
 
     @contextmanager
     def entered(self, netns: Netns) -> Iterator[None]:
@@ -67,3 +78,27 @@ def test_a_look_is_left_for_the_last_one() -> None:
     crowd = Crowd(12)
     watch = Watch(crowd, is_over=lambda: True)
     assert watch.step().counters.netns == {crowd.own()}
+
+
+def test_namespaces_that_were_are_one_in_the_summary() -> None:
+    """Hundreds of namespaces come and go: the summary has some of them, and the sums of all."""
+    crowd = Crowd(0)
+    watch = Watch(crowd, all_netns=True)
+    sums: Counter[tuple[str, str]] = Counter()
+    for number in range(24):
+        crowd.there = [Netns(16 * number + one, 16 * number + one) for one in range(1, 17)]
+        sums.update(_sums(watch.step().moved))
+    whole = watch.whole()
+    assert _sums(whole.moved) == sums
+    scopes = {scope.netns for rows in whole.moved.values() for scope in rows}
+    assert THE_GONE in scopes
+    assert len(scopes) < 300
+    assert len([limit for limit in watch.limits if "called gone" in limit]) == 1
+
+
+def _sums(moved: Moved) -> Counter[tuple[str, str]]:
+    sums: Counter[tuple[str, str]] = Counter()
+    for source, rows in moved.items():
+        for risen in rows.values():
+            sums.update({(source, name): by for name, by in risen.items()})
+    return sums
