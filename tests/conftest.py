@@ -5,6 +5,7 @@ Where everything can run, nothing passes by being left out: there a skip is a fa
 """
 
 import os
+import signal
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -27,9 +28,13 @@ def _without_skip(report: Report) -> Report:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each test more time on a busy machine, unless --timeout says how much."""
+    """Give each test more time on a busy machine, unless --timeout says how much; let no signal be ignored."""
     if getattr(config.option, "timeout", 0) is None:
         config.option.timeout = _TIMEOUT * PATIENCE
+    # nohup(1) and jobs in the background hand on that these are ignored: tests send them, to processes that inherit it
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.hookimpl(wrapper=True)

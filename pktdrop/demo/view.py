@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What the demo does as tables and as JSON."""
 
-import json
 import textwrap
 import time
 from collections.abc import Sequence, Set
@@ -11,6 +10,7 @@ from pktdrop import __version__
 from pktdrop.demo.causes.cause import Cause
 from pktdrop.demo.choice import USUAL
 from pktdrop.demo.stage import Account
+from pktdrop.escaping import json_text
 from pktdrop.output import Output
 from pktdrop.views.text import Column, table
 from pktdrop.wording import number
@@ -183,4 +183,4 @@ def _tracer_says(cause: Cause) -> dict[str, object]:
 
 
 def _line(**values: object) -> str:
-    return json.dumps(values, separators=(",", ":")) + "\n"
+    return json_text(values) + "\n"

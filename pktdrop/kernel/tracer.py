@@ -2,6 +2,7 @@
 """The running probes, read as Snapshots."""
 
 import math
+import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -166,7 +167,7 @@ class Tracer:
                 self._namespaces.expect(where)
                 self._unnamed.add(where)
             if where is not None and value.interface[0]:
-                name = value.interface.split(b"\0", 1)[0].decode(errors="backslashreplace")
+                name = os.fsdecode(value.interface.split(b"\0", 1)[0])
                 self._namespaces.learn_interface(where, raw.ifindex, name)
         return [self._naming.key(raw, where) for (raw, _), where in zip(found, netns, strict=True)]
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What is on the screen, as a file."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from pktdrop import files
 from pktdrop.counters.model import Scope
 from pktdrop.errors import PktdropError
+from pktdrop.escaping import json_text
 from pktdrop.top.lines import Line, plain
 from pktdrop.top.screen import Screen
 from pktdrop.top.series import Series
@@ -23,7 +23,7 @@ def save(screen: Screen, lines: Sequence[Line], name: str) -> list[Path]:
     given = Path(name).expanduser()
     paths = [given] if given.suffix in (".txt", ".json") else [Path(f"{given}.txt"), Path(f"{given}.json")]
     for path in paths:
-        text = json.dumps(record(screen), separators=(",", ":")) + "\n" if path.suffix == ".json" else text_of(lines)
+        text = json_text(record(screen)) + "\n" if path.suffix == ".json" else text_of(lines)
         try:
             files.create(path, text.encode("utf-8", "backslashreplace"))
         except (OSError, files.Refused) as failed:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Counters as a table, in the columns of other tools, or as JSON."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 from pktdrop.counters import like
 from pktdrop.counters.collect import Counters
 from pktdrop.counters.model import Row, Scope
+from pktdrop.escaping import json_text
 from pktdrop.ledger.told import Told
 from pktdrop.views.scope import Name, as_object, where
 from pktdrop.views.text import Column, table
@@ -56,7 +56,7 @@ def as_json(
 ) -> str:
     """Return one line: counters since boot (`start` is null), or how much they rose between two times."""
     return (
-        json.dumps(
+        json_text(
             {
                 "type": "counters",
                 "start": start,
@@ -74,8 +74,7 @@ def as_json(
                 ],
                 "backlog": {str(cpu): dict(zip(row.names, row.values, strict=True)) for cpu, row in backlogs.items()},
                 "limits": list(limits),
-            },
-            separators=(",", ":"),
+            }
         )
         + "\n"
     )

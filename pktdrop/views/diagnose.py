@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A diagnosis as text or as JSON. JSON keys and their meaning: README, "Diagnosis"."""
 
-import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from pktdrop.advice.diagnosis import KIND_WORDS, Advised, Diagnosis, Noise
 from pktdrop.advice.remedies import Advice
 from pktdrop.advice.stations import Station
-from pktdrop.escaping import safe
+from pktdrop.escaping import json_text, safe
 from pktdrop.views.scope import as_object
 from pktdrop.views.text import Column, table
 from pktdrop.wording import listed, number, share
@@ -173,7 +172,7 @@ def as_json(diagnosis: Diagnosis, failed: Sequence[str], version: str) -> str:
     """Return one object on a line; `failed` are the conditions of --fail-on that hold."""
     watched = diagnosis.watched
     return (
-        json.dumps(
+        json_text(
             {
                 "type": "diagnosis",
                 "version": version,
@@ -209,8 +208,7 @@ def as_json(diagnosis: Diagnosis, failed: Sequence[str], version: str) -> str:
                 "probes": dict(watched.rungs),
                 "limits": list(diagnosis.limits),
                 "failed": list(failed),
-            },
-            separators=(",", ":"),
+            }
         )
         + "\n"
     )

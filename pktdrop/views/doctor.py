@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The checks of `pktdrop doctor` as a table or as JSON."""
 
-import json
 import textwrap
 from dataclasses import asdict
 
 from pktdrop.doctor import Checks
-from pktdrop.escaping import safe
+from pktdrop.escaping import json_text, safe
 from pktdrop.views.text import Column, table
 
 _COLUMNS = (Column("check"), Column("status"), Column("found", least=20, wrap=True))
@@ -35,7 +34,7 @@ def _wrapped(line: str, width: int, indent: str) -> str:
 def as_json(checked: Checks, version: str) -> str:
     """Return the checks as one JSON object on a line."""
     return (
-        json.dumps(
+        json_text(
             {
                 "type": "doctor",
                 "version": version,

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Drops as JSON, one object per line, for programs. Keys and their meaning: README, "JSON"."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pktdrop.drops import Drops, Interval
+from pktdrop.escaping import json_text
 from pktdrop.filters import Selection
 from pktdrop.model import Count, DropKey, Netns
 from pktdrop.protocols import Protocols
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _ROWS = 256
 """Drops in a piece of text."""
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class JsonView:
@@ -40,10 +39,10 @@ class JsonView:
 
         There may be 65,536 drops, which are some 20 MB of text.
         """
-        yield _encode({"type": kind, "start": interval.start, "end": interval.end})[:-1] + ',"drops":['
+        yield json_text({"type": kind, "start": interval.start, "end": interval.end})[:-1] + ',"drops":['
         drops = Drops.of(selection.drops).most_first()
         comma = ""
-        while some := [_encode(self._drop(key, count)) for key, count in islice(drops, _ROWS)]:
+        while some := [json_text(self._drop(key, count)) for key, count in islice(drops, _ROWS)]:
             yield comma + ",".join(some)
             comma = ","
         rest = {
@@ -53,7 +52,7 @@ class JsonView:
             "lost": interval.lost._asdict(),
             "filtered": selection.filtered,
         }
-        yield "]," + _encode(rest)[1:] + "\n"
+        yield "]," + json_text(rest)[1:] + "\n"
 
     def _drop(self, key: DropKey, count: Count) -> dict[str, Any]:
         return {
@@ -94,4 +93,4 @@ def entry_object(entry: "Entry") -> dict[str, Any]:
 
 
 def _line(**fields: Any) -> str:
-    return _encode(fields) + "\n"
+    return json_text(fields) + "\n"
