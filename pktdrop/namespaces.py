@@ -28,6 +28,7 @@ _NS_GET_ID = 0x8008B70D
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int, use_errno=True)
 _SETNS = _PROTOTYPE(("setns", ctypes.CDLL(None, use_errno=True)))  # once: each CDLL() makes a class
 _KTHREADD = 2
+_PF_KTHREAD = 0x00200000  # include/linux/sched.h
 _NET_ROOT = re.compile(rb"net:\[([0-9]{1,20})\]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _HERE = Path("/proc/thread-self/ns/net")
@@ -417,9 +418,11 @@ def _called(path: Path) -> str:
 
 
 def _is_kernel_thread(process: Path) -> bool:
+    """Tell whether the kernel says so: without a command line is also a process that has ended or cleared it."""
     try:
-        return not (process / "cmdline").read_bytes()
-    except OSError:  # there is no such process, or it is hidden
+        # proc_pid_stat(5): the name in parentheses, which may have more of them, then state... and flags
+        return bool(int((process / "stat").read_bytes().rpartition(b")")[2].split()[6]) & _PF_KTHREAD)
+    except (OSError, ValueError, IndexError):  # there is no such process, or it is hidden
         return False
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from pktdrop.errors import PktdropError
 from pktdrop.namespaces import identify, inside
 from tests.live.frames import UNKNOWN_ETHERTYPE, ethernet
 from tests.live.net import RUN, Net, mac, run, two_ns, wait_until
-from tests.live.tracing import Trace, command, tracing
+from tests.live.tracing import DEADLINE, Trace, command, tracing
 from tests.live.tracing import inside as drops_inside
 
 _TRIES = 3000
@@ -196,12 +197,17 @@ def test_a_plain_file_is_no_namespace() -> None:
     [
         (("unshare", "-p", "--fork", "--mount-proc"), "this is a PID namespace"),
         (
+            ("unshare", "-p", "--fork", "--mount-proc", sys.executable, "-I", "-c",
+             "import os, sys; os.fork() or os._exit(0); os.execv(sys.argv[1], sys.argv[1:])"),
+            "this is a PID namespace",
+        ),
+        (
             ("unshare", "-m", "sh", "-c", "mount -t proc -o hidepid=2 proc /proc && exec setpriv --regid 65534 "
              "--clear-groups --bounding-set -sys_ptrace --inh-caps -sys_ptrace \"$@\"", "sh"),
             "/proc hides those of others (hidepid)",
         ),
     ],
-    ids=["PID namespace", "hidepid"],
+    ids=["PID namespace", "PID namespace whose process 2 has ended", "hidepid"],
 )  # fmt: skip
 def test_a_host_that_cannot_be_seen(inside_of: tuple[str, ...], why: str) -> None:
     """Where processes of the host are hidden, `limits` says that its namespaces are, too."""
@@ -212,6 +218,84 @@ def test_a_host_that_cannot_be_seen(inside_of: tuple[str, ...], why: str) -> Non
     limits = json.loads(done.stdout.splitlines()[0])["limits"]
     (limit,) = [one for one in limits if "of the host cannot be seen" in one]
     assert why in limit
+
+
+HOSTILE_PROCESS = b"\x1b[31m\xff\nA\xfe\"'\x9b"
+HOSTILE_INTERFACES = (b"a\x1b[31m\xffb", "\u00e9\u009bx\u202e".encode(), b"$(reboot);`id`")
+"""Linux takes any bytes but '/', ':' and white space (dev_valid_name() in net/core/dev.c)."""
+_LOSING = r"""
+import ctypes, os, socket, sys
+ctypes.CDLL(None).prctl(15, os.fsencode(sys.argv[1]), 0, 0, 0)
+sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+print(flush=True)
+while sys.stdin.read(1):
+    for index, _ in socket.if_nameindex()[1:]:
+        address = (17).to_bytes(2, sys.byteorder) + b"\0\0" + index.to_bytes(4, sys.byteorder) + bytes(12)
+        frame = b"\xff" * 12 + b"\x66\x66" + bytes(50)
+        ctypes.CDLL(None).sendto(sender.fileno(), frame, len(frame), 0, address, len(address))
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.sendto(b"?", ("127.0.0.1", 9))
+    print(flush=True)
+"""
+"""Takes a name that only the kernel keeps, and at each byte that it gets sends what is lost on each interface."""
+
+
+@contextmanager
+def hostile() -> Iterator[subprocess.Popen[bytes]]:
+    """Have an ordinary user make a namespace, without root, whose process and interfaces have names of any bytes."""
+    first, second, third = map(os.fsdecode, HOSTILE_INTERFACES)
+    made = (
+        'ip link set lo up && ip link add "$1" type veth peer name "$2" && ip link add "$3" type veth peer name eth0 &&'
+        ' for each in "$1" "$2" "$3" eth0; do ip link set "$each" up || exit; done && exec "$4" -I -c "$5" "$6"'
+    )
+    process = subprocess.Popen(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", "unshare", "-Urn", "sh", "-c", made, "sh",
+         first, second, third, "/usr/bin/python3", _LOSING, HOSTILE_PROCESS],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/",
+    )  # fmt: skip
+    try:
+        if process.stdout is None or not process.stdout.readline():
+            pytest.skip("an ordinary user may not make namespaces here")
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("style", ["table", "json"])
+@pytest.mark.parametrize("called", [("trace", "-d", "0.5"), ("diagnose", "-d", "0.5"), ("counters", "0.5", "1")])
+def test_names_of_any_bytes(called: tuple[str, ...], style: str) -> None:
+    """Whatever others call their interfaces and processes, a terminal gets characters, and a parser strict JSON."""
+    with hostile() as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        where = [] if called[0] == "trace" else [f"--net=/proc/{process.pid}/ns/net"]
+        enter = ["nsenter", *where, "--"] if where else []
+        made = subprocess.Popen(
+            [*enter, *command(), *called, "--format", style], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"
+        )
+        while made.poll() is None:
+            process.stdin.write(b"?")
+            process.stdin.flush()
+            process.stdout.readline()
+        output, errors = (text.decode() for text in made.communicate(timeout=DEADLINE))  # UTF-8, or it raises
+    assert made.returncode == 0, errors
+    assert all(char.isprintable() or char == "\n" for char in output + errors)
+    if style == "json":
+        texts = [text for line in output.splitlines() for text in strings(json.loads(line))]
+        assert "".join(texts).encode()  # no half of a character, which other parsers refuse
+        if called[0] != "diagnose":
+            assert {"a\x1b[31m\\xffb", "\u00e9\u009bx\u202e", "$(reboot);`id`"} <= set(texts)
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All texts in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for pair in value.items() for one in pair for text in strings(one))
+    elif isinstance(value, list):
+        yield from (text for one in value for text in strings(one))
 
 
 def test_a_signal_ends_a_run_at_once() -> None:

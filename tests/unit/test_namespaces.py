@@ -17,6 +17,14 @@ from pktdrop.model import Netns
 from pktdrop.namespaces import HOST, Namespaces, identify, inside
 from tests.patience import PATIENCE
 
+# /proc/PID/stat of 6.18, begun: what a thread of the kernel has, a process, and one that has ended and is not awaited,
+# which has no command line either
+KTHREADD = b"%d (%b) S 0 0 0 0 -1 2129984 0 0 0 0 0\n"
+PROCESS = b"%d (%b) S 1 700 700 0 -1 4194304 126 0 0 0 0\n"
+ENDED = b"%d (%b) Z 1 1 1 0 -1 4228108 13 0 0 0 0\n"
+HOSTILE = b"a) S 0 0 0 0 -1"
+"""A name as long as the kernel takes it, that would shift the columns."""
+
 
 class Host:
     """A fake host: a /run/netns and a /proc, in which each namespace is a file of its own."""
@@ -45,14 +53,14 @@ class Host:
         file = self.mounted.get(path, path).resolve()
         return Netns(file.stat().st_ino, self.cookies.get(file.name, 0))
 
-    def process(self, pid: int, namespace: str, comm: bytes = b"sleep", cmdline: bytes = b"sleep\x009\x00") -> None:
+    def process(self, pid: int, namespace: str, comm: bytes = b"sleep", stat: bytes = PROCESS) -> None:
         """Start a process in a namespace."""
         self.netns(namespace)
         directory = self.proc / str(pid)
         (directory / "ns").mkdir(parents=True)
         (directory / "ns/net").symlink_to(self.files / namespace)
         (directory / "comm").write_bytes(comm + b"\n")
-        (directory / "cmdline").write_bytes(cmdline)
+        (directory / "stat").write_bytes(stat % (pid, comm) if b"%b" in stat else stat)
 
     def mount(self, name: str, namespace: str) -> None:
         """Name a namespace, as ip-netns(8) does."""
@@ -68,8 +76,8 @@ class Host:
 def host(tmp_path: Path) -> Host:
     """A host with init, kthreadd, and a process in a namespace "blue" that has a name."""
     fake = Host(tmp_path)
-    fake.process(1, "init", b"systemd", b"/sbin/init\x00")
-    fake.process(2, "init", b"kthreadd", b"")
+    fake.process(1, "init", b"systemd")
+    fake.process(2, "init", b"kthreadd", KTHREADD)
     fake.process(700, "blue", b"nginx")
     fake.mount("blue", "blue")
     return fake
@@ -158,11 +166,12 @@ def test_the_host_keeps_its_name(host: Host) -> None:
     assert host.namespaces().name(host.netns("init")) == HOST
 
 
-def test_in_a_container_nothing_is_the_host(tmp_path: Path) -> None:
-    """In a process namespace of its own, process 2 is a process like any other."""
+@pytest.mark.parametrize("stat", [PROCESS, ENDED, b"", b"2 (cut"])
+def test_in_a_container_nothing_is_the_host(tmp_path: Path, stat: bytes) -> None:
+    """In a process namespace of its own, process 2 is a process like any other, whatever it is called."""
     fake = Host(tmp_path)
-    fake.process(1, "pod", b"tini", b"tini\x00")
-    fake.process(2, "pod", b"nginx", b"nginx\x00")
+    fake.process(1, "pod", b"tini")
+    fake.process(2, "pod", HOSTILE, stat)
     assert fake.namespaces().name(fake.netns("pod")) == "tini[1]"
 
 
@@ -348,8 +357,8 @@ def test_many_that_are_gone_take_one_search(host: Host) -> None:
 def test_nothing_is_called_gone_where_not_all_can_be_seen(tmp_path: Path) -> None:
     """In a process namespace of its own, what is not found may well be there; `limits` says so."""
     fake = Host(tmp_path)
-    fake.process(1, "pod", b"tini", b"tini\x00")
-    fake.process(2, "pod", b"nginx", b"nginx\x00")
+    fake.process(1, "pod", b"tini")
+    fake.process(2, "pod", HOSTILE)
     namespaces = fake.namespaces()
     assert namespaces.label(Netns(1, 1)) is None
     (limit,) = namespaces.limits
