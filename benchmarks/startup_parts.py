@@ -91,6 +91,7 @@ def _run(times: Times, options: list[str]) -> None:
     """Run pktdrop until it has looked once."""
     start = time.monotonic()
     from pktdrop import cli, run
+    from pktdrop.cli import trace  # noqa: F401
 
     times.ms["imports of pktdrop"] = (time.monotonic() - start) * 1000
     if options:  # a start that compiles imports these later

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from pktdrop.errors import PktdropError
 from pktdrop.filters import Filters
-from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.namespaces import Namespaces
 from pktdrop.top.panel import Run
@@ -41,7 +40,7 @@ class Settings:
     noise: bool
     """Whether what is no loss is shown at first."""
     all_netns: bool
-    cache: Cache
+    attach: Callable[[Namespaces], Tracer]
 
 
 def require_screen(environment: Mapping[str, str], is_terminal: Callable[[int], bool] = os.isatty) -> None:
@@ -93,7 +92,7 @@ def run(settings: Settings) -> int:
 
 
 def _watch(settings: Settings, namespaces: Namespaces, stack: ExitStack, is_over: Callable[[], bool]) -> Watch:
-    tracer = stack.enter_context(Tracer(namespaces, cache=settings.cache))
+    tracer = stack.enter_context(settings.attach(namespaces))
     return Watch(namespaces, tracer, settings.all_netns, is_over=is_over)
 
 

@@ -117,7 +117,7 @@ def test_nothing_of_the_checkout_is_needed(installed: Machine) -> None:
     expected = installed.pktdrop().stdout
     shutil.rmtree(installed.checkout)
     assert installed.pktdrop().stdout == expected
-    for name in ("pktdrop/cli.py", "pktdrop/__init__.py", ".venv/bin/python", "bcc.py", "click.py", "runpy.py"):
+    for name in ("pktdrop/start.py", "pktdrop/__init__.py", ".venv/bin/python", "bcc.py", "click.py", "runpy.py"):
         file = installed.checkout / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(_HOSTILE)
@@ -173,7 +173,7 @@ def _link_of_another(path: Path) -> None:
     os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
-PARTS = ("pktdrop", "pktdrop/cli.py", "pktdrop/data/layers.tsv", "bpf/include", "bpf/drops.c")
+PARTS = ("pktdrop", "pktdrop/cli/__init__.py", "pktdrop/data/layers.tsv", "bpf/include", "bpf/drops.c")
 CODE = [
     *((part, spoil) for part in ("", "..", "bootstrap", *PARTS) for spoil in (_owner, _group_writes, _all_write)),
     *((part, _link_of_another) for part in PARTS),

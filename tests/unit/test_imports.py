@@ -35,7 +35,7 @@ def test_only_the_command_line_knows_click(module: str) -> None:
 
 def test_the_command_line_imports_nothing_that_attaching_does_not_need() -> None:
     """Filters, views, counters and OpenSSL are for later, or never."""
-    loaded = _imported("pktdrop.cli")
+    loaded = _imported("pktdrop.cli.trace")
     later = {"filters", "protocols", "reports", "run", "views.table", "watch"}
     assert loaded.isdisjoint({"_hashlib", "bz2", *(f"pktdrop.{name}" for name in later)})
 

@@ -2,11 +2,19 @@
 """What the options that choose drops mean on this host, and a warning of what is not there."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from pktdrop import filters
+from pktdrop.cli.tracing import Choice
 from pktdrop.escaping import safe
+from pktdrop.filters import (
+    Filter,
+    check_reasons,
+    cpu_filter,
+    interface_filter,
+    netns_filter,
+    protocol_filter,
+    reason_filter,
+)
 from pktdrop.kernel import host, sysbpf
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.messages import say
@@ -14,31 +22,21 @@ from pktdrop.namespaces import Namespaces
 from pktdrop.protocols import Protocols
 
 
-@dataclass(frozen=True)
-class Options:
-    """The values of each option, as given."""
-
-    reasons: Sequence[str] = ()
-    interfaces: Sequence[str] = ()
-    netns: Sequence[str] = ()
-    cpus: Sequence[str] = ()
-    protocols: Sequence[str] = ()
-
-    def filters(self) -> tuple[filters.Filter, ...]:
-        """Return what they mean; warn of what is not there. Raises WrongUse, and PktdropError."""
-        if self.reasons:
-            filters.check_reasons(self.reasons, KernelFacts.read().reasons)
-        found = (
-            filters.reason_filter(self.reasons),
-            filters.interface_filter(self.interfaces),
-            filters.netns_filter(self.netns),
-            filters.cpu_filter(self.cpus),
-            filters.protocol_filter(self.protocols, Protocols.load()),
-        )
-        _warn_of_interfaces(_names(self.interfaces))
-        _warn_of_namespaces(_names(self.netns))
-        _warn_of_cpus(_names(self.cpus))
-        return found
+def filters(choice: Choice) -> tuple[Filter, ...]:
+    """Return what the options mean; warn of what is not there. Raises WrongUse, and PktdropError."""
+    if choice.reasons:
+        check_reasons(choice.reasons, KernelFacts.read().reasons)
+    found = (
+        reason_filter(choice.reasons),
+        interface_filter(choice.interfaces),
+        netns_filter(choice.netns),
+        cpu_filter(choice.cpus),
+        protocol_filter(choice.protocols, Protocols.load()),
+    )
+    _warn_of_interfaces(_names(choice.interfaces))
+    _warn_of_namespaces(_names(choice.netns))
+    _warn_of_cpus(_names(choice.cpus))
+    return found
 
 
 def _names(values: Iterable[str]) -> list[str]:

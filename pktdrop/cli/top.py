@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""The command `pktdrop top`."""
+
+import os
+
+import click
+
+from pktdrop.cli.options import ALL_NETNS, INTERVAL, Command
+from pktdrop.cli.tracing import ATTACHING, CHOICE, Attaching, Choice
+from pktdrop.kernel import host
+
+
+@click.command(
+    cls=Command,
+    short_help="Show drops on the whole screen, live.",
+    epilog="""\b
+Examples:
+  pktdrop top                     # every second; ? explains the keys
+  pktdrop top 5                   # every 5 seconds
+  pktdrop top --interface 'eth*'  # drops of these interfaces only
+""",
+)
+@INTERVAL
+@CHOICE
+@ALL_NETNS
+@ATTACHING
+@click.option("--format", "style", hidden=True)
+@click.pass_context
+def top(
+    context: click.Context, every: float, choice: Choice, all_netns: bool, attaching: Attaching, style: str | None
+) -> None:
+    """Show live what is lost, where and why: reasons, CPUs, interfaces, ledger.
+
+    Looks every INTERVAL seconds (default 1). Press ? for the keys, q to end.
+    Needs a terminal; for files, pipes and programs there is 'pktdrop trace'.
+    """
+    if style is not None:
+        raise click.UsageError(f"top is a screen and has no --format. Use: pktdrop trace --format {style}")
+    from pktdrop.filters import Filters
+    from pktdrop.top.command import Settings, require_screen, run
+
+    require_screen(os.environ)
+    host.require_proc()
+    chosen = Filters(choice.filters())
+    context.exit(run(Settings(every, chosen, not choice.no_noise, all_netns, attaching.tracer)))

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""The command `pktdrop trace`."""
+
+import click
+
+from pktdrop.cli.options import ALL_NETNS, COUNT, DURATION, FORMAT, INTERVAL, Command, Pace, family
+from pktdrop.cli.tracing import ATTACHING, CHOICE, Attaching, Choice
+from pktdrop.kernel import host
+from pktdrop.messages import say
+from pktdrop.namespaces import Namespaces
+from pktdrop.output import Output
+
+LEAST_WIDTH = 75
+"""Narrower than this, the columns that cannot shrink do not fit."""
+
+
+@click.command(
+    cls=Command,
+    short_help="Show drops as they happen, and sum up at the end.",
+    epilog="""\b
+Examples:
+  pktdrop trace                          # every second until Ctrl-C
+  pktdrop trace 5 12                     # every 5 seconds, 12 times
+  pktdrop trace --reason 'TCP_*' -d 60   # TCP drops, for a minute
+  pktdrop trace --interface '!lo'        # all but the loopback device
+  pktdrop trace --format json | jq .     # for programs
+""",
+)
+@family(Pace, INTERVAL, COUNT, DURATION)
+@FORMAT
+@CHOICE
+@ALL_NETNS
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
+              help="Show at most N rows of a table.")  # fmt: skip
+@ATTACHING
+def trace(pace: Pace, style: str, choice: Choice, all_netns: bool, limit: int, attaching: Attaching) -> None:
+    """Show drops as they happen, by reason and CPU, and sum up at the end.
+
+    Looks every INTERVAL seconds (default 1), COUNT times or until Ctrl-C.
+
+    Filters may be given more than once; a leading ! excludes. What they hide is
+    still counted, and said.
+    """
+    host.require_proc()
+    wanted = choice.filters()
+    output, namespaces = Output(), Namespaces()
+    _warn_of_narrow_terminal(output)
+    with attaching.tracer(namespaces) as tracer:
+        # nothing that attaching has to wait for
+        from pktdrop.filters import Filters
+        from pktdrop.protocols import Protocols
+        from pktdrop.reports.trace import JsonReport, TableReport
+        from pktdrop.run import run
+        from pktdrop.views.jsonlines import JsonView
+        from pktdrop.views.table import TableView
+        from pktdrop.watch import Watch
+
+        names, chosen = Protocols.load(), Filters(wanted, noise=not choice.no_noise)
+        watch = Watch(namespaces, tracer, all_netns)
+        report = (
+            JsonReport(watch, chosen, JsonView(names, namespaces.is_gone), output)
+            if style == "json"
+            else TableReport(watch, chosen, TableView(names, limit, namespaces.label), output)
+        )
+        with pace.clock(output) as clock:
+            watch.is_over = clock.is_over
+            run(watch, report, clock)
+
+
+def _warn_of_narrow_terminal(output: Output) -> None:
+    if output.is_terminal and output.width < LEAST_WIDTH:
+        say(
+            f"Warning: the terminal is {output.width} columns wide, tables need {LEAST_WIDTH}: their lines will wrap. "
+            "Widen it, or use --format json."
+        )

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""The options of commands that trace: which drops to show, and how to attach the probes."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from pktdrop.cli.options import family
+from pktdrop.escaping import safe
+from pktdrop.kernel import probes
+from pktdrop.kernel.cache import Cache, default_directory
+from pktdrop.kernel.tracer import MAP_ENTRIES, Tracer
+from pktdrop.messages import say
+from pktdrop.namespaces import Namespaces
+
+if TYPE_CHECKING:
+    from pktdrop.filters import Filter
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which drops to show, as given."""
+
+    reasons: tuple[str, ...]
+    interfaces: tuple[str, ...]
+    netns: tuple[str, ...]
+    cpus: tuple[str, ...]
+    protocols: tuple[str, ...]
+    no_noise: bool
+
+    def filters(self) -> "tuple[Filter, ...]":
+        """Return what is meant. Raises WrongUse and PktdropError; warns of what is not there."""
+        if not (self.reasons or self.interfaces or self.netns or self.cpus or self.protocols):
+            return ()
+        from pktdrop.cli.choosing import filters
+
+        return filters(self)
+
+
+@dataclass(frozen=True)
+class Attaching:
+    """How to attach the probes."""
+
+    no_cache: bool
+    rungs: tuple[str, ...]
+    """Only these, where there are any."""
+    map_entries: int
+
+    def tracer(self, namespaces: Namespaces) -> Tracer:
+        """Attach them; warn where programs were kept that cannot be trusted. Raises PktdropError."""
+        cache = Cache(None if self.no_cache else default_directory())
+        tracer = Tracer(namespaces, self.rungs, self.map_entries, cache)
+        if cache.mistrusted:
+            say(f"Warning: the compiled programs that are kept were not read: {safe(cache.mistrusted)}.")
+        return tracer
+
+
+CHOICE = family(
+    Choice,
+    click.option("--reason", "reasons", multiple=True, metavar="REASON",
+                 help="Show only this drop reason: NO_SOCKET, 'TCP_*', openvswitch/..."),
+    click.option("--interface", "interfaces", multiple=True, metavar="NAME", help="Show only this interface."),
+    click.option("--netns", "netns", multiple=True, metavar="NAME",
+                 help="Show only this namespace: name or inode."),
+    click.option("--cpu", "cpus", multiple=True, metavar="N",
+                 help="Show only this CPU, dropping or with a full backlog."),
+    click.option("--protocol", "protocols", multiple=True, metavar="NAME",
+                 help="Show only this ethertype: IPv4, 0x88cc."),
+    click.option("--no-noise", is_flag=True, help="Hide frees that are no loss."),
+)  # fmt: skip
+ATTACHING = family(
+    Attaching,
+    click.option("--no-cache", is_flag=True, help="Compile the programs anew, and keep nothing."),
+    click.option("--probe", "rungs", multiple=True, type=click.Choice([*probes.KFREE_SKB, *probes.BACKLOG]),
+                 hidden=True),
+    click.option("--map-entries", type=click.IntRange(min=1), default=MAP_ENTRIES, hidden=True),
+)  # fmt: skip
