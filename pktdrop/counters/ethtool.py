@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Statistics and settings that network drivers report themselves.
 
-Two sources, both unprivileged: the ``ethtool`` ioctls (``include/uapi/linux/ethtool.h``), whose names each driver
-chooses, and the ``qstats`` of the generic netlink family ``netdev`` (``include/uapi/linux/netdev.h``), whose names
-are the same for all drivers.  Everything is read in the network namespace of the calling thread, and nothing stays
-open between two readings.
+The ``ethtool`` ioctls (``include/uapi/linux/ethtool.h``), which any user may call, with names that each driver chooses;
+`qstats` are joined to them.  Everything is read in the network namespace of the calling thread, and nothing stays open
+between two readings.
 """
 
 import array
@@ -14,12 +13,13 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from pktdrop.counters.model import Reading, Row, Scope
+from pktdrop.counters import qstats
+from pktdrop.counters.model import NOT_REPORTED, Reading, Row, Scope
 from pktdrop.model import Netns
 
 #: Longest name of a statistic, in bytes: ETH_GSTRING_LEN.
@@ -41,40 +41,6 @@ _DRVINFO_BYTES: Final = 196
 _DRIVER_NAME: Final = slice(4, 36)
 # How often a statistics set that changes size between two questions is asked for again.
 _ATTEMPTS: Final = 3
-# "does not have it": no such operation, no such device any more, nothing of the kind.
-_NOT_REPORTED: Final = (errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL)
-
-# include/uapi/linux/netlink.h and genetlink.h
-_NETLINK_GENERIC: Final = 16
-_NLMSG: Final = struct.Struct("=IHHII")
-_GENL: Final = struct.Struct("=BBH")
-_ATTRIBUTE: Final = struct.Struct("=HH")
-_NLM_F_REQUEST: Final = 1
-_NLM_F_DUMP: Final = 0x300
-_NLMSG_ERROR: Final = 2
-_NLMSG_DONE: Final = 3
-_GENL_ID_CTRL: Final = 16
-_CTRL_CMD_GETFAMILY: Final = 3
-_CTRL_ATTR_FAMILY_ID: Final = 1
-_CTRL_ATTR_FAMILY_NAME: Final = 2
-_NESTED: Final = 0x8000
-_TYPE_MASK: Final = 0x3FFF
-# include/uapi/linux/netdev.h
-_QSTATS_GET: Final = 12
-_QSTATS_IFINDEX: Final = 1
-_QSTATS_QUEUE_ID: Final = 3
-_QSTATS_SCOPE: Final = 4
-_QSTATS_SCOPE_QUEUE: Final = 1
-_QSTATS_NAMES: Final = (
-    "rx_packets rx_bytes tx_packets tx_bytes rx_alloc_fail rx_hw_drops rx_hw_drop_overruns rx_csum_complete "
-    "rx_csum_unnecessary rx_csum_none rx_csum_bad rx_hw_gro_packets rx_hw_gro_bytes rx_hw_gro_wire_packets "
-    "rx_hw_gro_wire_bytes rx_hw_drop_ratelimits tx_hw_drops tx_hw_drop_errors tx_csum_none tx_needs_csum "
-    "tx_hw_gso_packets tx_hw_gso_bytes tx_hw_gso_wire_packets tx_hw_gso_wire_bytes tx_hw_drop_ratelimits "
-    "tx_stop tx_wake"
-).split()
-_QSTATS_FIRST: Final = 8
-_RECEIVE_BYTES: Final = 1 << 17
-
 # vmxnet3 repeats its names for each queue, below a line that has the number of the queue as its value
 # (drivers/net/vmxnet3/vmxnet3_ethtool.c, vmxnet3_tq_dev_stats and vmxnet3_rq_dev_stats).
 _QUEUE_MARKER: Final = re.compile(r"(?:Rx|Tx) Queue#")
@@ -162,54 +128,6 @@ def _unused(name: str, taken: Mapping[str, int]) -> str:
     return f"{name}#{number}"
 
 
-def attributes_of(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Netlink attributes: type without flags, payload. Ends at the first one that is malformed."""
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size or at + length > len(data):
-            return
-        yield kind & _TYPE_MASK, data[at + _ATTRIBUTE.size : at + length]
-        at += (length + 3) & ~3
-
-
-def _number(payload: bytes) -> int | None:
-    return int.from_bytes(payload, "little" if struct.pack("=H", 1)[0] else "big") if len(payload) in (4, 8) else None
-
-
-def qstats_of(message: bytes) -> tuple[int, int | None, dict[str, int]] | None:
-    """Interface index, queue (None: all of the device) and counters in one answer to NETDEV_CMD_QSTATS_GET.
-
-    ``message`` is the payload behind the generic netlink header. None if it names no interface. Attributes newer than
-    this table are named by their number, "attribute_36".
-    """
-    ifindex = queue = None
-    counters: dict[str, int] = {}
-    for kind, payload in attributes_of(message):
-        value = _number(payload)
-        if value is None:
-            continue
-        if kind == _QSTATS_IFINDEX:
-            ifindex = value
-        elif kind == _QSTATS_QUEUE_ID:
-            queue = value
-        elif kind >= _QSTATS_FIRST:
-            at = kind - _QSTATS_FIRST
-            counters[f"qstats.{_QSTATS_NAMES[at] if at < len(_QSTATS_NAMES) else f'attribute_{kind}'}"] = value
-    return None if ifindex is None else (ifindex, queue, counters)
-
-
-def messages_of(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Netlink messages: type and payload. Ends at the first one that is malformed."""
-    at = 0
-    while at + _NLMSG.size <= len(data):
-        length, kind, _, _, _ = _NLMSG.unpack_from(data, at)
-        if length < _NLMSG.size or at + length > len(data):
-            return
-        yield kind, data[at + _NLMSG.size : at + length]
-        at += (length + 3) & ~3
-
-
 def merge(rows: dict[Scope, Row], more: Mapping[Scope, Row]) -> None:
     """Add rows to rows; where both have a scope its names and values are put one behind the other."""
     for scope, row in more.items():
@@ -286,7 +204,7 @@ def _read_statistics(netns: Netns | None, interfaces: Iterable[str], limits: lis
             try:
                 answer = ioctl.statistics(interface)
             except OSError as error:
-                if error.errno not in _NOT_REPORTED:
+                if error.errno not in NOT_REPORTED:
                     limits.append(f"ethtool statistics of {interface}: {error.strerror}")
                 continue
             if answer is None:
@@ -310,74 +228,6 @@ def _read_statistics(netns: Netns | None, interfaces: Iterable[str], limits: lis
     return rows
 
 
-class _Refused(Exception):
-    """The kernel answered with an error number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(os.strerror(number))
-        self.number = number
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    length = _ATTRIBUTE.size + len(payload)
-    return _ATTRIBUTE.pack(length, kind) + payload + b"\0" * (-length % 4)
-
-
-def _ask_netlink(netlink: socket.socket, family: int, flags: int, command: int, attributes: bytes) -> Iterator[bytes]:
-    """Payloads behind the generic netlink header. Raises _Refused and OSError."""
-    body = _GENL.pack(command, 1, 0) + attributes
-    netlink.send(_NLMSG.pack(_NLMSG.size + len(body), family, _NLM_F_REQUEST | flags, 1, 0) + body)
-    while True:
-        for kind, payload in messages_of(netlink.recv(_RECEIVE_BYTES)):
-            if kind in (_NLMSG_ERROR, _NLMSG_DONE):
-                number = -struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
-                if number:
-                    raise _Refused(number)
-                return
-            yield payload[_GENL.size :]
-            if not flags & _NLM_F_DUMP:
-                return
-
-
-def _read_qstats(family: int, netns: Netns | None, interfaces: Iterable[str], limits: list[str]) -> dict[Scope, Row]:
-    told: list[tuple[int, int | None, dict[str, int]]] = []
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC) as netlink:
-        netlink.settimeout(1.0)
-        try:
-            for scope in (b"", _attribute(_QSTATS_SCOPE, struct.pack("=I", _QSTATS_SCOPE_QUEUE))):
-                answers = map(qstats_of, _ask_netlink(netlink, family, _NLM_F_DUMP, _QSTATS_GET, scope))
-                told += [answer for answer in answers if answer is not None and answer[2]]
-        except _Refused as error:
-            if error.number not in _NOT_REPORTED:
-                limits.append(f"netdev qstats: {error}")
-        except OSError as error:
-            limits.append(f"netdev qstats: {error.strerror or error}")
-    found: dict[Scope, dict[str, int]] = {}
-    wanted = frozenset(interfaces)
-    names = dict(socket.if_nameindex()) if told else {}  # few drivers tell anything
-    for ifindex, queue, counters in told:
-        if names.get(ifindex) in wanted:
-            # RX queue 3 and TX queue 3 have no name in common
-            found.setdefault(Scope(netns=netns, interface=names[ifindex], queue=queue), {}).update(counters)
-    return {scope: Row(tuple(counters), tuple(counters.values())) for scope, counters in found.items()}
-
-
-def _family() -> int | None:
-    """Return the number of the family "netdev"; None where the kernel has none. Raises OSError."""
-    name = _attribute(_CTRL_ATTR_FAMILY_NAME, b"netdev\0")
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC) as netlink:
-        netlink.settimeout(1.0)
-        try:
-            for payload in _ask_netlink(netlink, _GENL_ID_CTRL, 0, _CTRL_CMD_GETFAMILY, name):
-                for kind, value in attributes_of(payload):
-                    if kind == _CTRL_ATTR_FAMILY_ID and len(value) == 2:
-                        return int(struct.unpack("=H", value)[0])
-        except _Refused as error:
-            if error.number != errno.ENOENT:
-                raise OSError(error.number, str(error)) from None
-    return None
-
-
 class Reader:
     """Reads the statistics of any number of namespaces; remembers what does not change while it runs."""
 
@@ -386,7 +236,7 @@ class Reader:
 
     @cached_property
     def _netdev(self) -> int | None:
-        return _family()  # families of generic netlink have the same number in every namespace
+        return qstats.family()  # families of generic netlink have the same number in every namespace
 
     def read(self, netns: Netns | None, interfaces: Collection[str]) -> Reading:
         """Statistics of these interfaces of the namespace the thread is in, named "ethtool.*" and "qstats.*".
@@ -401,7 +251,9 @@ class Reader:
             limits.append(f"ethtool statistics: {error}")
         try:
             if self._netdev is not None:
-                merge(rows, _read_qstats(self._netdev, netns, interfaces, limits))
+                of_queues = qstats.read(self._netdev, netns, interfaces)
+                merge(rows, of_queues.rows)
+                limits += of_queues.limits
         except OSError as error:
             limits.append(f"netdev qstats: {error}")
         return Reading(rows, tuple(limits))
@@ -459,7 +311,7 @@ def _settings(ioctl: _Ioctl, interface: str, limits: list[str]) -> NicSettings:
         try:
             return ioctl.numbers(interface, command, count)
         except OSError as error:
-            if error.errno not in _NOT_REPORTED:
+            if error.errno not in NOT_REPORTED:
                 limits.append(f"ethtool {what} of {interface}: {error.strerror}")
             return (None,) * count
 
@@ -467,7 +319,7 @@ def _settings(ioctl: _Ioctl, interface: str, limits: list[str]) -> NicSettings:
         driver = ioctl.driver(interface)
     except OSError as error:
         driver = ""
-        if error.errno not in _NOT_REPORTED:
+        if error.errno not in NOT_REPORTED:
             limits.append(f"ethtool driver of {interface}: {error.strerror}")
     ring = _pairs(numbers("ring sizes", _GRINGPARAM, 8))
     channel = _pairs(numbers("channels", _GCHANNELS, 8))

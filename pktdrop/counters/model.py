@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What every source of counters returns."""
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pktdrop.model import Netns
+
+#: "does not have it": no such operation, no such device any more, nothing of the kind.
+NOT_REPORTED: Final = (errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL)
 
 
 class Scope(NamedTuple):

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Reading driver statistics: the bytes of the kernel's answers, and the answers of this host.
 
-Bytes are packed here by hand after include/uapi/linux/ethtool.h, netlink.h and netdev.h.
+Bytes are packed here by hand after include/uapi/linux/ethtool.h.
 """
 
 import os
 import socket
-import struct
 from pathlib import Path
 
 from hypothesis import given
@@ -30,11 +29,6 @@ def output(name: str) -> tuple[list[str], list[int]]:
     lines = (FIXTURES / f"{name}.txt").read_text().splitlines()[1:]
     pairs = [line.removeprefix("     ").rsplit(": ", 1) for line in lines]
     return [name for name, _ in pairs], [int(value) for _, value in pairs]
-
-
-def attribute(kind: int, payload: bytes) -> bytes:
-    """One netlink attribute, padded."""
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
 
 
 def test_names_end_at_nul_or_at_32_bytes() -> None:
@@ -85,25 +79,6 @@ def test_a_short_answer_is_told() -> None:
     assert "eth0" in limit
 
 
-def test_qstats_of_a_queue() -> None:
-    """Attributes of 4 and 8 bytes are numbers; one newer than the table keeps its number."""
-    message = (
-        attribute(1, struct.pack("=I", 2))
-        + attribute(2, struct.pack("=I", 0))
-        + attribute(3, struct.pack("=I", 5))
-        + attribute(12, struct.pack("=I", 6))
-        + attribute(14, struct.pack("=Q", 2**40))
-        + attribute(99, struct.pack("=Q", 8))
-        + attribute(13, b"odd")
-    )
-    assert ethtool.qstats_of(message) == (
-        2,
-        5,
-        {"qstats.rx_alloc_fail": 6, "qstats.rx_hw_drop_overruns": 2**40, "qstats.attribute_99": 8},
-    )
-    assert ethtool.qstats_of(attribute(12, struct.pack("=I", 6))) is None
-
-
 def test_rows_of_two_sources_are_joined() -> None:
     """Where ethtool and qstats have the same scope, both stand in one row."""
     scope, other = Scope(interface="a"), Scope(interface="b")
@@ -122,9 +97,6 @@ def test_garbage_raises_nothing(data: bytes, values: list[int]) -> None:
     assert sum(len(row.values) for row in rows.values()) <= min(len(names), len(values))
     for row in rows.values():
         assert len(set(row.names)) == len(row.names) == len(row.values)
-    list(ethtool.attributes_of(data))
-    list(ethtool.messages_of(data))
-    ethtool.qstats_of(data)
 
 
 @given(st.lists(st.sampled_from(["a", "a#2", "", "Rx Queue#", "Tx Queue#", "b: c", " d "]), max_size=30))
