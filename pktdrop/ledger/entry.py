@@ -32,7 +32,7 @@ __all__ = [
 #: are losses. unexplained: the counter has lost packets that nothing explains.
 STATUSES: Final = ("exact", "bound", "unexplained", "no-event", "silent", "doubt")
 
-#: The layer that lost what a driver counts, by class of the counter (pktdrop.counters.drivers.CLASSES).
+#: The layer that lost what a driver counts, by class of the counter (pktdrop.counters.driver_tables.CLASSES).
 #: Classes that are no loss of this host (pause, filter, warning) are not here.
 CLASS_LAYERS: Final[Mapping[str, str]] = MappingProxyType(
     {

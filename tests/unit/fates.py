@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pktdrop.causes import Causes
-from pktdrop.counters.drivers import Drivers, parse, parse_links
+from pktdrop.counters.driver_tables import parse, parse_links
+from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.model import Scope
 from pktdrop.layers import LAYERS, Layers
 from pktdrop.ledger.books import why_of

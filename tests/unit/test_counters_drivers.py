@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.counters import drivers as module
+from pktdrop.counters import driver_tables as module
 from pktdrop.counters.collect import Counters
-from pktdrop.counters.drivers import CLASSES, Drivers, NicLoss
+from pktdrop.counters.driver_tables import CLASSES
+from pktdrop.counters.drivers import Drivers, NicLoss
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.told import Meanings

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a start does not wait for."""
+"""What a start does not wait for, and how long a module may be."""
 
 from __future__ import annotations
 
@@ -46,3 +46,21 @@ def test_a_digest_is_that_of_hashlib(one: bytes, two: bytes) -> None:
     digest = Digest(one)
     digest.update(two)
     assert digest.hexdigest() == hashlib.blake2b(one + two, digest_size=32).hexdigest()
+
+
+LONGEST = 350
+LONGER = {
+    "counters/sockets.py": "one parser for the answers of three socket families, with what each kernel may leave out",
+    "kernel/sysbpf.py": "two system calls, with the attribute blocks that they take",
+    "namespaces.py": "names, numbers and interfaces of namespaces are learnt, and forgotten, together",
+    "top/history.py": "one sum of intervals with the groups it is divided into",
+    "top/screen.py": "one state, changed by each key",
+}
+"""Product modules of more lines, and why they are one."""
+
+
+def test_no_module_is_longer_without_a_reason() -> None:
+    """Each module fits a head; of those that do not it is said why, and of no others."""
+    package = ROOT / "pktdrop"
+    lines = {str(path.relative_to(package)): path.read_text().count("\n") for path in package.rglob("*.py")}
+    assert {name: count for name, count in lines.items() if count > LONGEST}.keys() == LONGER.keys()
