@@ -36,22 +36,20 @@ class _Kind(NamedTuple):
 
     reason: str
     location: str
-    layer: str
     counters: tuple[str, ...]
-    noise: str | None = None
 
 
 _KINDS = (
-    _Kind("CPU_BACKLOG", "enqueue_to_backlog+0x1a8", "backlog", ("softnet.dropped", "links.rx_dropped")),
-    _Kind("NO_SOCKET", "__udp4_lib_rcv+0x4bc", "socket", ("mib.UdpNoPorts",)),
-    _Kind("SOCKET_RCVBUFF", "__udp_queue_rcv_skb+0x9d", "socket", ("mib.UdpRcvbufErrors", "mib.UdpInErrors")),
-    _Kind("IP_RPFILTER", "ip_rcv_finish_core+0x1e1", "stack", ("mib.TcpExtIPReversePathFilter",)),
-    _Kind("UNHANDLED_PROTO", "__netif_receive_skb_core+0x8f1", "stack", ("links.rx_dropped",)),
-    _Kind("QDISC_DROP", "__dev_queue_xmit+0x53", "qdisc", ("qdisc.drops",)),
-    _Kind("NETFILTER_DROP", "nft_do_chain+0x36d", "stack", ()),
-    _Kind("TCP_LISTEN_OVERFLOW", "tcp_v4_rcv+0xd1", "socket", ("mib.TcpExtListenOverflows", "mib.TcpExtListenDrops")),
-    _Kind("NOT_SPECIFIED", "veth_xmit+0x99", "tx", ("links.tx_dropped",)),
-    _Kind("OTHERHOST", "ip_rcv_core+0x1b", "stack", ("links.rx_otherhost_dropped",), "not for this host"),
+    _Kind("CPU_BACKLOG", "enqueue_to_backlog+0x1a8", ("softnet.dropped", "links.rx_dropped")),
+    _Kind("NO_SOCKET", "__udp4_lib_rcv+0x4bc", ("mib.UdpNoPorts",)),
+    _Kind("SOCKET_RCVBUFF", "__udp_queue_rcv_skb+0x9d", ("mib.UdpRcvbufErrors", "mib.UdpInErrors")),
+    _Kind("IP_RPFILTER", "ip_rcv_finish_core+0x1e1", ("mib.TcpExtIPReversePathFilter",)),
+    _Kind("UNHANDLED_PROTO", "__netif_receive_skb_core+0x8f1", ("links.rx_dropped",)),
+    _Kind("QDISC_DROP", "__dev_queue_xmit+0x53", ("qdisc.drops",)),
+    _Kind("NETFILTER_DROP", "nft_do_chain+0x36d", ()),
+    _Kind("TCP_LISTEN_OVERFLOW", "tcp_v4_rcv+0xd1", ("mib.TcpExtListenOverflows", "mib.TcpExtListenDrops")),
+    _Kind("NOT_SPECIFIED", "veth_xmit+0x99", ("links.tx_dropped",)),
+    _Kind("OTHERHOST", "ip_rcv_core+0x1b", ("links.rx_otherhost_dropped",)),
 )
 
 
@@ -72,8 +70,6 @@ def _keys() -> Iterator[tuple[_Kind, DropKey]]:
                 f"netns{netns.cookie}",
                 _IPV4,
                 kind.location,
-                kind.layer,
-                kind.noise,
             )
             yield kind, DropKey(kind.reason, "core", cpu, target, *place)
 

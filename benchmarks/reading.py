@@ -112,7 +112,7 @@ def _ticks() -> list[float]:
             source.send("kinds", _FEW * 10, _FEW)
             start = time.process_time()
             step = watch.step()
-            view.interval(step.interval, everything.select(step.interval.drops), step.ledger, _WIDTH)
+            view.interval(step.interval, everything.select(step.interval.drops, step.judge), step.ledger, _WIDTH)
             spent.append((time.process_time() - start) * 1000)
     return spent
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pktdrop.drops import Drops, Kinds
 from pktdrop.errors import WrongUse
 from pktdrop.kernel.reasons import CORE, ReasonNames
-from pktdrop.model import Count, DropKey
+from pktdrop.model import Count, DropKey, Judge
 from pktdrop.protocols import Protocols
 
 
@@ -19,6 +19,8 @@ class Selection:
 
     drops: Mapping[DropKey, Count]
     filtered: int
+    judge: Judge
+    """Tells losses, noise and doubts among them."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +58,19 @@ class Filters:
         self._answers: list[bool] = []
         """Of these kinds, by number, as far as they were asked for."""
 
-    def select(self, drops: Mapping[DropKey, Count]) -> Selection:
+    def select(self, drops: Mapping[DropKey, Count], judge: Judge) -> Selection:
         """Split drops into those that are shown and the number of packets that are not."""
         if not self._filters and self._noise:
-            return Selection(drops, 0)
+            return Selection(drops, 0, judge)
         all_drops = Drops.of(drops)
         if self._kinds is not all_drops.kinds:
             self._kinds, self._answers = all_drops.kinds, []
-        self._answers += map(self._shows, self._kinds.keys[len(self._answers) :])
+        self._answers += (self._shows(key, judge) for key in self._kinds.keys[len(self._answers) :])
         shown = all_drops.those(map(self._answers.__getitem__, all_drops.numbers))
-        return Selection(shown, sum(all_drops.packets) - sum(shown.packets))
+        return Selection(shown, sum(all_drops.packets) - sum(shown.packets), judge)
 
-    def _shows(self, key: DropKey) -> bool:
-        return (self._noise or key.noise is None) and all(one.passes(key) for one in self._filters)
+    def _shows(self, key: DropKey, judge: Judge) -> bool:
+        return (self._noise or judge(key).noise is None) and all(one.passes(key) for one in self._filters)
 
 
 def reason_filter(values: Sequence[str]) -> Filter:

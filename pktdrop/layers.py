@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from pktdrop import tables
+from pktdrop.model import DropKey, Verdict
 
 #: The stations of a packet: the receive path from the wire to the socket, then the transmit path.
 LAYERS: Final = ("nic-fifo", "nic-ring", "driver", "backlog", "stack", "socket", "qdisc", "tx")
@@ -39,18 +40,6 @@ _PROTOCOLS: Final = ("*", "none", "IP")
 # LLVM adds f.llvm.<hash>.
 _COPY: Final = re.compile(r"\.(?:isra|constprop|part|cold|llvm)\b.*")
 _BARE: Final = re.compile(r"[+ ].*")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Where a packet was freed, what kind of event that was, and whether it is a loss: without noise or doubt it is."""
-
-    layer: str
-    kind: str
-    noise: str | None
-    """Why it is no loss."""
-    doubt: str | None = None
-    """Why it is not known whether it is one."""
 
 
 #: What is said of a free for a reason that no rule knows: it counts as a loss in the stack.
@@ -133,6 +122,10 @@ class Layers:
         """
         return cls(tables.load(path or tables.DATA / "layers.tsv", parse), reasons)
 
+    def of(self, key: DropKey) -> Verdict:
+        """Judge a kind of drops."""
+        return self.verdict(key.subsystem, key.reason, key.location, key.protocol)
+
     def verdict(self, subsystem: str, reason: str, site: str, protocol: int) -> Verdict:
         """Judge one free; always answers, with UNKNOWN for what no rule knows.  Arguments as for rule()."""
         question = (subsystem, reason, site, _family(protocol))
@@ -157,7 +150,7 @@ class Layers:
                 if matcher.is_of_any_site:
                     break
                 possible.append(matcher.rule.verdict)
-        if all(_is_loss(one) == _is_loss(otherwise) and one.doubt is None for one in possible):
+        if all(one.is_loss == otherwise.is_loss and one.doubt is None for one in possible):
             return otherwise
         return replace(otherwise, noise=None, doubt=NAMELESS)
 
@@ -187,7 +180,3 @@ def _full(subsystem: str, reason: str) -> str:
 def _family(protocol: int) -> str:
     """Return what the column `protocol` calls an ethertype; "" for all others."""
     return "none" if protocol == 0 else "IP" if protocol in _IP else ""
-
-
-def _is_loss(verdict: Verdict) -> bool:
-    return verdict.noise is None and verdict.doubt is None

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What is measured: drops, by what they are counted by. No I/O, no formatting."""
+"""What is measured: drops, by what they are counted by; and what the rules say of them. No I/O, no formatting."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 OTHER_PROTOCOL = 0xFFFF
@@ -51,19 +52,8 @@ class DropKey(NamedTuple):
     """Ethertype; 0: the skb had none; OTHER_PROTOCOL: one of those that a call site has too many of."""
     location: str
     """Return address inside the function that freed the skb: "__udp4_lib_rcv+0x4bc", or an address in hex."""
-    layer: str
-    """Where on its way the packet was lost, one of `layers.LAYERS`."""
-    noise: str | None
-    """Why this free is no loss."""
-    doubt: str | None = None
-    """Why it is not known whether this free is a loss."""
     other_places: bool = False
     """Of many interfaces and namespaces, too many to be kept apart: these two are None."""
-
-    @property
-    def is_loss(self) -> bool:
-        """Tell whether a packet was lost: it is no noise, and there is no doubt."""
-        return self.noise is None and self.doubt is None
 
     def of_other_places(self) -> "DropKey":
         """Return the kind that drops of this one go on as where it is not kept apart any more."""
@@ -91,6 +81,29 @@ class Lost(NamedTuple):
     (bpf_prog_info.recursion_misses); or even the table of other places had no room, which was never seen."""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Where a packet was freed, what kind of event that was, and whether it is a loss: without noise or doubt it is."""
+
+    layer: str
+    """One of `layers.LAYERS`."""
+    kind: str
+    """One of `layers.KINDS`."""
+    noise: str | None
+    """Why it is no loss."""
+    doubt: str | None = None
+    """Why it is not known whether it is one."""
+
+    @property
+    def is_loss(self) -> bool:
+        """Tell whether a packet was lost: it is no noise, and there is no doubt."""
+        return self.noise is None and self.doubt is None
+
+
+Judge = Callable[[DropKey], Verdict]
+"""Says what the rules say of a kind of drops."""
+
+
 class Amounts(NamedTuple):
     """Packets lost, packets freed without loss, and packets of which it is not known whether they were lost."""
 
@@ -99,13 +112,14 @@ class Amounts(NamedTuple):
     doubt: int = 0
 
     @classmethod
-    def of(cls, drops: Mapping[DropKey, Count]) -> "Amounts":
+    def of(cls, drops: Mapping[DropKey, Count], judge: Judge) -> "Amounts":
         """Sum up drops."""
         loss = noise = doubt = 0
         for key, (packets, _) in drops.items():
-            if key.noise is not None:
+            verdict = judge(key)
+            if verdict.noise is not None:
                 noise += packets
-            elif key.doubt is not None:
+            elif verdict.doubt is not None:
                 doubt += packets
             else:
                 loss += packets

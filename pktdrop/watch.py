@@ -19,12 +19,12 @@ from pktdrop.counters.collect import Collector, Counters
 from pktdrop.counters.gone import Together
 from pktdrop.counters.increments import Increments, Moved
 from pktdrop.drops import Drops, Interval, Snapshot, interval
-from pktdrop.model import Count, DropKey, Lost, Netns
+from pktdrop.model import Count, DropKey, Judge, Lost, Netns
 from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
     from pktdrop.kernel.tracer import Tracer
-    from pktdrop.ledger.books import Books, Ledger
+    from pktdrop.ledger.books import Books, Ledger, Rules
     from pktdrop.ledger.verdict import Between
 
 AT_START = 64
@@ -74,6 +74,8 @@ class Account:
     """As they stand at the end; only the namespaces that were read."""
     bracket: "Between"
     """The events between the readings of the counters, at least and at most."""
+    judge: Judge
+    """What the rules say of each kind of drops."""
     seconds: Mapping[Netns | None, float] = field(default_factory=dict)
     """In how many seconds the counters of each namespace rose, None: those of the host; new ones are left out."""
 
@@ -152,11 +154,16 @@ class Watch:
         return self._first.after.time
 
     @cached_property
-    def _books(self) -> "Books":
-        from pktdrop.ledger.books import Books, Rules  # big tables that are not needed before the first interval
+    def _rules(self) -> "Rules":
+        from pktdrop.ledger.books import Rules  # big tables that are not needed before the first interval
 
-        has_events = self._tracer is None or self._tracer.tcp_input_has_events
-        books = Books(self.rungs, Rules.load(has_events, self.reasons), self._first.counters.netns)
+        return Rules.load(self._tracer is None or self._tracer.tcp_input_has_events, self.reasons)
+
+    @cached_property
+    def _books(self) -> "Books":
+        from pktdrop.ledger.books import Books
+
+        books = Books(self.rungs, self._rules, self._first.counters.netns)
         books.learn_drivers(self._first.counters.drivers, self._first.counters.rows.get("driver", {}))
         return books
 
@@ -190,7 +197,7 @@ class Watch:
         ledger = self._books.of_interval(step.drops, moved, bracket, read, _without_place(step), is_last)
         if len(step.drops) > _MANY:
             memory.give_back()
-        return Account(step, ledger, moved, counters, bracket, self._increments.seconds)
+        return Account(step, ledger, moved, counters, bracket, self._rules.layers.of, self._increments.seconds)
 
     def whole(self) -> Account:
         """Return the account from the beginning to the last look."""
@@ -201,7 +208,7 @@ class Watch:
         drops = run.drops if called is None else called(run.drops)
         read = {netns for netns, is_read in self._known.items() if is_read}
         ledger = self._books.of_run(drops, moved, bracket, read, _without_place(run))
-        return Account(run, ledger, moved, self._last.counters, bracket)
+        return Account(run, ledger, moved, self._last.counters, bracket, self._rules.layers.of)
 
     def _events(self) -> Snapshot:
         if self._tracer is not None:

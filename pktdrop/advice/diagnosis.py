@@ -244,9 +244,10 @@ def _advice(one: Loss, host: Host, tables: Tables, seen: Mapping[str, Value]) ->
 def _noise(account: Account) -> tuple[Noise, ...]:
     sums: Tally[tuple[str, str]] = Tally()
     for key, count in account.interval.drops.items():
-        if key.noise is not None:
+        noise = account.judge(key).noise
+        if noise is not None:
             name = key.reason if key.subsystem == "core" else f"{key.subsystem}/{key.reason}"
-            sums[name, key.noise] += count.packets
+            sums[name, noise] += count.packets
     copies = sum(risen.get("drops", 0) for risen in account.moved.get("packet_socket", {}).values())
     copies -= sum(packets for (_, why), packets in sums.items() if why.startswith("a capture"))
     if copies > 0:

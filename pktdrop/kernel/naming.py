@@ -2,12 +2,11 @@
 """From the numbers that the kernel counts by to the names that a reader knows."""
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from pktdrop.kernel.reasons import ReasonNames
 from pktdrop.kernel.records import NO_CPU, RawKey
 from pktdrop.kernel.symbols import Symbols
-from pktdrop.layers import Layers, function_of
+from pktdrop.layers import function_of
 from pktdrop.model import DropKey, Netns
 from pktdrop.namespaces import Namespaces
 
@@ -23,11 +22,6 @@ class Naming:
     namespaces: Namespaces
     symbols: Symbols = field(default_factory=Symbols)
 
-    @cached_property
-    def layers(self) -> Layers:
-        """The rules that hold on the kernel with these reasons."""
-        return Layers.load(reasons=self.reasons.core.values())
-
     def key(self, raw: RawKey, netns: Netns | None) -> DropKey:
         """Name one key, of a drop in `netns`.
 
@@ -35,7 +29,6 @@ class Naming:
         """
         subsystem, reason = self.reasons.name(raw.reason)
         location = self.symbols.name(raw.location)
-        verdict = self.layers.verdict(subsystem, reason, location, raw.protocol)
         # the record of an enqueue_to_backlog() call outlives the call: see target_cpu() in bpf/drops.c
         in_backlog = reason == _BACKLOG_REASON or function_of(location) == _BACKLOG_SITE
         return DropKey(
@@ -49,9 +42,6 @@ class Naming:
             netns_name=None if netns is None else self.namespaces.name(netns),
             protocol=raw.protocol,
             location=location,
-            layer=verdict.layer,
-            noise=verdict.noise,
-            doubt=verdict.doubt,
         )
 
     def _interface(self, netns: Netns | None, ifindex: int) -> str | None:

@@ -27,7 +27,7 @@ from pktdrop.ledger.placing import placed
 from pktdrop.ledger.reconcile import Between, Reconciled, Reconciler
 from pktdrop.ledger.rests import SHARED_FIELDS
 from pktdrop.ledger.steady import Steady
-from pktdrop.model import THE_GONE, Count, DropKey, Netns
+from pktdrop.model import THE_GONE, Count, DropKey, Netns, Verdict
 
 _NOT_READ: Final = "the counters of its namespace could not be read"
 _PEER_FIELDS: Final = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
@@ -248,13 +248,12 @@ def why_of(layers: Layers, causes: Causes) -> WhyOf:
     """Return what tells class and cause of an event; each distinct question is worked out once."""
 
     @cache
-    def judged(subsystem: str, reason: str, location: str, layer: str, kind: str) -> Why:
+    def judged(subsystem: str, reason: str, location: str, verdict: Verdict) -> Why:
         name = reason if subsystem == "core" else f"{subsystem}/{reason}"
-        return Why(name, kind, causes.of_event(layer, kind, subsystem, reason, location))
+        return Why(name, verdict, causes.of_event(verdict.layer, verdict.kind, subsystem, reason, location))
 
     def why(key: DropKey) -> Why:
-        kind = layers.verdict(key.subsystem, key.reason, key.location, key.protocol).kind
-        return judged(key.subsystem, key.reason, key.location, key.layer, kind)
+        return judged(key.subsystem, key.reason, key.location, layers.of(key))
 
     return why
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from pktdrop.causes import UNTOLD, Cause
+from pktdrop.causes import Cause
 from pktdrop.counters.model import Scope
 from pktdrop.drops import Drops as Counts
 from pktdrop.drops import Kinds
 from pktdrop.ledger.identities import NO_COUNTER, Counter, Identities, Identity
-from pktdrop.model import Count, DropKey, Netns, in_order
+from pktdrop.model import Count, DropKey, Netns, Verdict, in_order
 
 Drops = Mapping[DropKey, Count]
 Packets = Sequence[int]
@@ -45,21 +45,15 @@ Where = tuple[str, Place]
 
 
 class Why(NamedTuple):
-    """What the rules say of an event besides its layer."""
+    """What the rules say of an event."""
 
     name: str
     """"REASON", with its subsystem unless that is core."""
-    kind: str
-    """One of layers.KINDS."""
+    verdict: Verdict
     cause: Cause
 
 
 WhyOf = Callable[[DropKey], Why]
-
-
-def untold(key: DropKey) -> Why:
-    """Say nothing of an event."""
-    return Why(key.reason, "unspecified", UNTOLD)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -75,9 +69,6 @@ class Alike(NamedTuple):
     """What the events of a group have in common."""
 
     reason: str
-    layer: str
-    noise: str | None
-    doubt: str | None
     netns: Netns | None
     interface: str | None
     target_cpu: int | None
@@ -149,7 +140,7 @@ class Group:
 class Events:
     """The groups, and the claims by counter. Grows with the kinds it is asked about."""
 
-    def __init__(self, identities: Identities, why: WhyOf = untold) -> None:
+    def __init__(self, identities: Identities, why: WhyOf) -> None:
         """Take the rows of both tables, and what tells the causes of events."""
         self.groups: Final[list[Group]] = []
         self.at: Final[dict[Where, list[Claim]]] = {}
@@ -203,9 +194,6 @@ class Events:
         rule = self._rule(key)
         alike = Alike(
             reason=key.reason,
-            layer=key.layer,
-            noise=key.noise,
-            doubt=key.doubt,
             netns=key.netns,
             interface=key.interface,
             target_cpu=key.target_cpu,
@@ -228,16 +216,16 @@ class Events:
         return rule
 
     def _loss_of(self, of: Alike) -> LossOf:
-        cause = of.rule.why.cause
+        _, verdict, cause = of.rule.why
         if "cpu" in cause.words:
             place = Place(cpu=of.target_cpu)
         else:
             place = Place(netns=of.netns, interface=of.interface if "nic" in cause.words else None)
-        loss = LossOf(of.layer, of.rule.why.kind, cause, place)
+        loss = LossOf(verdict.layer, verdict.kind, cause, place)
         return self._losses.setdefault((loss.layer, loss.kind, cause, place), loss)
 
     def _group(self, number: int, alike: Alike) -> Group:
-        facts, rows = self._identities.counters, alike.rule.rows
+        facts, rows, verdict = self._identities.counters, alike.rule.rows, alike.rule.why.verdict
         claims = tuple(_claim(number, alike, row, facts[row.counters[0]]) for row in rows if row.counters)
         expected = next((claim for claim in claims if claim.row.relation == "="), None)
         scope = Scope(netns=alike.netns, interface=alike.interface)
@@ -248,9 +236,9 @@ class Events:
             of=alike,
             loss=self._loss_of(alike),
             reason=alike.reason,
-            layer=alike.layer,
-            is_loss=alike.noise is None and alike.doubt is None,
-            doubt=alike.doubt,
+            layer=verdict.layer,
+            is_loss=verdict.is_loss,
+            doubt=verdict.doubt,
             claims=claims,
             expected=NO_COUNTER if expected is None else expected.row.counters[-1],
             scope=scope,
@@ -279,12 +267,12 @@ def _unplaced(claims: Iterable[Claim], facts: Mapping[str, Counter]) -> frozense
 
 def _claim(group: int, of: Alike, row: Identity, fact: Counter) -> Claim:
     cpu = -1 if of.target_cpu is None else of.target_cpu
-    order = row.line, of.reason, of.layer, in_order(of.netns), of.interface or "", cpu
+    verdict = of.rule.why.verdict
+    order = row.line, of.reason, verdict.layer, in_order(of.netns), of.interface or "", cpu
     wheres = tuple(_wheres(row, fact, of))
-    is_doubt = of.doubt is not None
-    is_loss = of.noise is None and not is_doubt
+    is_doubt = verdict.doubt is not None
     floats = row.relation in ("other", "lost") or not wheres
-    return Claim(group, of.reason, of.layer, row, of.netns, is_loss, is_doubt, wheres, order, floats)
+    return Claim(group, of.reason, verdict.layer, row, of.netns, verdict.is_loss, is_doubt, wheres, order, floats)
 
 
 def _wheres(row: Identity, fact: Counter, of: Alike) -> Iterator[Where]:

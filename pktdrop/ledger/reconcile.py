@@ -15,22 +15,18 @@ from typing import Final
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.attribution import Carry, give
 from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER, PEER, PEER_DRIVERS, Entry, place_in_order
-from pktdrop.ledger.events import Drops, Events, Group, Packets, WhyOf, untold
+from pktdrop.ledger.events import Drops, Events, Group, Packets, WhyOf
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.lines import Classify, Line, Moved, by_source, lines_of
 from pktdrop.ledger.verdict import Between, Bracket, Judge, Windows
 from pktdrop.model import Netns
 
-__all__ = ["PEER", "PEER_DRIVERS", "Between", "Bracket", "Classify", "Drops", "Moved", "Reconciler", "reconcile"]
+__all__ = ["PEER", "PEER_DRIVERS", "Between", "Bracket", "Classify", "Drops", "Moved", "Reconciler"]
 
 #: Sources of what drivers count; names of "driver" are whole: "ethtool.rx_missed".
 _DRIVER_SOURCES: Final = ("driver", "ethtool", "qstats", "links")
 #: Groups that are remembered beyond twice those of the kinds that there are.
 _SPARE_GROUPS: Final = 1_024
-
-
-def _no_driver(_counter: str, _scope: Scope) -> str | None:
-    return None
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class Reconciled:
 class Reconciler:
     """Explains the counters of one interval after the other; remembers which events belong to which counters."""
 
-    def __init__(self, identities: Identities, classify: Classify = _no_driver, why: WhyOf = untold) -> None:
+    def __init__(self, identities: Identities, classify: Classify, why: WhyOf) -> None:
         """Take the tables, what knows the drivers, and what tells the causes of events."""
         self._identities = identities
         self._classify = classify
@@ -67,7 +63,7 @@ class Reconciler:
     def entries(
         self, drops: Drops, moved: Moved, rungs: Mapping[str, str], bracket: Between | None = None
     ) -> tuple[Entry, ...]:
-        """Return the entries of reconcile() alone."""
+        """Return the entries of `reconcile` alone."""
         return self.reconcile(drops, moved, rungs, bracket).entries
 
     def reconcile(
@@ -124,18 +120,6 @@ class Reconciler:
                     if kind is not None and kind in CLASS_LAYERS:
                         layer, note = CLASS_LAYERS[kind], _class_note(kind)
                         yield Entry(layer, counter, scope, delta, 0, delta, "no-event", (), note, kind)
-
-
-def reconcile(
-    drops: Drops,
-    moved: Moved,
-    rungs: Mapping[str, str],
-    identities: Identities,
-    classify: Classify = _no_driver,
-    bracket: Between | None = None,
-) -> tuple[Entry, ...]:
-    """Explain the counters of one window, as Reconciler.entries()."""
-    return Reconciler(identities, classify).entries(drops, moved, rungs, bracket)
 
 
 def _class_note(kind: str) -> str:

@@ -35,7 +35,7 @@ class JsonReport:
 
     def step(self, step: Account, kind: str = "interval") -> None:
         """Write the line of an interval, quiet or not."""
-        selection = self._filters.select(step.interval.drops)
+        selection = self._filters.select(step.interval.drops, step.judge)
         for piece in self._view.interval(step.interval, selection, step.ledger, kind):
             self._output.write(piece)
 
@@ -63,12 +63,12 @@ class TableReport:
 
     def step(self, step: Account) -> None:
         """Show the drops of an interval and what was lost without, or for how long there was nothing."""
-        selection = self._filters.select(step.interval.drops)
+        selection = self._filters.select(step.interval.drops, step.judge)
         self._elapsed += step.interval.seconds
         text = self._view.interval(step.interval, selection, step.ledger, self._output.width)
         if text:
             self._quiet = 0.0
-            self._so_far = self._so_far.plus(Amounts.of(selection.drops))
+            self._so_far = self._so_far.plus(Amounts.of(selection.drops, selection.judge))
             self._output.write(text)
         else:
             self._quiet += step.interval.seconds
@@ -77,5 +77,5 @@ class TableReport:
     def end(self) -> None:
         """Show the totals."""
         whole = self._watch.whole()
-        selection = self._filters.select(whole.interval.drops)
+        selection = self._filters.select(whole.interval.drops, whole.judge)
         self._output.write(self._view.summary(whole.interval, selection, whole.ledger, self._output.width))

@@ -72,7 +72,7 @@ class _Amount(NamedTuple):
 def _drops(seen: History, key: Hashable, group: Group, width: int) -> Iterable[Line]:
     amounts = _amounts(seen, group)
     if not isinstance(key, Reason):
-        yield from labelled("reasons", _shares(seen, amounts, reason), width)
+        yield from labelled("reasons", _shares(seen, amounts, lambda one: reason(one, seen.verdict(one))), width)
     if any(target is not None for _, target in group.cpus):
         yield from _matrix(amounts, width)
     yield from labelled("sites", _shares(seen, amounts, lambda one: one.location), width)

@@ -11,7 +11,7 @@ from pktdrop.filters import Selection
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Loss, by_layer
 from pktdrop.ledger.nics import Nic
-from pktdrop.model import Count, DropKey, Lost, Netns
+from pktdrop.model import Count, DropKey, Judge, Lost, Netns, Verdict
 from pktdrop.top.series import Series
 from pktdrop.views.table import interface_of, netns_of, reason
 from pktdrop.watch import Account
@@ -83,13 +83,13 @@ class Group:
     words: set[str] = field(default_factory=set)
     """What a filter may look for."""
 
-    def learn(self, key: DropKey) -> None:
+    def learn(self, key: DropKey, verdict: Verdict) -> None:
         """Take one more kind of drop."""
         self.keys.append(key)
         self.interfaces.add(interface_of(key))
         self.netns.add(netns_of(key))
         self.cpus.add((key.cpu, key.target_cpu))
-        self.words.update((reason(key), key.layer, interface_of(key), netns_of(key), key.location))
+        self.words.update((reason(key, verdict), verdict.layer, interface_of(key), netns_of(key), key.location))
 
     def copy(self) -> "Group":
         """Return one that does not change with this one."""
@@ -201,8 +201,8 @@ class History:
         self.processors: dict[int, Processor] = {}
         self.lines: dict[tuple[str, Scope], Line] = {}
         self._groups: list[Group] = []
-        self._places: dict[DropKey, tuple[int, ...]] = {}
-        """Where in it the groups of a kind of drop are."""
+        self._places: dict[DropKey, tuple[Verdict, tuple[int, ...]]] = {}
+        """What is said of a kind of drop, and where in it its groups are."""
 
     def anew(self, interval: float) -> "History":
         """Return one that counts from zero at this moment."""
@@ -229,7 +229,7 @@ class History:
         self.intervals += 1
         self.lost = Lost(*(was + more for was, more in zip(self.lost, step.lost, strict=True)))
         self.filtered += selection.filtered
-        self._add_drops(selection.drops, start)
+        self._add_drops(selection, start)
         self._add_layers(account, start)
         self._add_ledger(account)
         self._add_ports(account)
@@ -239,22 +239,24 @@ class History:
         """Return the rate of what was counted in the last interval."""
         return packets / self.seconds if self.seconds else 0.0
 
-    def _add_drops(self, drops: Mapping[DropKey, Count], start: float) -> None:
+    def verdict(self, key: DropKey) -> Verdict:
+        """Return what the rules say of a kind of drop."""
+        return self._places[key][0]
+
+    def _add_drops(self, selection: Selection, start: float) -> None:
         moved: dict[int, int] = {}
         full: dict[int, int] = {}
         known, totals = self._places, self.drops
-        for key, count in drops.items():
+        for key, count in selection.drops.items():
             packets = count.packets
-            places = known.get(key)
-            if places is None:
-                places = known[key] = self._learn(key)
+            verdict, places = known.get(key) or self._learn(key, selection.judge)
             totals[key] = totals.get(key, 0) + packets
-            if key.noise is not None:
+            if verdict.noise is not None:
                 self.noise += packets
                 for place in places[1:]:
                     self._groups[place].noise += packets
                 places = places[:1]
-            elif key.doubt is not None:
+            elif verdict.doubt is not None:
                 for place in places[1:]:
                     self._groups[place].doubt += packets
                 places = places[:1]
@@ -267,17 +269,19 @@ class History:
         for cpu, packets in full.items():
             self._tally(self.targets, cpu).add(packets, start, self.elapsed)
 
-    def _learn(self, key: DropKey) -> tuple[int, ...]:
-        """Return the places of the groups of a new kind of drop, that of its reason first."""
+    def _learn(self, key: DropKey, judge: Judge) -> tuple[Verdict, tuple[int, ...]]:
+        """Return what is said of a new kind of drop, and the places of its groups, that of its reason first."""
+        verdict = judge(key)
         groups = (
-            self._group(self.reasons, Reason(key.layer, reason(key), key.noise, key.doubt)),
+            self._group(self.reasons, Reason(verdict.layer, reason(key, verdict), verdict.noise, verdict.doubt)),
             self._group(self.cpus, key.cpu),
             self._group(self.interfaces, (key.netns, interface_of(key))),
             self._group(self.netns, key.netns),
         )
         for group in groups:
-            group.learn(key)
-        return tuple(group.place for group in groups)
+            group.learn(key, verdict)
+        found = self._places[key] = verdict, tuple(group.place for group in groups)
+        return found
 
     def _group(self, groups: dict[Any, Group], key: object) -> Group:
         group = groups.get(key)

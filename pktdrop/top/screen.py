@@ -87,7 +87,7 @@ class Screen:
         """Add the next interval. New limits are said at the bottom."""
         account, limits, names, losses = look
         self._names.update(names)
-        self._history.add(account, self._filters.select(account.interval.drops))
+        self._history.add(account, self._filters.select(account.interval.drops, account.judge))
         if losses is not None:
             self._losses, self._judged = losses, (self._history.elapsed, self._history.loss.packets)
         new = [limit for limit in limits if limit not in self.limits]

@@ -170,7 +170,7 @@ def most(history: History, group: Group) -> str:
     """Name the reason of most losses in a group, "-" without one."""
     sums: dict[str, int] = {}
     for key in group.keys:
-        if key.is_loss:
+        if history.verdict(key).is_loss:
             sums[key.reason] = sums.get(key.reason, 0) + history.drops.get(key, 0)
     return max(sums, key=lambda name: (sums[name], name)) if sums else "-"
 

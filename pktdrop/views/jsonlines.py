@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pktdrop.drops import Drops, Interval
 from pktdrop.escaping import json_text
 from pktdrop.filters import Selection
-from pktdrop.model import Count, DropKey, Netns
+from pktdrop.model import Count, DropKey, Netns, Verdict
 from pktdrop.protocols import Protocols
 from pktdrop.views.scope import as_object
 
@@ -42,7 +42,7 @@ class JsonView:
         yield json_text({"type": kind, "start": interval.start, "end": interval.end})[:-1] + ',"drops":['
         drops = Drops.of(selection.drops).most_first()
         comma = ""
-        while some := [json_text(self._drop(key, count)) for key, count in islice(drops, _ROWS)]:
+        while some := [json_text(self._drop(key, count, selection.judge(key))) for key, count in islice(drops, _ROWS)]:
             yield comma + ",".join(some)
             comma = ","
         rest = {
@@ -54,7 +54,7 @@ class JsonView:
         }
         yield "]," + json_text(rest)[1:] + "\n"
 
-    def _drop(self, key: DropKey, count: Count) -> dict[str, Any]:
+    def _drop(self, key: DropKey, count: Count, verdict: Verdict) -> dict[str, Any]:
         return {
             "reason": key.reason,
             "subsystem": key.subsystem,
@@ -70,9 +70,9 @@ class JsonView:
             "netns_gone": key.netns is not None and key.netns_name is None and self._is_gone(key.netns),
             "protocol": self._protocols.name(key.protocol),
             "location": key.location,
-            "layer": key.layer,
-            "noise": key.noise or "",
-            "doubt": key.doubt or "",
+            "layer": verdict.layer,
+            "noise": verdict.noise or "",
+            "doubt": verdict.doubt or "",
             "other_places": key.other_places,
         }
 

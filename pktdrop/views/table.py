@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pktdrop.drops import Interval
 from pktdrop.filters import Selection
-from pktdrop.model import Amounts, Count, DropKey
+from pktdrop.model import Amounts, Count, DropKey, Judge, Verdict
 from pktdrop.protocols import Protocols
 from pktdrop.views.scope import Name
 from pktdrop.views.text import DOUBT, MARK, Column, table
@@ -71,17 +71,18 @@ class TableView:
         without_event = without_event_lines(ledger, width, self._netns_name)
         if not selection.drops and not without_event:
             return ""
-        ranked = sorted(selection.drops.items(), key=lambda item: (_kind(item[0]), -item[1].packets))
-        rows = [(self._cells(key, count, interval.seconds), count.packets) for key, count in ranked]
-        title = f"{_clock(interval.end)}  {_amounts(Amounts.of(selection.drops))} in {interval.seconds:.1f} s"
+        judge = selection.judge
+        ranked = sorted(selection.drops.items(), key=lambda item: (_kind(judge(item[0])), -item[1].packets))
+        rows = [(self._cells(key, count, interval.seconds, judge), count.packets) for key, count in ranked]
+        title = f"{_clock(interval.end)}  {_amounts(Amounts.of(selection.drops, judge))} in {interval.seconds:.1f} s"
         parts = [title, *([self._table(_ROW_COLUMNS, rows, width)] if rows else []), *without_event]
         return "\n".join(parts) + "\n\n"
 
-    def _cells(self, key: DropKey, count: Count, seconds: float) -> tuple[str, ...]:
+    def _cells(self, key: DropKey, count: Count, seconds: float, judge: Judge) -> tuple[str, ...]:
         return (
             number(count.packets),
             number(count.packets / seconds) if seconds >= _LEAST_SECONDS else "-",
-            reason(key),
+            reason(key, judge(key)),
             cpu(key),
             interface_of(key),
             (self._netns_name(key.netns) if key.netns and not key.netns_name else None) or netns_of(key),
@@ -98,18 +99,19 @@ class TableView:
         """Return the totals of the whole run."""
         from pktdrop.views.ledger import entries_table, totals_line
 
-        loss = {key: count for key, count in selection.drops.items() if key.is_loss}
-        doubt = {key: count for key, count in selection.drops.items() if key.doubt is not None}
-        noise = {key: count for key, count in selection.drops.items() if key.noise is not None}
+        judge = selection.judge
+        loss, doubt, noise = (
+            {key: count for key, count in selection.drops.items() if _kind(judge(key)) == kind} for kind in range(3)
+        )
         title = f"{_clock(whole.start)} to {_clock(whole.end)}, {whole.seconds:.1f} s"
         size = number(sum(count.bytes for count in loss.values()))
-        parts = [f"{title}: {_amounts(Amounts.of(selection.drops), size)}."]
+        parts = [f"{title}: {_amounts(Amounts.of(selection.drops, judge), size)}."]
         if loss:
-            parts.append(self._shares(_REASON_COLUMNS, _by_reason(loss), width))
+            parts.append(self._shares(_REASON_COLUMNS, _by_reason(loss, judge), width))
             parts.append(self._shares(_CPU_COLUMNS, _grouped(loss, lambda key: (cpu(key),)), width))
         for columns, drops in ((_DOUBT_COLUMNS, doubt), (_NOISE_COLUMNS, noise)):
             if drops:
-                groups = _grouped(drops, lambda key: (reason(key), key.doubt or key.noise or "", key.location))
+                groups = _grouped(drops, lambda key: (reason(key, judge(key)), _why(judge(key)), key.location))
                 rows = [((number(packets), *name), packets) for name, packets in groups.items()]
                 parts.append(self._table(columns, rows, width))
         if ledger.of_loss:
@@ -133,17 +135,21 @@ class TableView:
         return text
 
 
-def reason(key: DropKey) -> str:
+def reason(key: DropKey, verdict: Verdict) -> str:
     """Return the reason, with its subsystem unless that is core, and the mark of noise or doubt."""
     name = key.reason if key.subsystem == "core" else f"{key.subsystem}/{key.reason}"
     if key.subsystem == "core" and key.reason.isdigit():
         name = f"core/{key.reason}"
-    return name + ("", DOUBT, MARK)[_kind(key)]
+    return name + ("", DOUBT, MARK)[_kind(verdict)]
 
 
-def _kind(key: DropKey) -> int:
+def _kind(verdict: Verdict) -> int:
     """Return in which order losses, doubts and noise are shown."""
-    return 0 if key.is_loss else 1 if key.doubt is not None else 2
+    return 0 if verdict.is_loss else 1 if verdict.doubt is not None else 2
+
+
+def _why(verdict: Verdict) -> str:
+    return verdict.doubt or verdict.noise or ""
 
 
 def cpu(key: DropKey) -> str:
@@ -169,12 +175,17 @@ def _grouped(drops: _Drops, name: Callable[[DropKey], tuple[str, ...]]) -> dict[
     return dict(sorted(groups.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _by_reason(drops: _Drops) -> dict[tuple[str, ...], int]:
+def _by_reason(drops: _Drops, judge: Judge) -> dict[tuple[str, ...], int]:
     """Sum packets by layer and reason; name the call site with the most, and how many others there are."""
+
+    def called(key: DropKey) -> tuple[str, str]:
+        verdict = judge(key)
+        return verdict.layer, reason(key, verdict)
+
     sites: dict[tuple[str, ...], list[str]] = {}
-    for layer, name, location in _grouped(drops, lambda key: (key.layer, reason(key), key.location)):
+    for layer, name, location in _grouped(drops, lambda key: (*called(key), key.location)):
         sites.setdefault((layer, name), []).append(location)
-    groups = _grouped(drops, lambda key: (key.layer, reason(key)))
+    groups = _grouped(drops, called)
     return {
         (*name, sites[name][0] + (f", {len(sites[name]) - 1} more" if len(sites[name]) > 1 else "")): packets
         for name, packets in groups.items()

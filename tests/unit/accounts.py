@@ -73,7 +73,7 @@ def make_account(
     uncounted = sum(lost) if lost else 0
     ledger = books.of_interval(counts, moved or {}, bracket, {HOST, BLUE}, uncounted, is_last=True)
     interval = Interval(start=NOON - 10, end=NOON, seconds=10.0, drops=counts, lost=lost or Lost(0, 0))
-    return Account(interval, ledger, moved or {}, make_counters(drivers=driver_of), bracket)
+    return Account(interval, ledger, moved or {}, make_counters(drivers=driver_of), bracket, rules.layers.of)
 
 
 @dataclass

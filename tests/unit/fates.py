@@ -18,7 +18,7 @@ from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.lines import Classify
 from pktdrop.ledger.listing import Listing
 from pktdrop.ledger.loss import by_layer
-from pktdrop.ledger.reconcile import Reconciler
+from pktdrop.ledger.reconcile import Bracket, Reconciler
 from pktdrop.model import Count, DropKey, Netns
 from tests.unit.make import make_drop
 
@@ -29,6 +29,7 @@ IDENTITIES = Identities.load()
 LAYER_RULES = Layers.load()
 
 CAUSES = Causes.load()
+WHY = why_of(LAYER_RULES, CAUSES)
 NICS = Drivers(
     parse(
         [
@@ -57,13 +58,11 @@ Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 
 
 def drop(reason: str, site: str, **changes: Any) -> DropKey:
-    """An event on eth0 of the host, in the layer that the rules of pktdrop.layers give it."""
-    key = make_drop(
+    """An event on eth0 of the host."""
+    return make_drop(
         **{"reason": reason, "location": site, "interface": "eth0", "ifindex": 2, "netns": NETNS, "netns_name": "host"}
         | changes
     )
-    verdict = LAYER_RULES.verdict(key.subsystem, key.reason, key.location, key.protocol)
-    return key._replace(layer=verdict.layer, noise=verdict.noise, doubt=verdict.doubt)
 
 
 def backlog(cpu: int | None, current: int = 0, **changes: Any) -> DropKey:
@@ -160,6 +159,18 @@ def happen(fates: Sequence[tuple[Fate, int, int]]) -> tuple[dict[DropKey, Count]
     return counts(drops), moved, {layer: lost[layer] for layer in LAYERS if lost[layer]}
 
 
+def reconcile(
+    drops: Mapping[DropKey, Count],
+    moved: Moved,
+    rungs: Mapping[str, str],
+    identities: Identities,
+    classify: Classify = lambda _counter, _scope: None,
+    bracket: Bracket | None = None,
+) -> tuple[Entry, ...]:
+    """Explain one interval alone."""
+    return Reconciler(identities, classify, WHY).entries(drops, moved, rungs, bracket)
+
+
 def ledger(
     drops: Mapping[DropKey, Count],
     moved: Moved,
@@ -168,6 +179,6 @@ def ledger(
     driver: str = "fate",
 ) -> tuple[tuple[Entry, ...], dict[str, int]]:
     """What the real ledger makes of one window: its entries, and what was lost by layer."""
-    found = Reconciler(IDENTITIES, classify, why_of(LAYER_RULES, CAUSES)).reconcile(drops, moved, rungs)
+    found = Reconciler(IDENTITIES, classify, WHY).reconcile(drops, moved, rungs)
     losses = Listing(IDENTITIES, NICS, CAUSES).step(found.lost, found.entries, moved, {(NETNS, "eth0"): driver})
     return found.entries, dict(by_layer(losses))

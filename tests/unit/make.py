@@ -9,6 +9,7 @@ from typing import Any
 from pktdrop.causes import UNTOLD
 from pktdrop.drops import Interval, Snapshot
 from pktdrop.filters import Selection
+from pktdrop.layers import Layers
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Loss, Place
@@ -16,6 +17,9 @@ from pktdrop.model import Count, DropKey, Lost, Netns
 
 NOON = 1_700_000_000.0
 """A wall-clock time: 22:13:20 UTC."""
+
+JUDGE = Layers.load().of
+"""The rules that come with pktdrop."""
 
 _DROP = DropKey(
     reason="NO_SOCKET",
@@ -28,8 +32,6 @@ _DROP = DropKey(
     netns_name="blue",
     protocol=0x0800,
     location="udp_rcv+0x49e",
-    layer="socket",
-    noise=None,
 )
 
 
@@ -48,7 +50,6 @@ def make_backlog_drop(**changes: Any) -> DropKey:
         "netns": Netns(4026531833, 1),
         "netns_name": "host",
         "location": "enqueue_to_backlog+0x1a8",
-        "layer": "backlog",
     }
     return make_drop(**(backlog | changes))
 
@@ -58,7 +59,6 @@ def make_doubt(**changes: Any) -> DropKey:
     doubt: dict[str, Any] = {
         "reason": "NOT_SPECIFIED",
         "location": "tcp_v4_rcv+0x91",
-        "doubt": "TIME_WAIT, or a full accept queue",
     }
     return make_drop(**(doubt | changes))
 
@@ -70,8 +70,6 @@ def make_noise(**changes: Any) -> DropKey:
         "ifindex": 2,
         "interface": "eth0",
         "location": "ip_rcv_core+0x1b",
-        "layer": "stack",
-        "noise": "not addressed to this host",
     }
     return make_drop(**(noise | changes))
 
@@ -96,7 +94,7 @@ def make_interval(drops: Mapping[DropKey, Count] | None = None, **changes: Any) 
 
 def make_selection(drops: Mapping[DropKey, Count] | None = None, filtered: int = 0) -> Selection:
     """All drops shown."""
-    return Selection(drops or {}, filtered)
+    return Selection(drops or {}, filtered, JUDGE)
 
 
 def make_loss(packets: int, layer: str, place: Place | None = None, **changes: Any) -> Loss:

@@ -28,7 +28,7 @@ from tests.unit.make import make_backlog_drop, make_drop, make_noise
 
 ETH0 = Scope(netns=HOST, interface="eth0")
 FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", location="__udp_queue_rcv_skb+0x1")
-REFUSED = make_drop(reason="NETFILTER_DROP", layer="stack", location="nft_do_chain+0x40f")
+REFUSED = make_drop(reason="NETFILTER_DROP", location="nft_do_chain+0x40f")
 RING: Moved = {"driver": {ETH0: {"ethtool.rx_queue_3_drops": 5297}}}
 IGB = {"eth0": "igb"}
 
@@ -269,7 +269,7 @@ def test_rps_that_is_off_is_offered() -> None:
 
 def test_the_kind_of_qdisc_decides() -> None:
     """txqueuelen is of use for pfifo_fast only."""
-    drop = make_drop(reason="QDISC_DROP", layer="qdisc", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
+    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
 
     def commands(name: str) -> list[str | None]:
         moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc=name): {"drops": 9}}}
@@ -304,7 +304,7 @@ def test_names_from_outside_are_escaped() -> None:
     nasty = KnownHost(processes={DNS: "a\x1b[2Jb"})
     verdict = judge(make_account({FULL: 1}, {"socket": {DNS: {"drops": 1}}}), host=nasty).verdict
     assert "a\\x1b[2Jb (UDP :53)" in verdict
-    interface = make_drop(reason="IP_RPFILTER", layer="stack", interface="e\nth", netns=HOST)
+    interface = make_drop(reason="IP_RPFILTER", interface="e\nth", netns=HOST)
     assert "e\\nth" in judge(make_account({interface: 1})).verdict
 
 

@@ -20,7 +20,7 @@ from tests.unit.make import make_backlog_drop, make_doubt, make_drop, make_noise
 
 ETH0 = Scope(netns=HOST, interface="eth0")
 FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", location="__udp_queue_rcv_skb+0x1")
-REFUSED = make_drop(reason="NETFILTER_DROP", layer="stack", location="nft_do_chain+0x40f")
+REFUSED = make_drop(reason="NETFILTER_DROP", location="nft_do_chain+0x40f")
 RING = {"driver": {ETH0: {"ethtool.rx_queue_3_drops": 5297}}}
 SYSCTLS = {"rx_ring": 256, "rx_ring_max": 4096, "rmem_max": 212992, "rmem_default": 212992, "rcvbuf": 212992}
 KNOWN = KnownHost({**SYSCTLS, "rcvbuf_max": 425984, "process": "dnsmasq", "netdev_max_backlog": 1000})
@@ -120,7 +120,7 @@ def test_policy_is_no_lack_of_room() -> None:
 
 def test_noise_is_named_and_not_counted_as_lost() -> None:
     """Frees without loss are at the end, with why they are none."""
-    assert "Not lost: 12 packets freed without loss (noise): 12 OTHERHOST (not addressed to\nthis host)." in shown(
+    assert "Not lost: 12 packets freed without loss (noise): 12 OTHERHOST (frame for another\nhost)." in shown(
         "noise"
     )
 

@@ -20,9 +20,10 @@ from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
 from tests.unit.accounts import BLUE, HOST, RULES, UNTRACED, judge, make_account
 from tests.unit.fates import HERE, counts, drop, ledger, mib
-from tests.unit.make import make_doubt, make_drop, make_interval, make_ledger, make_noise, make_selection
+from tests.unit.make import JUDGE, make_doubt, make_drop, make_interval, make_ledger, make_noise, make_selection
 
 CLOSE = make_doubt(netns=HOST, netns_name="host")
+WHY = "closed port, TIME_WAIT, or a full queue"
 CLOSES = drop("NOT_SPECIFIED", "tcp_v4_rcv+0x91")
 VIEW = TableView(Protocols.load(), 20, lambda _: "host")
 
@@ -62,15 +63,13 @@ def test_counters_of_different_losses_settle_different_packets() -> None:
 def test_amounts_keep_doubt_apart() -> None:
     """Neither loss nor noise has what is in doubt."""
     drops = {make_drop(): Count(7, 1), CLOSE: Count(5, 1), make_noise(): Count(50, 1)}
-    assert Amounts.of(drops) == Amounts(loss=7, noise=50, doubt=5)
-    assert Amounts.of(drops).plus(Amounts(1, 2, 3)) == Amounts(8, 52, 8)
+    assert Amounts.of(drops, JUDGE) == Amounts(loss=7, noise=50, doubt=5)
+    assert Amounts.of(drops, JUDGE).plus(Amounts(1, 2, 3)) == Amounts(8, 52, 8)
 
 
 def test_no_loss_and_a_doubt_are_never_both() -> None:
     """A loss has neither of the texts."""
-    assert make_drop().is_loss
-    assert not CLOSE.is_loss
-    assert not make_noise().is_loss
+    assert [JUDGE(key).is_loss for key in (make_drop(), CLOSE, make_noise())] == [True, False, False]
 
 
 def test_an_interval_shows_doubt_with_a_mark_of_its_own() -> None:
@@ -85,11 +84,11 @@ def test_the_summary_has_doubt_apart() -> None:
     """It is in no share, has a table of its own that says why, and a total by layer."""
     account = make_account({make_drop(netns=HOST): 7, CLOSE: 5})
     drops = account.interval.drops
-    text = VIEW.summary(account.interval, make_selection(drops), account.ledger, 80)
+    text = VIEW.summary(account.interval, make_selection(drops), account.ledger, 100)
     assert ": 7 packets dropped (420 bytes), 5 not known whether lost (?)." in text
     assert "      7  100 %  socket  NO_SOCKET" in text
     assert "packets  reason          why it may be no loss" in text
-    assert "      5  NOT_SPECIFIED?  TIME_WAIT, or a full accept queue  tcp_v4_rcv+0x91" in text
+    assert "      5  NOT_SPECIFIED?  closed port, TIME_WAIT, or a full queue  tcp_v4_rcv+0x91" in text
     assert text.endswith("Unexplained: 0.\nNot known whether lost: 5 (socket 5).\nDrops not counted: 0.\n")  # fmt: skip
 
 
@@ -104,20 +103,20 @@ def test_json_has_doubt_apart() -> None:
         )
     )
     assert (line["layers"], line["doubt"]) == ({"socket": 7}, {"socket": 5})
-    assert [(one["noise"], one["doubt"]) for one in line["drops"]] == [("", ""), ("", CLOSE.doubt)]
+    assert [(one["noise"], one["doubt"]) for one in line["drops"]] == [("", ""), ("", WHY)]
     (entry,) = [one for one in line["ledger"] if one["status"] == "doubt"]
     assert entry == {
         "layer": "socket", "counter": "none", "scope": {"netns": HOST.inode, "netns_cookie": HOST.cookie},
         "delta": 0, "explained": 0, "unexplained": 0,
-        "status": "doubt", "by": [{"reason": "NOT_SPECIFIED", "count": 5}], "note": CLOSE.doubt,
+        "status": "doubt", "by": [{"reason": "NOT_SPECIFIED", "count": 5}], "note": WHY,
     }  # fmt: skip
 
 
 def test_no_noise_hides_no_doubt() -> None:
     """What may be a loss is shown; a filter by reason hides it as any other."""
     drops = {CLOSE: Count(5, 1), make_noise(): Count(1, 1)}
-    assert set(Filters((), noise=False).select(drops).drops) == {CLOSE}
-    assert set(Filters((reason_filter(["NO_SOCKET"]),)).select(drops).drops) == set()
+    assert set(Filters((), noise=False).select(drops, JUDGE).drops) == {CLOSE}
+    assert set(Filters((reason_filter(["NO_SOCKET"]),)).select(drops, JUDGE).drops) == set()
 
 
 @pytest.fixture(name="diagnosis")
@@ -131,13 +130,13 @@ def test_diagnose_calls_it_neither_lost_nor_not_lost(diagnosis: Diagnosis) -> No
     assert {station.status for station in diagnosis.stations} == {"ok"}
     text = " ".join(as_text(diagnosis, 80).split())
     assert (
-        "5 packets of which it is not known whether they were lost: 5 NOT_SPECIFIED (TIME_WAIT, or a full "
-        "accept queue)." in text
+        "5 packets of which it is not known whether they were lost: 5 NOT_SPECIFIED (closed port, "
+        "TIME_WAIT, or a full queue)." in text
     )
     assert "1. " not in text
     found = json.loads(as_json(diagnosis, (), "1.0"))
     assert (found["packets"], found["noise"]) == (0, [])
-    assert found["doubt"] == [{"reason": "NOT_SPECIFIED", "why": CLOSE.doubt, "packets": 5}]
+    assert found["doubt"] == [{"reason": "NOT_SPECIFIED", "why": WHY, "packets": 5}]
 
 
 def test_doubt_trips_no_condition_but_its_reason(diagnosis: Diagnosis) -> None:
@@ -162,7 +161,7 @@ def test_the_live_view_has_doubt_apart() -> None:
     account = make_account({make_drop(netns=HOST): 7, CLOSE: 5})
     history.add(account, make_selection(account.interval.drops))
     assert (history.loss.packets, history.noise, history.doubt) == (7, 0, 5)
-    row = Reason("socket", "NOT_SPECIFIED?", None, CLOSE.doubt)
+    row = Reason("socket", "NOT_SPECIFIED?", None, WHY)
     assert history.reasons[row].tally.packets == 5
     assert (history.netns[HOST].tally.packets, history.netns[HOST].doubt) == (7, 5)
     assert HERE.netns == HOST
@@ -172,7 +171,7 @@ def test_counters_settle_what_hidden_symbols_leave_open() -> None:
     """Without call sites a full receive buffer is told by its counter, and frames nobody knows stay in doubt."""
     hidden = "0xffffffff81000000"
     drops = counts({drop("SOCKET_RCVBUFF", hidden): 40, drop("UNHANDLED_PROTO", hidden, protocol=0x88CC): 3})
-    assert {key.is_loss for key in drops} == {False}
+    assert {JUDGE(key).is_loss for key in drops} == {False}
     entries, lost = ledger(drops, mib(UdpInErrors=40, UdpRcvbufErrors=40))
     assert lost == {"socket": 40}
     assert [entry.by for entry in entries if entry.status == "doubt"] == [(("UNHANDLED_PROTO", 3),)]

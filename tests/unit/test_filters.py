@@ -17,7 +17,7 @@ from pktdrop.kernel.btf import Btf
 from pktdrop.kernel.reasons import ReasonNames
 from pktdrop.model import Count, DropKey, Netns
 from pktdrop.protocols import Protocols
-from tests.unit.make import make_backlog_drop, make_drop, make_noise
+from tests.unit.make import JUDGE, make_backlog_drop, make_drop, make_noise
 
 UDP = make_drop()
 TCP = make_drop(reason="TCP_CSUM", location="tcp_v4_rcv+0x42", cpu=1, protocol=0x86DD)
@@ -27,7 +27,6 @@ OVS = make_drop(
     interface="ovs0",
     netns_name=None,
     netns=Netns(4026532999, 9),
-    layer="stack",
 )
 BACKLOG = make_backlog_drop()
 NUMBER = make_drop(reason="137", interface=None, ifindex=7, netns=None, netns_name=None, protocol=0)
@@ -46,7 +45,7 @@ def _protocol_filter(values: Sequence[str]) -> Filter:
 
 
 def _shown(*chosen: Filter, noise: bool = True) -> set[DropKey]:
-    return set(Filters(chosen, noise=noise).select(DROPS).drops)
+    return set(Filters(chosen, noise=noise).select(DROPS, JUDGE).drops)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +109,14 @@ def test_noise_is_hidden_on_request_only() -> None:
 
 def test_what_is_hidden_is_counted_in_packets() -> None:
     """The number that is not shown counts packets, not keys."""
-    chosen = Filters([filters.reason_filter(["!TCP_*", "!NO_SOCKET"])]).select(DROPS)
+    chosen = Filters([filters.reason_filter(["!TCP_*", "!NO_SOCKET"])]).select(DROPS, JUDGE)
     assert chosen.filtered == DROPS[TCP].packets + DROPS[UDP].packets == 11
 
 
 def test_a_second_question_has_the_same_answer() -> None:
     """What a filter says of a key does not depend on what was asked before."""
     chosen = Filters([filters.cpu_filter(["3"])])
-    first, second = chosen.select(DROPS), chosen.select({key: Count(1, 1) for key in reversed(ALL)})
+    first, second = chosen.select(DROPS, JUDGE), chosen.select({key: Count(1, 1) for key in reversed(ALL)}, JUDGE)
     assert set(first.drops) == set(second.drops) == {BACKLOG}
     assert second.filtered == len(ALL) - 1
 
@@ -140,7 +139,7 @@ def test_shown_and_filtered_are_all(
     """Whatever is filtered, what is shown is unchanged, and together with what is not it is everything."""
     chosen = Filters(
         [filters.reason_filter(names), filters.cpu_filter(cpus), filters.interface_filter(interfaces)], noise=noise
-    ).select(drops)
+    ).select(drops, JUDGE)
     assert chosen.drops.items() <= drops.items()
     assert sum(count.packets for count in chosen.drops.values()) + chosen.filtered == sum(
         count.packets for count in drops.values()

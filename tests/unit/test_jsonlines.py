@@ -10,7 +10,6 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.filters import Selection
 from pktdrop.model import Count, Lost
 from pktdrop.protocols import Protocols
 from pktdrop.views.jsonlines import JsonView
@@ -44,7 +43,7 @@ def test_start() -> None:
 def test_an_interval() -> None:
     """An interval has exactly these keys, the most dropped first."""
     drops = {make_drop(): Count(23, 667), make_backlog_drop(): Count(812, 81200)}
-    line = VIEW.interval(make_interval(drops, lost=Lost(5, 6)), Selection(drops, 9), make_ledger())
+    line = VIEW.interval(make_interval(drops, lost=Lost(5, 6)), make_selection(drops, 9), make_ledger())
     assert _object(line) == {
         "type": "interval",
         "start": NOON - 2,

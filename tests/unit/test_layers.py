@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.layers import LAYERS, UNKNOWN, WHY_WIDTH, Layers, Rule, Verdict, function_of, parse
+from pktdrop.layers import LAYERS, UNKNOWN, WHY_WIDTH, Layers, Rule, function_of, parse
+from pktdrop.model import Verdict
 from pktdrop.tables import DATA
 
 IPV4, NONE = 0x0800, 0

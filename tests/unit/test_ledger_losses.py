@@ -115,7 +115,7 @@ def test_a_listener_is_named_though_there_is_no_event() -> None:
 
 def test_a_qdisc_is_named_by_its_counter() -> None:
     """Events know the interface, the counter which qdisc."""
-    drop = make_drop(reason="QDISC_DROP", layer="qdisc", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
+    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
     moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
     (share,) = split(make_account({drop: 9}, moved))
     assert (share.packets, share.layer, share.place.interface, share.place.qdiscs) == (
@@ -128,7 +128,7 @@ def test_a_qdisc_is_named_by_its_counter() -> None:
 
 def test_a_drop_that_its_counter_was_too_early_for_is_no_loss_of_its_own() -> None:
     """What is lost while counters are read is given to the one place that has the others; not what was lost before."""
-    drop = make_drop(reason="QDISC_DROP", layer="qdisc", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
+    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
     moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
     (share,) = split(make_account({drop: 10}, moved, late={drop: 1}))
     assert (share.packets, share.place.qdiscs) == (10, ("tbf 8001:",))
@@ -170,11 +170,11 @@ _DROPS = st.dictionaries(
             make_backlog_drop(),
             make_backlog_drop(target_cpu=None),
             make_noise(),
-            make_drop(reason="QDISC_DROP", layer="qdisc", interface="eth0", netns=HOST),
-            make_drop(reason="NETFILTER_DROP", layer="stack"),
-            make_drop(reason="NOT_SPECIFIED", layer="driver", interface="eth0", netns=HOST, location="ixgbe_poll+1"),
-            make_drop(reason="NOT_SPECIFIED", layer="tx", interface="eth0", netns=HOST, location="veth_xmit+1"),
-            make_drop(reason="137", layer="stack"),
+            make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST),
+            make_drop(reason="NETFILTER_DROP"),
+            make_drop(reason="NOT_SPECIFIED", interface="eth0", netns=HOST, location="ixgbe_poll+1"),
+            make_drop(reason="NOT_SPECIFIED", interface="eth0", netns=HOST, location="veth_xmit+1"),
+            make_drop(reason="137"),
         ]
     ),
     st.integers(1, 1000),
@@ -310,7 +310,7 @@ def test_noise_that_could_not_be_counted_is_no_loss() -> None:
 
 def test_datagrams_that_their_own_qdisc_lost_are_one_loss_each() -> None:
     """Without IP_RECVERR nobody is told: the qdisc, IpOutDiscards and UdpSndbufErrors have the same datagrams."""
-    drop = make_drop(reason="QDISC_DROP", layer="qdisc", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
+    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
     moved: Moved = {
         "qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 1:"): {"drops": 19_968}},
         "mib": {Scope(netns=HOST): {"IpOutDiscards": 19_968, "UdpSndbufErrors": 19_968}},

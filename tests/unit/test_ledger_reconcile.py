@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pktdrop.counters.model import Scope
 from pktdrop.layers import LAYERS
 from pktdrop.ledger.entry import STATUSES, Entry
-from pktdrop.ledger.reconcile import PEER, Bracket, Classify, Reconciler, reconcile
+from pktdrop.ledger.reconcile import PEER, Bracket, Classify, Reconciler
 from pktdrop.model import Count, DropKey
 from tests.unit.fates import (
     ETH0,
@@ -27,6 +27,7 @@ from tests.unit.fates import (
     NETNS,
     OTHER_NETNS,
     TRACED,
+    WHY,
     Fate,
     Moved,
     backlog,
@@ -36,6 +37,7 @@ from tests.unit.fates import (
     happen,
     mib,
     nic,
+    reconcile,
 )
 from tests.unit.fates import ledger as whole
 
@@ -520,7 +522,7 @@ def test_the_order_of_events_does_not_matter(window: Window, order: Random) -> N
 @given(st.lists(windows(), max_size=4))
 def test_what_is_remembered_changes_nothing(several: list[Window]) -> None:
     """Each interval is explained as if it were the first."""
-    reconciler = Reconciler(IDENTITIES, drivers)
+    reconciler = Reconciler(IDENTITIES, drivers, WHY)
     for drops, moved, bracket in [*several, *several]:
         alone = reconcile(drops, moved, TRACED, IDENTITIES, drivers, bracket)
         assert reconciler.entries(drops, moved, TRACED, bracket) == alone
@@ -557,7 +559,7 @@ def test_events_after_the_reading_of_their_counter_are_not_silent() -> None:
 
 def test_keys_that_do_not_come_again_are_forgotten() -> None:
     """Interfaces come and go: of 9,000 keys nothing is held when one is left, and the ledger stays right."""
-    reconciler = Reconciler(IDENTITIES)
+    reconciler = Reconciler(IDENTITIES, lambda _counter, _scope: None, WHY)
     many = counts({backlog(0)._replace(interface=f"veth{number}"): 1 for number in range(9_000)})
     one = counts({backlog(0): 3})
     moved = {"softnet": {Scope(cpu=0): {"dropped": 3}}, "links": {ETH0: {"rx_dropped": 3}}}

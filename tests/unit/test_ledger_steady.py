@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import Entry
-from pktdrop.ledger.reconcile import Bracket, reconcile
+from pktdrop.ledger.reconcile import Bracket
 from pktdrop.ledger.steady import Steady
-from tests.unit.fates import IDENTITIES, TRACED, backlog, counts, drop, mib
+from tests.unit.fates import IDENTITIES, TRACED, backlog, counts, drop, mib, reconcile
 
 
 def entry_of(delta: int, events: int) -> Entry:

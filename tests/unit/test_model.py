@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.drops import Snapshot, interval
-from pktdrop.model import Amounts, Count, DropKey, Lost, counted_since
-from tests.unit.make import NOON, make_drop, make_noise, make_snapshot
+from pktdrop.model import Amounts, Count, DropKey, Lost, Verdict, counted_since
+from tests.unit.make import JUDGE, NOON, make_drop, make_noise, make_snapshot
 
 KEYS = [make_drop(cpu=cpu) for cpu in range(4)] + [make_noise()]
 
@@ -137,11 +137,11 @@ def test_a_wrap_of_32_bits_loses_nothing(start: int, rise: int) -> None:
 def test_amounts_keep_noise_apart() -> None:
     """Noise is totalled apart from loss."""
     drops = {make_drop(): Count(3, 1), make_drop(cpu=1): Count(4, 1), make_noise(): Count(50, 1)}
-    assert Amounts.of(drops) == Amounts(loss=7, noise=50)
-    assert Amounts.of(drops).plus(Amounts(1, 2)) == Amounts(8, 52)
-    assert Amounts.of({}) == Amounts(0, 0)
+    assert Amounts.of(drops, JUDGE) == Amounts(loss=7, noise=50)
+    assert Amounts.of(drops, JUDGE).plus(Amounts(1, 2)) == Amounts(8, 52)
+    assert Amounts.of({}, JUDGE) == Amounts(0, 0)
 
 
 def test_noise_without_a_reason_text_is_still_noise() -> None:
-    """Only None means loss, as DropKey says; an empty text does not turn noise into loss."""
-    assert Amounts.of({make_noise(noise=""): Count(2, 2)}) == Amounts(0, 2)
+    """Only None means loss, as Verdict says; an empty text does not turn noise into loss."""
+    assert Amounts.of({make_noise(): Count(2, 2)}, lambda _: Verdict("stack", "policy", "")) == Amounts(0, 2)

@@ -68,8 +68,6 @@ def test_a_whole_drop(naming: Naming, tmp_path: Path) -> None:
         netns_name="blue",
         protocol=0x0800,
         location="udp_rcv+0x49e",
-        layer="socket",
-        noise=None,
     )
 
 
@@ -96,10 +94,9 @@ def test_a_reason_without_a_name(naming: Naming) -> None:
 
 
 def test_an_address_without_a_name(naming: Naming) -> None:
-    """A call site that has no symbol is an address, in the layer of what is not known."""
+    """A call site that has no symbol is an address."""
     key = naming.key(_raw(location=0xFFFFFFFF90000000, reason=2), None)
-    assert (key.location, key.layer, key.noise) == ("0xffffffff90000000", "stack", None)
-    assert key.doubt == "its place in the kernel has no name"
+    assert key.location == "0xffffffff90000000"
 
 
 @pytest.mark.parametrize(
@@ -116,9 +113,3 @@ def test_an_address_without_a_name(naming: Naming) -> None:
 def test_only_drops_of_the_backlog_have_a_target(naming: Naming, changes: dict[str, int], target: int | None) -> None:
     """The CPU whose queue was full is that of drops for it or at enqueue_to_backlog(), and of no others."""
     assert naming.key(_raw(**changes), None).target_cpu == target
-
-
-def test_noise_is_recognised(naming: Naming) -> None:
-    """A frame for another host was not lost by this one, and a closed port is no noise."""
-    assert naming.key(_raw(reason=12, location=IP_RCV_CORE + 0x1B), None).noise is not None
-    assert naming.key(_raw(), None).noise is None

@@ -8,7 +8,7 @@ from pktdrop.ledger.entry import Entry
 from pktdrop.model import Count, Lost
 from pktdrop.top.history import NO_EVENT, History, Reason
 from pktdrop.top.reader import Look
-from tests.unit.make import make_backlog_drop, make_drop, make_ledger, make_noise
+from tests.unit.make import JUDGE, make_backlog_drop, make_drop, make_ledger, make_noise
 from tests.unit.top_steps import BLUE, DROPS, ETH0, HOST, NO_PORTS, busy_look, make_look
 
 EVERYTHING = Filters([])
@@ -19,7 +19,7 @@ def history_of(*looks: Look, filters: Filters = EVERYTHING) -> History:
     """A history of some looks."""
     history = History(2.0)
     for look in looks:
-        history.add(look.account, filters.select(look.account.interval.drops))
+        history.add(look.account, filters.select(look.account.interval.drops, JUDGE))
     return history
 
 
@@ -46,7 +46,7 @@ def test_noise_is_no_loss() -> None:
     assert history.loss.packets == 2
     assert history.cpus[0].tally.packets == 2
     assert history.cpus[0].noise == 7
-    assert history.reasons[Reason("stack", "OTHERHOST*", "not addressed to this host")].tally.packets == 7
+    assert history.reasons[Reason("stack", "OTHERHOST*", "frame for another host")].tally.packets == 7
 
 
 def test_rows_of_a_layer_sum_up_to_what_the_ledger_has() -> None:
@@ -123,7 +123,7 @@ def test_a_copy_stays_as_it_was() -> None:
     history = history_of(busy_look())
     copy = history.copy()
     look = busy_look()
-    history.add(look.account, EVERYTHING.select(look.account.interval.drops))
+    history.add(look.account, EVERYTHING.select(look.account.interval.drops, JUDGE))
     assert copy.elapsed == 2.0
     assert copy.loss.packets == 2519
     assert copy.reasons[NO_SOCKET].tally.packets == 1200

@@ -18,7 +18,7 @@ from pktdrop.top.panel import Run
 from pktdrop.top.reader import Look
 from pktdrop.top.screen import Screen
 from pktdrop.watch import Account
-from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_ledger, make_loss, make_noise
+from tests.unit.make import JUDGE, NOON, make_backlog_drop, make_drop, make_interval, make_ledger, make_loss, make_noise
 
 HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
 NAMES = {HOST: "host", BLUE: "blue"}
@@ -26,7 +26,6 @@ ETH0 = Scope(netns=HOST, interface="eth0")
 CPU3 = Scope(cpu=3)
 NFT = make_drop(
     reason="NETFILTER_DROP", cpu=1, ifindex=12, interface="veth-a", netns=Netns(4026532999, 9), netns_name="green",
-    layer="stack",
     location="nft_do_chain+0x4bc [nf_tables]",
 )  # fmt: skip
 DROPS = {
@@ -91,10 +90,13 @@ def make_look(
     if ledger is None:
         lost: dict[str, int] = {}
         for key, count in drops.items():
-            if key.noise is None:
-                lost[key.layer] = lost.get(key.layer, 0) + count.packets
+            verdict = JUDGE(key)
+            if verdict.noise is None:
+                lost[verdict.layer] = lost.get(verdict.layer, 0) + count.packets
         ledger = make_ledger(losses=tuple(make_loss(packets, layer) for layer, packets in lost.items()))
-    account = Account(make_interval(drops, **changes), ledger, moved or {}, make_counters(), Bracket(drops, drops))
+    account = Account(
+        make_interval(drops, **changes), ledger, moved or {}, make_counters(), Bracket(drops, drops), JUDGE
+    )
     return Look(account, limits, NAMES)
 
 
