@@ -31,7 +31,7 @@ WORDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=
         ("c1\x9b1m", "c1\\x9b1m"),
         ("\u202eoht", "\\u202eoht"),
         ("line\u2028end", "line\\u2028end"),
-        ("\udcff", "\\udcff"),
+        ("\udcff", "\\xff"),
         ("tab\tit", "tab\\tit"),
     ],
 )
