@@ -120,9 +120,7 @@ def test_policy_is_no_lack_of_room() -> None:
 
 def test_noise_is_named_and_not_counted_as_lost() -> None:
     """Frees without loss are at the end, with why they are none."""
-    assert "Not lost: 12 packets freed without loss (noise): 12 OTHERHOST (frame for another\nhost)." in shown(
-        "noise"
-    )
+    assert "Not lost: 12 packets freed without loss (noise): 12 OTHERHOST (frame for another\nhost)." in shown("noise")
 
 
 def test_a_doubt_has_its_grammar() -> None:
