@@ -285,11 +285,6 @@ def _driver(ioctl: _Ioctl, interface: str) -> str:
         return ""
 
 
-def read(netns: Netns | None, interfaces: Iterable[str]) -> Reading:
-    """Read once, as Reader does."""
-    return Reader().read(netns, tuple(interfaces))
-
-
 def settings(interfaces: Iterable[str]) -> tuple[dict[str, NicSettings], tuple[str, ...]]:
     """How these interfaces of the namespace the thread is in are set up, and sentences about what failed."""
     found: dict[str, NicSettings] = {}

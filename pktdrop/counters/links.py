@@ -8,7 +8,6 @@ if_nameindex(3) 2.1 ms.
 
 import socket
 import struct
-from collections.abc import Iterable
 from contextlib import closing
 from typing import Final, NamedTuple
 
@@ -59,11 +58,6 @@ class Links(NamedTuple):
     """By ifindex; those that have counters."""
 
 
-def read(netns: Netns) -> Reading:
-    """Read the counters of all interfaces of the network namespace this thread is in."""
-    return read_all(netns).counters
-
-
 def read_all(netns: Netns) -> Links:
     """Read counters and names at once."""
     try:
@@ -80,16 +74,12 @@ def read_all(netns: Netns) -> Links:
     return Links(Reading(rows, tuple(_sentence(netns, fault) for fault in (*dump.faults, *faults))), names)
 
 
-def parse(datagrams: Iterable[bytes], sequence: int) -> Dump:
-    """Parse the parts of one RTM_GETSTATS dump, up to its end; `sequence` is the number the request had.
+def parse(answer: Answer) -> Dump:
+    """Take one RTM_GETSTATS dump apart.
 
     Malformed messages are left out and counted in the faults. A kernel may have fewer members of the struct than are
     known here (its rows are shorter) or more (left out, and said so).
     """
-    return _parse(Answer(datagrams, sequence))
-
-
-def _parse(answer: Answer) -> Dump:
     rows: dict[int, Row] = {}
     unknown = 0
     for message in answer.messages(_RTM_NEWSTATS):
@@ -127,4 +117,4 @@ def _row(data: bytes, start: int, end: int) -> tuple[int, Row, int]:
 
 def _dump() -> Dump:
     with closing(Netlink(socket.NETLINK_ROUTE)) as netlink:
-        return _parse(netlink.ask(_RTM_GETSTATS, _STATS.pack(socket.AF_UNSPEC, 0, _FILTER_LINK_64)))
+        return parse(netlink.ask(_RTM_GETSTATS, _STATS.pack(socket.AF_UNSPEC, 0, _FILTER_LINK_64)))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -132,10 +132,6 @@ class Reader:
     def __init__(self) -> None:
         self._own: dict[Netns, dict[_Key, _Own]] = {}
 
-    def read(self, netns: Netns) -> Reading:
-        """Read the counters of all qdiscs of the network namespace this thread is in."""
-        return self.read_all(netns).counters
-
     def read_all(self, netns: Netns) -> Qdiscs:
         """Read counters and queue lengths at once."""
         try:
@@ -159,19 +155,6 @@ class Reader:
     def forget(self, netns: Netns) -> None:
         """Drop what is remembered of a namespace that is gone."""
         self._own.pop(netns, None)
-
-
-def read(netns: Netns) -> Reading:
-    """Read the counters of the network namespace this thread is in, once."""
-    return Reader().read(netns)
-
-
-def parse(datagrams: Iterable[bytes], sequence: int) -> Dump:
-    """Parse the parts of one RTM_GETQDISC dump, up to its end; `sequence` is the number the request had.
-
-    Malformed messages are left out and counted in the faults.
-    """
-    return _parse(Answer(datagrams, sequence))
 
 
 def _sentence(netns: Netns, fault: str) -> str:
@@ -213,10 +196,14 @@ def _tell_apart(before: Mapping[_Key, _Own], qdiscs: Mapping[_Key, Qdisc]) -> di
 
 def _dump() -> Dump:
     with closing(Netlink(socket.NETLINK_ROUTE)) as netlink:
-        return _parse(netlink.ask(_RTM_GETQDISC, _TCMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)))
+        return parse(netlink.ask(_RTM_GETQDISC, _TCMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)))
 
 
-def _parse(answer: Answer) -> Dump:
+def parse(answer: Answer) -> Dump:
+    """Take one RTM_GETQDISC dump apart.
+
+    Malformed messages are left out and counted in the faults.
+    """
     qdiscs = []
     for message in answer.messages(_RTM_NEWQDISC):
         try:

@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -140,10 +140,6 @@ class Reader:
         # A socket keeps the name it had first: connected anew or bound to an interface that is renamed, it is the same.
         self._scopes: dict[Netns, dict[tuple[str, int, int], Scope]] = {}
 
-    def read(self, netns: Netns) -> Reading:
-        """Read the drops of the sockets of the network namespace this thread is in."""
-        return self.read_all(netns).counters
-
     def read_all(self, netns: Netns) -> Sockets:
         """Read drops, queues and inodes at once."""
         sockets: list[Socket] = []
@@ -173,7 +169,7 @@ class Reader:
             with closing(Netlink(_NETLINK_SOCK_DIAG)) as netlink:
                 for kind in asked:
                     request = _REQUEST.pack(kind.family, kind.number, 1 << (_INET_DIAG_SKMEMINFO - 1), kind.states)
-                    dump = _parse(netlink.ask(_SOCK_DIAG_BY_FAMILY, request), kind.protocol)
+                    dump = parse(netlink.ask(_SOCK_DIAG_BY_FAMILY, request), kind.protocol)
                     if dump.error == errno.ENOENT:
                         self._refused.add(kind)
                     else:
@@ -200,11 +196,6 @@ class Reader:
         return scopes
 
 
-def read(netns: Netns) -> Reading:
-    """Read the drops of the sockets of the network namespace this thread is in, once."""
-    return Reader().read(netns)
-
-
 def owners(inodes: Collection[int], proc: Path = Path("/proc")) -> dict[int, Owner]:
     """Find the process that has each socket open: the first of several. It looks through the files of all processes.
 
@@ -224,14 +215,6 @@ def owners(inodes: Collection[int], proc: Path = Path("/proc")) -> dict[int, Own
         if not wanted:
             break
     return found
-
-
-def parse(datagrams: Iterable[bytes], sequence: int, protocol: str) -> Dump:
-    """Parse the parts of one answer of sock_diag, up to its end; `sequence` is the number the request had.
-
-    Malformed messages are left out and counted in the faults.
-    """
-    return _parse(Answer(datagrams, sequence), protocol)
 
 
 def parse_file(kind: Kind, data: bytes) -> tuple[list[Socket], int]:
@@ -256,7 +239,11 @@ def parse_file(kind: Kind, data: bytes) -> tuple[list[Socket], int]:
     return sockets, malformed
 
 
-def _parse(answer: Answer, protocol: str) -> Dump:
+def parse(answer: Answer, protocol: str) -> Dump:
+    """Take one answer of sock_diag apart.
+
+    Malformed messages are left out and counted in the faults.
+    """
     sockets = []
     for message in answer.messages(_SOCK_DIAG_BY_FAMILY):
         try:

@@ -330,22 +330,12 @@ def _one_by_one(map_fd: int, key_size: int, value_size: int) -> Iterator[tuple[b
         yield key.raw, map_lookup(map_fd, key.raw, value_size)
 
 
-def possible_cpus(text: str | None = None) -> int:
-    """Return how many CPUs a per-CPU map has values for: those in a list such as "0-3,8-11".
-
-    The list is /sys/devices/system/cpu/possible (Documentation/admin-guide/cputopology.rst).
-    """
-    return sum(last - first + 1 for first, last in _possible_cpus(text))
-
-
 def cpu_numbers(text: str | None = None) -> int:
-    """Return one more than the highest number that a CPU can have."""
-    return _possible_cpus(text)[-1][1] + 1
+    """Return one more than the highest number that a CPU can have: that of the last in a list such as "0-3,8-11".
 
-
-def _possible_cpus(text: str | None) -> list[tuple[int, int]]:
+    The list is /sys/devices/system/cpu/possible (Documentation/admin-guide/cputopology.rst), in rising order.
+    """
     if text is None:
         with open("/sys/devices/system/cpu/possible", encoding="ascii") as source:
             text = source.read()
-    ranges = (part.partition("-") for part in text.strip().split(","))
-    return [(int(first), int(last or first)) for first, _, last in ranges]
+    return int(text.strip().replace(",", "-").rpartition("-")[2]) + 1

@@ -128,7 +128,7 @@ def server(net: Net) -> Namespace:
 def reading(namespace: Namespace) -> dict[str, Row]:
     """Rows by name of interface."""
     with namespace.entered():
-        found = links.read(namespace.inode)
+        found = links.read_all(namespace.inode).counters
     assert found.limits == ()
     assert {scope.netns for scope in found.rows} == {namespace.inode}
     return {str(scope.interface): row for scope, row in found.rows.items()}

@@ -105,7 +105,6 @@ def test_a_value_for_each_cpu() -> None:
         fill(number, {bytes(4): b"\7" + bytes(7)})
         (shown,) = bpftool("map", "dump", "id", str(number))
         cpus = len(shown["values"])
-        assert cpus == sysbpf.possible_cpus()
         assert sysbpf.map_lookup(descriptor, bytes(4), 8 * cpus) == (b"\7" + bytes(7)) * cpus
 
 

@@ -112,23 +112,23 @@ def test_no_value_is_lost_to_a_name_that_repeats(names: list[str]) -> None:
 
 def test_loopback_reports_nothing() -> None:
     """lo has no driver, no statistics, no rings: all of it is "not reported", none of it an error."""
-    assert ethtool.read(None, ["lo"]) == ethtool.Reading({}, ())
+    assert ethtool.Reader().read(None, ["lo"]) == ethtool.Reading({}, ())
     assert ethtool.settings(["lo"]) == ({"lo": NicSettings()}, ())
 
 
 def test_interfaces_that_are_gone_are_left_out() -> None:
     """A name that does not exist, or could not, is no error and never another interface."""
     gone = ["nonesuch0", "a-name-longer-than-an-interface-may-have", ""]
-    assert ethtool.read(None, gone) == ethtool.Reading({}, ())
+    assert ethtool.Reader().read(None, gone) == ethtool.Reading({}, ())
     assert ethtool.settings(gone) == ({name: NicSettings() for name in gone}, ())
 
 
 def test_nothing_stays_open() -> None:
     """After a reading no socket is left: it would keep a deleted namespace alive."""
     names = [name for _, name in socket.if_nameindex()]
-    ethtool.read(None, names)
+    ethtool.Reader().read(None, names)
     before = len(os.listdir("/proc/self/fd"))
-    ethtool.read(None, names)
+    ethtool.Reader().read(None, names)
     ethtool.settings(names)
     assert len(os.listdir("/proc/self/fd")) == before
 

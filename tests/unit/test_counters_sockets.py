@@ -71,7 +71,7 @@ def told(
 
 def name(*arguments: bytes, interface: str | None = None, **how: object) -> str:
     """Name of a socket told of."""
-    (one,) = parse([told(*(arguments or (memory(1),)), **how) + END], 1, "udp").sockets  # type: ignore[arg-type]
+    (one,) = parse(Answer([told(*(arguments or (memory(1),)), **how) + END], 1), "udp").sockets  # type: ignore[arg-type]
     return one.name(interface)
 
 
@@ -95,7 +95,7 @@ def test_real_answers_equal_ss() -> None:
     """Of real answers, each socket that dropped has name, drops, queue and buffer as ss(8) showed them."""
     found: dict[str, Socket] = {}
     for file in ("udp", "udp6", "tcp", "tcp6"):
-        dump = parse([(DATA / f"{file}.diag").read_bytes()], 1, file.rstrip("6"))
+        dump = parse(Answer([(DATA / f"{file}.diag").read_bytes()], 1), file.rstrip("6"))
         assert dump.faults == ()
         found.update({one.name(None): one for one in dump.sockets})
     assert {one: it.drops for one, it in found.items()} == {one: numbers[4] for one, numbers in of_ss().items()}
@@ -133,7 +133,7 @@ def test_names() -> None:
 def test_sockets_that_dropped_nothing() -> None:
     """They are left out, wherever SK_MEMINFO stands."""
     idle = told(memory(0)) + told(memory(0) + attribute(99, b"new")) + told(attribute(8, b"\0") + memory(0))
-    dump = parse([idle + told(memory(2**32 - 1)) + END], 1, "udp")
+    dump = parse(Answer([idle + told(memory(2**32 - 1)) + END], 1), "udp")
     assert [one.drops for one in dump.sockets] == [2**32 - 1]
     assert dump.faults == ()
 
@@ -141,14 +141,14 @@ def test_sockets_that_dropped_nothing() -> None:
 def test_longer_meminfo() -> None:
     """A kernel may append numbers to SK_MEMINFO."""
     longer = attribute(SKMEMINFO, struct.pack("=10I", 11, 22, 0, 0, 0, 0, 0, 0, 6, 0))
-    (one,) = parse([told(longer) + END], 1, "udp").sockets
+    (one,) = parse(Answer([told(longer) + END], 1), "udp").sockets
     assert one.drops == 6
     assert one.gauges == Row(("rmem_alloc", "rcvbuf"), (11, 22))
 
 
 def test_listeners() -> None:
     """Of a listener the queue of connections is told."""
-    (one,) = parse([told(memory(6)) + END], 1, "tcp").sockets
+    (one,) = parse(Answer([told(memory(6)) + END], 1), "tcp").sockets
     assert one.gauges == Row(("accept_queue", "accept_limit"), (33, 44))
 
 
@@ -165,7 +165,7 @@ def test_listeners() -> None:
 )
 def test_malformed_messages(bad: bytes) -> None:
     """A malformed message is left out and counted; the next one is there."""
-    dump = parse([bad + told(memory(3)) + END], 1, "udp")
+    dump = parse(Answer([bad + told(memory(3)) + END], 1), "udp")
     assert [one.drops for one in dump.sockets] == [3]
     assert dump.faults == ("1 malformed parts of the list of the kernel are left out",)
 
@@ -173,7 +173,7 @@ def test_malformed_messages(bad: bytes) -> None:
 @given(st.lists(st.binary(max_size=300), max_size=4))
 def test_garbage(datagrams: list[bytes]) -> None:
     """Any bytes at all give no exception, and are not taken for a whole list."""
-    assert parse(datagrams, 1, "udp").faults
+    assert parse(Answer(datagrams, 1), "udp").faults
 
 
 @given(st.data())
@@ -182,7 +182,7 @@ def test_damaged(data: st.DataObject) -> None:
     answer = bytearray((DATA / "udp6.diag").read_bytes())
     for _ in range(data.draw(st.integers(1, 5))):
         answer[data.draw(st.integers(0, len(answer) - 1))] = data.draw(st.integers(0, 255))
-    for one in parse([bytes(answer)], 1, "udp").sockets:
+    for one in parse(Answer([bytes(answer)], 1), "udp").sockets:
         assert one.name("lo").startswith("udp ")
 
 
@@ -347,11 +347,11 @@ def test_no_netlink(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
 
     monkeypatch.setattr(socket, "socket", refuse)
     limit = f"Sockets of network namespace {NETNS}: Operation not permitted."
-    assert sockets.Reader().read(NETNS) == Reading({}, (limit,))
+    assert sockets.Reader().read_all(NETNS).counters == Reading({}, (limit,))
     kernel = Kernel("udp", "tcp")
     monkeypatch.setattr(kernel, "ask", refuse)
     monkeypatch.setattr(sockets, "Netlink", lambda _: kernel)
-    assert sockets.Reader().read(NETNS) == Reading({}, (limit,))
+    assert sockets.Reader().read_all(NETNS).counters == Reading({}, (limit,))
 
 
 def test_a_socket_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,7 +383,7 @@ def test_unreadable_file(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     monkeypatch.setattr(sockets, "Netlink", lambda _: Kernel("udp", "tcp"))
     (proc / "raw").unlink()
     (proc / "raw").mkdir()
-    assert sockets.Reader().read(NETNS).limits == (
+    assert sockets.Reader().read_all(NETNS).counters.limits == (
         f"Sockets of network namespace {NETNS}: raw cannot be read: {os.strerror(errno.EISDIR)}.",
     )
 

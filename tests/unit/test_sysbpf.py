@@ -22,24 +22,24 @@ NO_FILE = 0x7FFFFFFF
 
 
 @pytest.mark.parametrize(
-    ("text", "count"),
+    ("text", "end"),
     [
         ("0\n", 1),
         ("0-3\n", 4),
-        ("0-3,8-11\n", 8),
-        ("0,2,4\n", 3),
-        ("1,5-5,7-8", 4),
+        ("0-3,8-11\n", 12),
+        ("0,2,4\n", 5),
+        ("1,5-5,7-8", 9),
         ("0-127\n", 128),
     ],
 )
-def test_possible_cpus(text: str, count: int) -> None:
-    """A list of CPUs with holes counts those that are in it, not up to the highest."""
-    assert sysbpf.possible_cpus(text) == count
+def test_cpu_numbers(text: str, end: int) -> None:
+    """A list of CPUs, with holes or without, ends with the highest number."""
+    assert sysbpf.cpu_numbers(text) == end
 
 
 @given(st.sets(st.integers(0, 300), min_size=1))
 def test_any_list_of_cpus(cpus: set[int]) -> None:
-    """However a set of CPUs is written as ranges (kernel: bitmap_print_to_pagebuf), its size is found."""
+    """However a set of CPUs is written as ranges (kernel: bitmap_print_to_pagebuf), its end is found."""
     ranges: list[list[int]] = []
     for cpu in sorted(cpus):
         if ranges and ranges[-1][-1] == cpu - 1:
@@ -47,16 +47,16 @@ def test_any_list_of_cpus(cpus: set[int]) -> None:
         else:
             ranges.append([cpu])
     text = ",".join(f"{one[0]}-{one[-1]}" if len(one) > 1 else str(one[0]) for one in ranges) + "\n"
-    assert sysbpf.possible_cpus(text) == len(cpus)
+    assert sysbpf.cpu_numbers(text) == max(cpus) + 1
 
 
-def test_possible_cpus_of_this_host() -> None:
-    """A host has as many possible CPUs as directories of CPUs, if all of them are present."""
+def test_cpu_numbers_of_this_host() -> None:
+    """The highest number is that of a directory of a CPU, if all of them are present."""
     present = Path("/sys/devices/system/cpu/present").read_text()
     if present != Path("/sys/devices/system/cpu/possible").read_text():
         pytest.skip("not all possible CPUs are present, so they cannot be counted by their directories")
-    found = [entry for entry in os.listdir("/sys/devices/system/cpu") if re.fullmatch(r"cpu[0-9]+", entry)]
-    assert sysbpf.possible_cpus() == len(found)
+    found = [int(entry[3:]) for entry in os.listdir("/sys/devices/system/cpu") if re.fullmatch(r"cpu[0-9]+", entry)]
+    assert sysbpf.cpu_numbers() == max(found) + 1
 
 
 @pytest.mark.parametrize(
