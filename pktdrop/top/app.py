@@ -130,73 +130,13 @@ class TopApp(App[None]):
 
     # --- keys
 
-    def action_help(self) -> None:
-        """Explain keys and marks."""
-        self._do(lambda: self.state.show_page("help"))
-
-    def action_limits(self) -> None:
-        """Show the limits."""
-        self._do(lambda: self.state.show_page("limits"))
+    def action_do(self, what: str, *how: str | int) -> None:
+        """Do something to the screen."""
+        self._do(lambda: getattr(self.state, what)(*how))
 
     def action_leave(self) -> None:
         """End."""
         self.exit()
-
-    def action_view(self, name: str) -> None:
-        """Show a table."""
-        self._do(lambda: self.state.choose_view(name))
-
-    def action_turn(self, by: int) -> None:
-        """Show the next table."""
-        self._do(lambda: self.state.turn(by))
-
-    def action_noise(self) -> None:
-        """Hide or show noise."""
-        self._do(self.state.toggle_noise)
-
-    def action_freeze(self) -> None:
-        """Hold still."""
-        self._do(self.state.freeze)
-
-    def action_sort_by(self, by: int) -> None:
-        """Sort by the column beside."""
-        self._do(lambda: self.state.sort_beside(by))
-
-    def action_reverse(self) -> None:
-        """Sort the other way round."""
-        self._do(self.state.reverse)
-
-    def action_reset(self) -> None:
-        """Count from zero."""
-        self._do(self.state.reset)
-
-    def action_move(self, by: int) -> None:
-        """Move the cursor."""
-        self._do(lambda: self.state.move(by))
-
-    def action_page(self, by: int) -> None:
-        """Move the cursor by a screen."""
-        self._do(lambda: self.state.turn_page(by))
-
-    def action_first(self) -> None:
-        """Go to the first row."""
-        self._do(self.state.to_first)
-
-    def action_last(self) -> None:
-        """Go to the last row."""
-        self._do(self.state.to_last)
-
-    def action_enlarge(self) -> None:
-        """Enlarge the detail."""
-        self._do(self.state.enlarge)
-
-    def action_scroll(self, by: int) -> None:
-        """Scroll the detail."""
-        self._do(lambda: self.state.scroll(by))
-
-    def action_go_back(self) -> None:
-        """Leave what was opened last."""
-        self._do(self.state.back)
 
     def action_repaint(self) -> None:
         """Send the whole screen again."""

@@ -99,12 +99,12 @@ def test_resize() -> None:
 
 
 BEFORE: dict[str, tuple[str, ...]] = {
-    "view('reasons')": ("2",),
-    "move(-1)": ("down", "down"),
-    "page(-1)": ("end",),
-    "first": ("end",),
-    "scroll(-1)": ("right_curly_bracket",) * 3,
-    "go_back": ("question_mark",),
+    "do('choose_view', 'reasons')": ("2",),
+    "do('move', -1)": ("down", "down"),
+    "do('turn_page', -1)": ("end",),
+    "do('to_first')": ("end",),
+    "do('scroll', -1)": ("right_curly_bracket",) * 3,
+    "do('back')": ("question_mark",),
 }
 """Keys to press first, where an action would change nothing at once."""
 NOTHING_TO_SEE = ("repaint", "suspend_process", "leave")
