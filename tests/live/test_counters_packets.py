@@ -35,6 +35,9 @@ def test_a_capture_that_overflows_loses_copies_only() -> None:
             with here.entered():
                 (row,) = packets.Reader().read(Netns(here.inode)).rows.values()
             assert row.values == (shown(),)
+            copies = shown()
             data = judged(made)
         assert of(data, here) == []
-        assert any(one["reason"] == "packet_socket.drops" for one in data["noise"])
+        told = [one for one in data["noise"] if "capture" in one["why"]]  # copies with an event of their own, and all
+        assert sum(one["packets"] for one in told) == copies
+        assert any(one["reason"] == "packet_socket.drops" for one in told)

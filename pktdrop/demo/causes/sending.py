@@ -80,8 +80,8 @@ def neighbour_queue_full(net: Net, v6: bool) -> Traffic:
     layer="qdisc",
     versions=BOTH,
     counters=("qdisc.drops",),
-    bounds=("mib.IpOutDiscards",),
-    bounds6=("mib.Ip6OutDiscards",),
+    bounds=("mib.IpOutDiscards", "mib.UdpSndbufErrors"),
+    bounds6=("mib.Ip6OutDiscards", "mib.Udp6SndbufErrors"),
 )
 def shaper_full(net: Net, v6: bool) -> Traffic:
     """A packet to a token bucket that is out of tokens and whose queue is full."""

@@ -150,7 +150,8 @@ TBF = "qdisc add dev eth0 root handle 1: tbf rate 8bit burst 1600 limit 1000000"
 
 
 @cause("QDISC_DROP", *FREED, short="pfifo", at=CLIENT, layer="qdisc", versions=BOTH,
-       counters=("qdisc.drops",), bounds=("mib.IpOutDiscards",), bounds6=("mib.Ip6OutDiscards",))  # fmt: skip
+       counters=("qdisc.drops",), bounds=("mib.IpOutDiscards", "mib.UdpSndbufErrors"),
+       bounds6=("mib.Ip6OutDiscards", "mib.Udp6SndbufErrors"))  # fmt: skip
 def leaf_of_class_full(net: Net, v6: bool) -> Traffic:
     """A packet to a pfifo in a class of htb that is full; both qdiscs count it."""
     # no room at all: htb lets a packet go once a minute, however little it may (mbuffer, net/sched/sch_htb.c)
@@ -158,7 +159,7 @@ def leaf_of_class_full(net: Net, v6: bool) -> Traffic:
 
 
 @cause("QDISC_DROP", *FREED, short="bfifo", at=CLIENT, layer="qdisc",
-       counters=("qdisc.drops",), bounds=("mib.IpOutDiscards",))  # fmt: skip
+       counters=("qdisc.drops",), bounds=("mib.IpOutDiscards", "mib.UdpSndbufErrors"))  # fmt: skip
 def leaf_of_shaper_full(net: Net, v6: bool) -> Traffic:
     """A packet to a bfifo in a token bucket that is full; both qdiscs count it."""
     return _queue(net, v6, TBF, "qdisc add dev eth0 parent 1: bfifo limit 3000")

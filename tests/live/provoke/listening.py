@@ -170,8 +170,25 @@ def wrong_cookie(net: Net, v6: bool) -> Traffic:
     return Traffic(lose, lambda: net["host"].mib("TcpExtSyncookiesFailed"), peer.udp, peer.sink.received)
 
 
+@cause("NO_SOCKET", "cookie_v4_check", "cookie_v6_check", *RCV, "tcp_v4_do_rcv", "tcp_v6_do_rcv", short="cookiefull",
+       at=TUN, layer="socket", versions=BOTH,
+       bounds=("mib.TcpExtListenOverflows", "mib.TcpExtListenDrops"), since="TCP_LISTEN_OVERFLOW")  # fmt: skip
+def cookie_queue_full(net: Net, v6: bool) -> Traffic:
+    """The last packet of a handshake by cookie, when as many connections wait to be accepted as may."""
+    peer = Peer(net, v6)
+    net["host"].sysctl(ipv4__tcp_syncookies=2)  # nothing is kept of a SYN
+    peer.listen(backlog=0)  # 1 may wait
+    baked = [peer.ask(Segment(port, OPEN, 1)) for port in (4001, 4002)]
+    first, second = (Segment(one.port, OPEN, 2, one.seq + 1, ACK) for one in baked)
+    peer.tcp(first)
+    return Traffic(
+        lambda: peer.tcp(second), lambda: net["host"].mib("TcpExtListenOverflows"), peer.udp, peer.sink.received
+    )
+
+
 CAUSES = (
     *accept_queue_full,
+    *cookie_queue_full,
     *too_far_away,
     *signature_missing,
     *signature_unexpected,

@@ -43,8 +43,8 @@ def classifier_ingress(net: Net, v6: bool) -> Traffic:
 
 
 @cause("TC_EGRESS", "sch_handle_egress", "__dev_queue_xmit", "tc_run", short="tcout", at=CLIENT, layer="qdisc",
-       versions=BOTH, bounds=("qdisc.drops", "mib.IpOutDiscards"),
-       bounds6=("qdisc.drops", "mib.Ip6OutDiscards"), otherwise={"layer": "tx"})  # fmt: skip
+       versions=BOTH, bounds=("qdisc.drops", "mib.IpOutDiscards", "mib.UdpSndbufErrors"),
+       bounds6=("qdisc.drops", "mib.Ip6OutDiscards", "mib.Udp6SndbufErrors"), otherwise={"layer": "tx"})  # fmt: skip
 def classifier_egress(net: Net, v6: bool) -> Traffic:
     """A packet that a classifier drops as it goes out."""
     sender, sink = udp_socket(net, "client", v6), Sink(net, "server", v6)
