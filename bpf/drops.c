@@ -12,6 +12,7 @@
  *   NETNS_COOKIE 1 where struct net has a cookie that tells namespaces apart; else their inodes have to do
  *   NESTS        1 where the kernel lets a program interrupt itself on a CPU, so that adding must be atomic
  *   IS_KNOWN_PROTOCOL(protocol)  1 for those of pktdrop/data/ethertypes.tsv
+ *   MAY_BE_TO_GROUP(reason)  1 where it matters whether the frame was for a group
  *   MAY_BE_BACKLOG(reason)  0 where the reason says that the skb was not freed inside enqueue_to_backlog()
  */
 #include <uapi/linux/ptrace.h>
@@ -216,6 +217,8 @@ int count_kfree_skb(u64 *ctx)
 	rx_sk = (struct sock *)ctx[3];
 #endif
 	key.target_cpu = MAY_BE_BACKLOG(key.reason) ? target_cpu(state, skb) : NO_CPU;
+	if (MAY_BE_TO_GROUP(key.reason) && is_to_group(skb))
+		key.reason |= TO_GROUP;
 	LOAD(protocol, skb->protocol);
 	key.protocol = bounded_protocol(ANY_BANK(key.place), FROM_NETWORK16(protocol));
 	from = set_place(&key, skb, rx_sk, &state->netns);

@@ -18,6 +18,15 @@
 /* Host byte order of a 16-bit value in network order, on either kind of machine. */
 #define FROM_NETWORK16(value) (__builtin_bswap16(value))
 
+/* Was the frame sent to a group, or to all? What the device said of it shares a byte with other bit-fields. */
+static __always_inline bool is_to_group(struct sk_buff *skb)
+{
+	u8 byte = 0;
+
+	LOAD(byte, *((u8 *)skb + PACKET_TYPE_BYTE));
+	return PACKET_TYPE(byte) == 1 || PACKET_TYPE(byte) == 2; /* PACKET_BROADCAST, PACKET_MULTICAST: if_packet.h */
+}
+
 /*
  * Is this a struct net, and not what a reused field happens to point at? Every namespace owns a
  * loopback device which points back to it; nothing else in memory closes that circle by chance. The address that

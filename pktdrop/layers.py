@@ -29,13 +29,16 @@ VERDICTS: Final = ("loss", "noise", "doubt")
 #: Longest text that explains why a free is no loss, or may be none, in characters.
 WHY_WIDTH: Final = 40
 
+#: Stands for the ethertype of a frame that was sent to a group or to all; known for some reasons only.
+GROUP: Final = -1
+
 #: What is said of a free whose call site has no name, where that would decide.
 NAMELESS: Final = "its place in the kernel has no name"
 
 _COLUMNS: Final = ("reason", "site", "protocol", "layer", "class", "verdict", "why", "source")
 #: Ethertypes that every kernel has a receiver for: IPv4, IPv6, ARP (include/uapi/linux/if_ether.h).
 _IP: Final = frozenset((0x0800, 0x86DD, 0x0806))
-_PROTOCOLS: Final = ("*", "none", "IP")
+_PROTOCOLS: Final = ("*", "none", "IP", "group")
 # GCC names the copies it makes of a function after the function: f.isra.0, f.constprop.0, f.part.0, f.cold.
 # LLVM adds f.llvm.<hash>.
 _COPY: Final = re.compile(r"\.(?:isra|constprop|part|cold|llvm)\b.*")
@@ -124,7 +127,7 @@ class Layers:
 
     def of(self, key: DropKey) -> Verdict:
         """Judge a kind of drops."""
-        return self.verdict(key.subsystem, key.reason, key.location, key.protocol)
+        return self.verdict(key.subsystem, key.reason, key.location, GROUP if key.to_group else key.protocol)
 
     def verdict(self, subsystem: str, reason: str, site: str, protocol: int) -> Verdict:
         """Judge one free; always answers, with UNKNOWN for what no rule knows.  Arguments as for rule()."""
@@ -159,7 +162,7 @@ class Layers:
 
         ``subsystem`` is "core" or the subsystem's name; ``reason`` the kernel's name without its prefix, or a
         number as text; ``site`` the symbol that freed the packet, with or without an offset; ``protocol`` the
-        ethertype in host order, 0 if the packet has none (AF_UNIX, netlink).
+        ethertype in host order, 0 if the packet has none (AF_UNIX, netlink), or GROUP.
         """
         name, function, family = _full(subsystem, reason), function_of(site), _family(protocol)
         for matcher in self._matchers:
@@ -179,4 +182,6 @@ def _full(subsystem: str, reason: str) -> str:
 
 def _family(protocol: int) -> str:
     """Return what the column `protocol` calls an ethertype; "" for all others."""
+    if protocol == GROUP:
+        return "group"
     return "none" if protocol == 0 else "IP" if protocol in _IP else ""

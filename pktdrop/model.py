@@ -54,6 +54,8 @@ class DropKey(NamedTuple):
     """Return address inside the function that freed the skb: "__udp4_lib_rcv+0x4bc", or an address in hex."""
     other_places: bool = False
     """Of many interfaces and namespaces, too many to be kept apart: these two are None."""
+    to_group: bool = False
+    """Whether the frame was sent to a group or to all; only known for reasons where it tells whether that is a loss."""
 
     def of_other_places(self) -> "DropKey":
         """Return the kind that drops of this one go on as where it is not kept apart any more."""

@@ -24,6 +24,8 @@ _BACKLOG_REASONS = ("CPU_BACKLOG", "DEV_READY", "NOT_SPECIFIED")
 
 Where the device is down that is the second (v6.12, v7.3) or the last (v6.1).
 """
+_GROUP_REASON = "IP_INNOROUTES"
+"""IPv6 frees so what comes for a group before the interface has an address: ip6_pkt_discard, net/ipv6/route.c."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class KernelFacts:
             reasons = ReasonNames.from_btf(btf, directory)
             backlog, nests = btf.function(BACKLOG_FUNCTION) or 0, btf.function(_RECURSION_GUARD) is None
             cookie = layout.has_netns_cookie(btf) and cookie_here() is not None
-            declared = layout.declarations(btf, layout.members(cookie))
+            declared = layout.declarations(btf, layout.members(cookie)) + layout.packet_type(btf)
             return cls(declared, arguments, typedef, backlog, nests, cookie, reasons)
         except FileNotFoundError:
             return cls._without_btf()
@@ -94,6 +96,12 @@ class KernelFacts:
             "This kernel has no BTF, and the format of its tracepoint kfree_skb cannot be read.",
             "Mount tracefs: 'mount -t tracefs tracefs /sys/kernel/tracing', or start pktdrop as root.",
         )
+
+    @property
+    def may_be_to_group(self) -> str:
+        """A C expression over `reason`, true where it makes a difference whether the frame was for a group."""
+        value = self.reasons.value(_GROUP_REASON)
+        return "0" if value is None else f"(reason) == {value}"
 
     @property
     def may_be_backlog(self) -> str:

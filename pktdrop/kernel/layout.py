@@ -28,6 +28,8 @@ FROM_HEADERS = """\
 #define ns_inum ns.inum
 #define nd_net_net nd_net.net
 #define sk_common_skc_net_net __sk_common.skc_net.net
+#define PACKET_TYPE_BYTE __builtin_offsetof(struct sk_buff, __pkt_type_offset)
+#define PACKET_TYPE(byte) ((byte) & 0x7)
 """
 """The same names over the installed headers of a kernel without BTF."""
 
@@ -60,6 +62,22 @@ def declarations(btf: Btf, wanted: Mapping[str, Sequence[str]] = READ_MEMBERS) -
     for name, paths in wanted.items():
         text += _struct(btf, name, paths)
     return "\n".join(text) + "\n"
+
+
+def packet_type(btf: Btf) -> str:
+    """Return macros for the bit-field sk_buff.pkt_type: the byte it is in, and how it is taken out of that.
+
+    Raises LayoutError where it is not there, or not within a byte.
+    """
+    sk_buff = btf.find("sk_buff", Kind.STRUCT)
+    found = None if sk_buff is None else btf.member(sk_buff, "pkt_type")
+    if found is None or not 0 < found.bits <= 8 - found.offset % 8:
+        raise LayoutError("this kernel's struct sk_buff has no bit-field pkt_type")
+    byte, shift = divmod(found.offset, 8)
+    return (
+        f"#define PACKET_TYPE_BYTE {byte}\n"
+        f"#define PACKET_TYPE(byte) (((byte) >> {shift}) & {(1 << found.bits) - 1:#x})\n"
+    )
 
 
 def flat(path: str) -> str:

@@ -42,6 +42,7 @@ class Naming:
             netns_name=None if netns is None else self.namespaces.name(netns),
             protocol=raw.protocol,
             location=location,
+            to_group=raw.to_group,
         )
 
     def _interface(self, netns: Netns | None, ifindex: int) -> str | None:

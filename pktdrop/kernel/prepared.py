@@ -99,6 +99,7 @@ def definitions(facts: KernelFacts, safe_read: bool) -> dict[str, str]:
         "ARGUMENTS": str(facts.arguments),
         "NETNS_COOKIE": str(int(facts.netns_cookie)),
         "NESTS": str(int(facts.nests)),
+        "MAY_BE_TO_GROUP(reason)": facts.may_be_to_group,
         "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
         "IS_KNOWN_PROTOCOL(protocol)": " || ".join(f"(protocol) == {one}" for one in Protocols.load().numbers()),
     }

@@ -12,6 +12,7 @@ HOT_DROPS = 512
 OTHER_PLACES, OTHER_PLACES_OF_CPU = 4096, 128
 """Entries of the table of other places, in all and for each CPU: a busy host drops at some 100 call sites."""
 NO_CPU = 0xFFFF
+_TO_GROUP = 1 << 31
 _TEXT = 0xFFFF << 48
 """The bits of an address of kernel text that the key leaves out."""
 
@@ -27,12 +28,15 @@ class RawKey(NamedTuple):
     cpu: int
     target_cpu: int
     protocol: int
+    to_group: bool = False
+    """Whether the frame was sent to a group or to all, for reasons where that matters."""
 
     @classmethod
     def decode(cls, data: bytes) -> "RawKey":
         """Take apart what the map holds; raises struct.error where its size is another."""
         place, netns, ifindex, reason, target_cpu, protocol = DROP_KEY.unpack(data)
-        return cls(_TEXT | place >> 16, netns, ifindex, reason, (place & 0xFFFF) >> 1, target_cpu, protocol)
+        location, cpu, to_group = _TEXT | place >> 16, (place & 0xFFFF) >> 1, reason >= _TO_GROUP
+        return cls(location, netns, ifindex, reason & ~_TO_GROUP, cpu, target_cpu, protocol, to_group)
 
 
 class RawValue(NamedTuple):

@@ -152,7 +152,7 @@ class Events:
         self._kinds = Kinds()
         self._group_of: list[int] = []
         """Group of each of these kinds, by number."""
-        self._rule_of: dict[tuple[str, str, str, int], Rule] = {}
+        self._rule_of: dict[tuple[str, str, str, int, bool], Rule] = {}
         self._rules: dict[tuple[Why, tuple[tuple[int, str], ...]], Rule] = {}
         self._alike: dict[Alike, int] = {}
         self._losses: dict[tuple[str, str, Cause, Place], LossOf] = {}
@@ -208,11 +208,12 @@ class Events:
 
     def _rule(self, key: DropKey) -> Rule:
         question = key.subsystem, key.reason, key.location, key.protocol
-        rule = self._rule_of.get(question)
+        asked = *question, key.to_group
+        rule = self._rule_of.get(asked)
         if rule is None:
             rows, why = self._identities.of(*question), self._why(key)
             lines = tuple((row.line, row.relation) for row in rows)
-            rule = self._rule_of[question] = self._rules.setdefault((why, lines), Rule(why, rows))
+            rule = self._rule_of[asked] = self._rules.setdefault((why, lines), Rule(why, rows))
         return rule
 
     def _loss_of(self, of: Alike) -> LossOf:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from pktdrop.demo.net import Net, unlike_others
+from tests.live import frames
 from tests.live.net import Namespace, run, wait_until
 from tests.live.test_diagnose import diagnosing, judged, unable_in
 from tests.live.tracing import inside, total, tracing
@@ -100,20 +101,20 @@ def call_out(caller: Namespace) -> None:
     with (
         caller.socket(socket.AF_INET, socket.SOCK_DGRAM) as v4,
         caller.socket(socket.AF_INET6, socket.SOCK_DGRAM) as v6,
-        caller.socket(socket.AF_PACKET, socket.SOCK_RAW) as frames,
+        caller.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire,
     ):
         v4.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         v4.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("10.9.0.1"))
         with caller.entered():
             v6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("eth0"))
-        frames.bind(("eth0", 0))
+        wire.bind(("eth0", 0))
         for _ in range(N):
             for address in ("10.9.0.255", "255.255.255.255", "224.0.0.1", "224.0.0.251", "239.1.2.3"):
                 v4.sendto(b"anybody", (address, NOBODY))
             for address in ("ff02::1", "ff02::fb"):
                 v6.sendto(b"anybody", (address, NOBODY))
-            frames.send(LLDP)
-            frames.send(WHO_HAS_99)
+            wire.send(LLDP)
+            wire.send(WHO_HAS_99)
 
 
 def received(host: Namespace) -> int:
@@ -158,6 +159,53 @@ def test_a_healthy_host_fails_no_condition_without_root() -> None:
         assert "LLDP" in doubt["why"]
 
 
+def send_early(left: Namespace, right: Namespace, group: int, alone: int) -> None:
+    """Send to all nodes, by frames for the group or for the other end alone, which has no route for either.
+
+    So it is between the moment that an interface comes up and the one that it has an IPv6 address.
+    """
+    right.ip("-6", "route", "del", "ff00::/8", "dev", "eth0", "table", "local")
+    before = right.mib("Ip6InNoRoutes")
+    mac = json.loads(right.ip("-j", "link", "show", "eth0"))[0]["address"]
+    packet = frames.ip6("fd00:9::1", "ff02::1", frames.UDP, frames.udp("fd00:9::1", "ff02::1", NOBODY))
+    with left.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+        wire.bind(("eth0", 0))
+        for count, destination in ((group, "33:33:00:00:00:01"), (alone, mac)):
+            for _ in range(count):
+                wire.send(frames.ethernet(destination, "02:00:00:00:00:01", frames.ETH_P_IPV6, packet))
+    wait_until(lambda: right.mib("Ip6InNoRoutes") >= before + group + alone, "the last packet without a route")
+
+
+def test_multicast_before_ipv6_is_up_is_no_loss(kernel_reasons: frozenset[str]) -> None:
+    """The same packet in a frame for this host alone is one: what the device says of the frame tells them apart."""
+    if "IP_INNOROUTES" not in kernel_reasons:
+        pytest.skip("this kernel names no reason for what finds no route")
+    alone = 7
+    with lan() as (left, right):
+        with diagnosing("--all-netns") as made, tracing("--all-netns") as trace:
+            send_early(left, right, N, alone)
+            assert trace.stop() == 0
+            summary, data = trace.summary, judged(made)
+        early = [drop for drop in inside(summary["drops"], [right]) if drop["reason"] == "IP_INNOROUTES"]
+        assert total([drop for drop in early if drop["noise"] == "multicast before IPv6 was up here"]) >= N
+        assert total([drop for drop in early if not drop["noise"] and not drop["doubt"]]) == alone
+        assert [(one["packets"], one["cause"]) for one in data["losses"] if one["netns"] == right.inode] == [
+            (alone, "no-route")
+        ]
+
+
+def test_without_root_what_finds_no_route_is_a_doubt() -> None:
+    """The counter has both, and only events tell which."""
+    with lan() as (left, right):
+        before = right.mib("Ip6InNoRoutes")
+        with diagnosing("--fail-on", "loss", called=unable_in(right)) as made:
+            send_early(left, right, N, N)
+            data = judged(made)
+        (doubt,) = [one for one in data["doubt"] if one["reason"] == "mib.Ip6InNoRoutes"]
+        assert doubt["packets"] == right.mib("Ip6InNoRoutes") - before >= 2 * N
+        assert data["losses"] == []
+
+
 def test_what_nobody_asked_for_is_noise_with_its_own_words() -> None:
     """UDP without a listener is counted as ignored by the kernel, as noise here; groups not joined have their words."""
     with lan() as (left, right), tracing("--all-netns") as trace:
@@ -181,10 +229,14 @@ def test_what_nobody_asked_for_is_noise_with_its_own_words() -> None:
 def test_closing_connections_are_not_called_loss(family: socket.AddressFamily, address: str) -> None:
     """The segment that ends a connection meets a TIME_WAIT socket: one for each, of which nobody knows, none lost."""
     with lan() as (left, right):
-        with tracing("--all-netns") as trace:
+        with diagnosing("--all-netns") as made, tracing("--all-netns") as trace:
             converse(left, right, family, address)
             assert trace.stop() == 0
-            summary = trace.summary
+            summary, data = trace.summary, judged(made)
+        assert [loss for loss in data["losses"] if loss["netns"] in (left.inode, right.inode)] == []
+        assert sum(one["packets"] for one in data["doubt"] if one["reason"] == "NOT_SPECIFIED") >= N
+        ours = [one for one in summary["ledger"] if one["scope"].get("netns") in (left.inode, right.inode)]
+        assert [one for one in ours if one["by"] and one["status"] != "doubt"] == []
         waiting = left.read("ss", "-H", "-t", "-a", "-n", "state", "time-wait").splitlines()
         assert len(waiting) == N
         drops = inside(summary["drops"], [left, right])

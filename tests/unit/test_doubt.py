@@ -205,3 +205,13 @@ def test_what_a_veth_pair_counts_at_both_ends_was_lost_without_tracing() -> None
     books.learn_drivers({(HOST, "v0"): "veth", (BLUE, "v1"): "veth"})
     ledger = books.of_interval({}, moved, Bracket({}, {}), {HOST, BLUE}, is_last=True)
     assert (ledger.lost, ledger.doubt) == ({"tx": 7}, {"driver": 2})
+
+
+def test_what_came_for_a_group_is_told_apart_in_one_window() -> None:
+    """The same reason at the same place: the ledger explains the counter by both, and loses what was for this host."""
+    early = make_drop(reason="IP_INNOROUTES", location="ip6_pkt_discard+0x11", protocol=0x86DD, netns=HOST)
+    drops = {early._replace(to_group=True): 5, early: 2}
+    account = make_account(drops, {"mib": {Scope(netns=HOST): {"Ip6InNoRoutes": 7}}})
+    assert [(loss.packets, loss.cause.name) for loss in account.ledger.losses] == [(2, "no-route")]
+    (entry,) = [one for one in account.ledger.entries if one.counter == "mib.Ip6InNoRoutes"]
+    assert (entry.delta, entry.explained, entry.status) == (7, 7, "exact")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.layers import LAYERS, UNKNOWN, WHY_WIDTH, Layers, Rule, function_of, parse
+from pktdrop.layers import GROUP, LAYERS, UNKNOWN, WHY_WIDTH, Layers, Rule, function_of, parse
 from pktdrop.model import Verdict
 from pktdrop.tables import DATA
 
@@ -78,7 +78,9 @@ def inputs(rule: Rule) -> Iterator[tuple[str, str, int]]:
     functions = [word for word in re.findall(r"\w+", rule.source) if fnmatchcase(word, rule.site)]
     for reason in reasons:
         for site in functions if rule.site != "*" else ["some_function"]:
-            for protocol in {"*": (0x88CC, IPV4, NONE), "IP": (IPV4,), "none": (NONE,)}[rule.protocol]:
+            for protocol in {"*": (0x88CC, IPV4, NONE), "IP": (IPV4,), "none": (NONE,), "group": (GROUP,)}[
+                rule.protocol
+            ]:
                 yield reason, site, protocol
 
 
@@ -91,6 +93,15 @@ def test_layers_are_in_the_order_a_packet_passes_them() -> None:
 def test_each_known_reason_has_a_row_whatever_the_site(layers: Layers, reason: str) -> None:
     """Every reason the kernel names is placed by a row of the file, also where the site is not known."""
     assert ask(layers, reason, "0xffffffff81000000", IPV4) is not None
+
+
+def test_what_comes_for_a_group_before_ipv6_is_up_is_no_loss(layers: Layers) -> None:
+    """A packet for this host alone that finds no route is one, by either protocol."""
+    early = layers.verdict("core", "IP_INNOROUTES", "ip6_pkt_discard+0x11", GROUP)
+    assert (early.layer, early.noise, early.doubt) == ("stack", "multicast before IPv6 was up here", None)
+    for site, protocol in (("ip6_pkt_discard+0x11", 0x86DD), ("ip_error+0x94", IPV4)):
+        alone = layers.verdict("core", "IP_INNOROUTES", site, protocol)
+        assert (alone.layer, alone.noise, alone.doubt) == ("stack", None, None)
 
 
 def test_each_row_decides_something(layers: Layers) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.kernel.btf import Btf, BtfError
-from pktdrop.kernel.layout import FROM_HEADERS, READ_MEMBERS, LayoutError, declarations, flat
+from pktdrop.kernel.layout import FROM_HEADERS, READ_MEMBERS, LayoutError, declarations, flat, packet_type
 
 BTF = Path(__file__).parents[1] / "data" / "btf"
 
@@ -176,7 +176,22 @@ def test_pointer_to_what_has_no_name(target: int) -> None:
 def test_same_names_over_headers() -> None:
     """Over installed kernel headers each dotted member has the flat name that it has in the declarations."""
     dotted = [path for paths in READ_MEMBERS.values() for path in paths if "." in path]
-    assert re.findall(r"^#define (\w+) (.+)$", FROM_HEADERS, re.MULTILINE) == [(flat(path), path) for path in dotted]
+    defined = re.findall(r"^#define ([a-z]\w+) (.+)$", FROM_HEADERS, re.MULTILINE)
+    assert defined == [(flat(path), path) for path in dotted]
+
+
+@pytest.mark.parametrize("kernel", OFFSETS)
+def test_packet_type(kernel: str) -> None:
+    """Byte 128, its lowest three bits: __pkt_type_offset and PKT_TYPE_MAX in include/linux/skbuff.h."""
+    assert packet_type(load(kernel)) == (
+        "#define PACKET_TYPE_BYTE 128\n#define PACKET_TYPE(byte) (((byte) >> 0) & 0x7)\n"
+    )
+
+
+def test_a_kernel_without_packet_types() -> None:
+    """What is no bit-field within a byte is said not to be there."""
+    with pytest.raises(LayoutError, match="no bit-field pkt_type"):
+        packet_type(one_member(0, 2 << 24, 0))
 
 
 def test_everything_read_is_checked_here() -> None:

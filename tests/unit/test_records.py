@@ -25,8 +25,10 @@ KEYS = [
         cpu=0x2142,
         target_cpu=0x5152,
         protocol=0x6162,
+        to_group=True,
     ),
-    RawKey(0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x7FFF, 0xFFFF, 0xFFFF),
+    RawKey(0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFF, 0xFFFF, 0xFFFF, True),
+    RawKey(0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFF, 0xFFFF, 0xFFFF),
     RawKey(0xFFFF000000000000, 0, 0, 0, 0, 0, 0),
     RawKey(0xFFFFFFFF818B524E, 4026532281, 12, 0x30002, 1, NO_CPU, 0x86DD),
     RawKey(0xFFFFFFFFC04720E2, 0, 0, 0, 8191, 0, 0x0800),
@@ -42,13 +44,14 @@ static void show(const void *data, unsigned long size)
     printf("\\n");
 }
 
-static void key(u64 location, u32 netns, u32 ifindex, u32 reason, u32 cpu, u16 target_cpu, u16 protocol)
+static void key(u64 location, u32 netns, u32 ifindex, u32 reason, u32 cpu, u16 target_cpu, u16 protocol,
+                int to_group)
 {
     struct drop_key one = {
         .place = PLACE(location, SECTION(cpu, 1)),
         .netns = netns,
         .ifindex = ifindex,
-        .reason = reason,
+        .reason = reason | (to_group ? TO_GROUP : 0),
         .target_cpu = target_cpu,
         .protocol = protocol,
     };
