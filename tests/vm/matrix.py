@@ -37,7 +37,9 @@ class Boot:
     """How many times as long as usual a test waits."""
 
 
-_KERNEL, _BACKLOG, _RIGHTS, _NIC = (f"tests/vm/guest/test_{name}.py" for name in ("kernel", "backlog", "rights", "nic"))
+_KERNEL, _BACKLOG, _BOND, _RIGHTS, _NIC = (
+    f"tests/vm/guest/test_{name}.py" for name in ("kernel", "backlog", "bond", "rights", "nic")
+)
 _CAUSES, _TCP_INPUT, _LEDGER, _SPECIAL, _CACHE = (
     f"tests/live/test_{name}.py" for name in ("causes", "tcp_input", "ledger", "ledger_special", "cache")
 )
@@ -65,7 +67,7 @@ _OF_THE_KERNEL = tuple(
 _EACH_PROBE = (_KERNEL, _RIGHTS, f"{_BACKLOG}::test_full_backlog_of_another_cpu", _TCP_INPUT)
 """What loads, attaches and counts by every program there is."""
 
-CAUSES = Boot("causes", (_CAUSES, _TCP_INPUT, _KERNEL, _BACKLOG, _RIGHTS, *_OF_THE_KERNEL), minutes=60)
+CAUSES = Boot("causes", (_CAUSES, _TCP_INPUT, _KERNEL, _BACKLOG, _BOND, _RIGHTS, *_OF_THE_KERNEL), minutes=60)
 NICS = Boot("nics", (_NIC,), minutes=30, nics=("vmxnet3", "pcnet", "rtl8139"))
 LOCKDOWN = tuple(
     Boot(f"lockdown={level}", (f"{_RIGHTS}::test_lockdown",), minutes=15, options=f"lockdown={level}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Full backlogs of another CPU, of one flow, of a tunnel, and of a device that goes down, counted on every rung."""
 
+import re
 import subprocess
 import sys
 import time
@@ -16,12 +17,13 @@ import pytest
 from tests.live import frames, storm
 from tests.live.net import Namespace, Net, ipv4, mac, two_ns, wait_until
 from tests.live.rungs import Rungs, ended, tracing_by_all
-from tests.live.test_diagnose import diagnosing, judged, of
+from tests.live.test_diagnose import commands, diagnosing, judged, of
 from tests.live.tracing import DEADLINE, function_of, inside, total
 
 SENDS, RECEIVES = 0, 1
 """CPUs: every packet is sent on the first and steered to the second."""
 FRAMES = 5_000
+DEFAULT_BACKLOG = 1000  # netdev_max_backlog, net/core/dev.c or hotdata.c
 RULES = 200
 """That a packet has to pass, so that the receiving CPU is slower than the sending one."""
 UDP = frames.ip4(ipv4(0, 1), ipv4(0, 2), frames.UDP, frames.udp(ipv4(0, 1), ipv4(0, 2), 9))
@@ -109,6 +111,15 @@ def said(diagnosis: dict[str, Any], namespace: Namespace, cause: str) -> tuple[i
     return loss["packets"], " ".join(one["say"] for one in loss["advice"])
 
 
+def told_where_and_no_less_than_the_default(diagnosis: dict[str, Any], server: Namespace, lost: int) -> None:
+    """A backlog that was made short is to be as long as the kernel makes it, at least; and it is said whose packets."""
+    (loss,) = (loss for loss in of(diagnosis, server) if loss["cause"] == "backlog")
+    assert loss["packets"] == lost
+    assert f"eth0 of netns {server.name}" in loss["where"]
+    advised = [int(length) for line in commands(loss) for length in re.findall(r"netdev_max_backlog=(\d+)", line)]
+    assert [length for length in advised if length >= DEFAULT_BACKLOG] == advised != []
+
+
 def unexplained(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what the ledger could not explain, of the whole guest: nothing else happens in it."""
     return [entry for entry in summary["ledger"] if entry["status"] == "unexplained"]
@@ -122,12 +133,13 @@ def target(rungs: Rungs) -> int | None:
 def test_full_backlog_of_another_cpu(net: Net, kernel_reasons: Reasons, record_property: Record) -> None:
     """Each packet that found the other CPU's backlog full is one drop, of this CPU's on the other's account."""
     server, before = net["server"], softnet(1)
-    with tracing_by_all() as traces:
+    with tracing_by_all() as traces, diagnosing() as made:
         taken = send(net)
-        summaries = ended(traces)
+        summaries, diagnosis = ended(traces), judged(made)
     lost = server.link("eth0", "rx.dropped")
     assert rise(before, softnet(1)) == {RECEIVES: lost}
     assert lost > 0
+    told_where_and_no_less_than_the_default(diagnosis, server, lost)
     record_property("caused", lost)
     for rungs, summary in summaries.items():
         drops = inside(summary["drops"], [server])
