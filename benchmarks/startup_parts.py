@@ -55,10 +55,10 @@ _TRACER = "rights to attached"
 # module, class or "", function, part; those that a start does not import are not part of it
 _TIMED = (
     ("pktdrop.kernel.host", "", "require_bpf_rights", "rights"),
-    ("pktdrop.kernel.prepared", "", "_key", "key of the cache: sources, build id of the BTF"),
+    ("pktdrop.kernel.prepared", "Build", "key", "key of the cache: sources, build id of the BTF"),
     ("pktdrop.kernel.cache", "Cache", "load", "file of the cache read"),
     ("pktdrop.kernel.prepared", "", "_decode", "programs and kernel facts out of it"),
-    ("pktdrop.kernel.prepared", "", "_make", "programs made"),
+    ("pktdrop.kernel.prepared", "Build", "make", "programs made"),
     ("pktdrop.kernel.compiler", "Compiler", "__init__", "  compiler process started"),
     ("pktdrop.kernel.facts", "KernelFacts", "read", "  kernel facts"),
     ("pktdrop.kernel.btf", "Btf", "load", "    BTF read and indexed"),

@@ -15,7 +15,7 @@ from pktdrop.errors import PktdropError
 from pktdrop.kernel import host, probes
 from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.facts import BTF_DIRECTORY, KernelFacts
-from pktdrop.kernel.prepared import Prepared, prepare
+from pktdrop.kernel.prepared import Build, Prepared, prepare
 from pktdrop.kernel.programs import MapsRefused, Programs
 from pktdrop.kernel.symbols import Symbols
 
@@ -175,7 +175,7 @@ def _rungs(has_btf: bool) -> Iterator[Check]:
     for safe_read, rungs in modes if has_btf else ((True, ("tp_btf", "fentry", "kprobe", "raw")),):
         cache = Cache(default_directory())
         try:
-            version, reasons = prepare(safe_read, cache, partial(_try, rungs))
+            version, reasons = prepare(Build(safe_read), cache, partial(_try, rungs))
         except PktdropError as refused:
             if not tried:
                 yield Check("bcc", "missing", refused.what, "The programs cannot be compiled.", refused.do)

@@ -53,13 +53,61 @@ class Prepared:
         self.refused.add(rung)
 
 
-def prepare(safe_read: bool, cache: Cache, use: Callable[[Prepared], _Result]) -> _Result:
-    """Return what `use` makes of the programs with typed loads or safe reads: of those stored, if they work.
+@dataclass(frozen=True)
+class Build:
+    """One way of making the programs."""
+
+    safe_read: bool
+    """With bpf_probe_read_kernel(), which lockdown=confidentiality forbids; else with typed loads, which need BTF."""
+
+    def make(self) -> Prepared:
+        """Compile the programs. Raises PktdropError."""
+        from pktdrop.kernel.compiler import Compiler  # a start from the cache does without
+
+        with Compiler() as compiler:  # imports bcc while the facts are read
+            facts = KernelFacts.read()
+            compiled = compiler.compile(
+                facts.layout, self.definitions(facts), own_headers=facts.has_btf, hide_symbols=not self.safe_read
+            )
+            return Prepared(facts, compiled, cached=False)
+
+    def definitions(self, facts: KernelFacts) -> dict[str, str]:
+        """Return the macros that bpf/drops.c asks for, by name."""
+        from pktdrop.protocols import Protocols  # a start from the cache does without
+
+        return {
+            "SAFE_READ": str(int(self.safe_read)),
+            "ARGUMENTS": str(facts.arguments),
+            "NETNS_COOKIE": str(int(facts.netns_cookie)),
+            "NESTS": str(int(facts.nests)),
+            "MAY_BE_TO_GROUP(reason)": facts.may_be_to_group,
+            "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
+            "IS_KNOWN_PROTOCOL(protocol)": " || ".join(f"(protocol) == {one}" for one in Protocols.load().numbers()),
+        }
+
+    def key(self) -> str:
+        """Hash everything that the result depends on: sources, kernel, bcc, machine, options.
+
+        What else was compiled, and by what, is only known afterwards, and stored with it: Compiled.inputs.
+        """
+        parts = [str(self.safe_read), os.uname().machine, os.uname().release, sys.version, _bcc_version()]
+        digest = Digest("\0".join(parts).encode())
+        sources = [*source_directory().rglob("*.[ch]"), *Path(__file__).parent.glob("*.py"), DATA / "ethertypes.tsv"]
+        for path in sorted(sources):
+            content = path.read_bytes()
+            digest.update(f"{path.name}\0{len(content)}\0".encode())  # so that no byte can move to another file unseen
+            digest.update(content)
+        digest.update(_kernel_identity())
+        return digest.hexdigest()[:32]
+
+
+def prepare(build: Build, cache: Cache, use: Callable[[Prepared], _Result]) -> _Result:
+    """Return what `use` makes of the programs of a build: of those stored, if they work.
 
     Whatever is wrong with those, they are compiled anew, for `use` to start again. Raises PktdropError, and what `use`
     raises.
     """
-    key = _key(safe_read)
+    key = build.key()
     stored = cache.load(key)
     if stored is not None:
         try:
@@ -72,53 +120,11 @@ def prepare(safe_read: bool, cache: Cache, use: Callable[[Prepared], _Result]) -
             cache.state = "miss: the kernel refuses a map that is stored"
         except _NOT_OURS:
             cache.state = "miss: what is stored is not understood"
-    new = _make(safe_read)
+    new = build.make()
     try:
         return use(new)
     finally:
         cache.store(key, _encode(new))
-
-
-def _make(safe_read: bool) -> Prepared:
-    from pktdrop.kernel.compiler import Compiler  # a start from the cache does without
-
-    with Compiler() as compiler:  # imports bcc while the facts are read
-        facts = KernelFacts.read()
-        compiled = compiler.compile(
-            facts.layout, definitions(facts, safe_read), own_headers=facts.has_btf, hide_symbols=not safe_read
-        )
-        return Prepared(facts, compiled, cached=False)
-
-
-def definitions(facts: KernelFacts, safe_read: bool) -> dict[str, str]:
-    """Return the macros that bpf/drops.c asks for, by name."""
-    from pktdrop.protocols import Protocols  # a start from the cache does without
-
-    return {
-        "SAFE_READ": str(int(safe_read)),
-        "ARGUMENTS": str(facts.arguments),
-        "NETNS_COOKIE": str(int(facts.netns_cookie)),
-        "NESTS": str(int(facts.nests)),
-        "MAY_BE_TO_GROUP(reason)": facts.may_be_to_group,
-        "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
-        "IS_KNOWN_PROTOCOL(protocol)": " || ".join(f"(protocol) == {one}" for one in Protocols.load().numbers()),
-    }
-
-
-def _key(safe_read: bool) -> str:
-    """Hash everything that the result depends on: sources, kernel, bcc, machine, options.
-
-    What else was compiled, and by what, is only known afterwards, and stored with it: Compiled.inputs.
-    """
-    parts = [str(safe_read), os.uname().machine, os.uname().release, sys.version, _bcc_version()]
-    digest = Digest("\0".join(parts).encode())
-    sources = [*source_directory().rglob("*.[ch]"), *Path(__file__).parent.glob("*.py"), DATA / "ethertypes.tsv"]
-    for path in sorted(sources):
-        content = path.read_bytes()
-        digest.update(f"{path.name}\0{len(content)}\0".encode())  # so that no byte can move to another file unseen
-        digest.update(content)
-    digest.update(_kernel_identity())
-    return digest.hexdigest()[:32]
 
 
 def _bcc_version() -> str:

@@ -21,7 +21,7 @@ from pktdrop.errors import PktdropError
 from pktdrop.kernel import sysbpf
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.facts import BACKLOG_FUNCTION, BTF_DIRECTORY, KernelFacts
-from pktdrop.kernel.prepared import Prepared, prepare
+from pktdrop.kernel.prepared import Build, Prepared, prepare
 from pktdrop.kernel.programs import Programs
 from pktdrop.kernel.records import HOT_DROPS, OTHER_PLACES, OTHER_PLACES_OF_CPU
 
@@ -86,7 +86,7 @@ def attach(cache: Cache, map_entries: int, wanted: Collection[str]) -> tuple[Ker
             if rung == "tp_btf" and not (BTF_DIRECTORY / "vmlinux").exists():
                 raise RungError(_NO_BTF)  # nothing needs to be compiled to know it
             attach_both = partial(_attach_both, rung, _chosen(BACKLOG, wanted), refused, map_entries)
-            return prepare(rung == "raw", cache, attach_both)
+            return prepare(Build(rung == "raw"), cache, attach_both)
         except RungError as reason:
             refused[rung] = str(reason)
     raise _cannot("skb:kfree_skb", refused)

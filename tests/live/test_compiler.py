@@ -24,7 +24,7 @@ from pktdrop.kernel.code import Compiled, source_directory
 from pktdrop.kernel.compiler import Compiler
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.layout import FROM_HEADERS
-from pktdrop.kernel.prepared import definitions
+from pktdrop.kernel.prepared import Build
 from tests.live.causes import CAUSES
 from tests.live.test_cache import another_cache
 from tests.live.test_causes import send
@@ -51,7 +51,7 @@ def _facts() -> KernelFacts:
 def compiled(facts: KernelFacts) -> Compiled:
     """Compile as a start does."""
     with Compiler() as process:
-        return process.compile(facts.layout, definitions(facts, safe_read=False), hide_symbols=True)
+        return process.compile(facts.layout, Build(safe_read=False).definitions(facts), hide_symbols=True)
 
 
 def libraries(made: Compiled) -> list[Path]:
@@ -169,7 +169,7 @@ def test_arm64_reads_its_arguments(facts: KernelFacts, worker: Path) -> None:
         "own_headers": True,
         "hide_symbols": True,
         "layout": facts.layout,
-        "definitions": definitions(facts, safe_read=True),
+        "definitions": Build(safe_read=True).definitions(facts),
     }
     done = subprocess.run(
         [sys.executable, "-I", compile_worker.__file__],

@@ -20,7 +20,7 @@ from pktdrop.kernel import prepared as module
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.code import Code, Compiled, MapDefinition, identity, source_directory
 from pktdrop.kernel.facts import KernelFacts
-from pktdrop.kernel.prepared import Prepared, prepare
+from pktdrop.kernel.prepared import Build, Prepared, prepare
 from pktdrop.kernel.programs import MapsRefused
 from pktdrop.kernel.reasons import ReasonNames
 
@@ -72,7 +72,7 @@ class World:
                 prepared.refuse(rung)
             return prepared
 
-        found = prepare(safe_read, cache, attach)
+        found = prepare(Build(safe_read), cache, attach)
         assert (found.facts, found.compiled) == (FACTS, COMPILED)
         assert found.cached == (len(self.made) == before)
         return found.cached, cache.state
@@ -85,7 +85,7 @@ def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(module, "__file__", str(world.kernel / "prepared.py"))
     monkeypatch.setattr(module, "_NOTES", world.notes)
     monkeypatch.setattr(module, "_BTF", world.btf)
-    monkeypatch.setattr(module, "_make", world.make)
+    monkeypatch.setattr(Build, "make", lambda build: world.make(build.safe_read))
     monkeypatch.delitem(sys.modules, "bcc", raising=False)
     monkeypatch.syspath_prepend(world.bcc.parent)
     return world
@@ -142,7 +142,7 @@ def test_whatever_comes_of_what_is_stored(world: World, fault: Exception) -> Non
             raise fault
         return "attached"
 
-    assert prepare(False, cache, attach) == "attached"
+    assert prepare(Build(False), cache, attach) == "attached"
     assert used == [True, False]
     assert cache.state.startswith("miss: ")
     assert world.start()[0] is True
@@ -155,7 +155,7 @@ def test_the_fault_of_new_programs_is_raised(world: World) -> None:
         raise MapsRefused("Operation not permitted")
 
     with pytest.raises(MapsRefused):
-        prepare(False, Cache(world.root / "cache"), attach)
+        prepare(Build(False), Cache(world.root / "cache"), attach)
     assert world.start()[0] is True
     assert len(world.made) == 1
 
@@ -257,11 +257,11 @@ def test_another_compiler_or_header_is_a_miss(world: World, monkeypatch: pytest.
         world.made.append(safe_read)
         return Prepared(FACTS, replace(COMPILED, inputs=inputs), cached=False)
 
-    monkeypatch.setattr(module, "_make", make)
+    monkeypatch.setattr(Build, "make", lambda build: make(build.safe_read))
 
     def start() -> tuple[bool, str]:
         cache = Cache(world.root / "cache")
-        return prepare(False, cache, lambda prepared: prepared).cached, cache.state
+        return prepare(Build(False), cache, lambda prepared: prepared).cached, cache.state
 
     assert [start()[0] for _ in range(2)] == [False, True]
     header.write_text("int b, c;\n")
@@ -310,14 +310,14 @@ def test_any_damage_compiles_again(world: World, data: st.DataObject) -> None:
     """Whatever is changed in or cut from the stored file, a start has the same programs as before."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        prepare(False, Cache(directory), lambda prepared: prepared)
+        prepare(Build(False), Cache(directory), lambda prepared: prepared)
         (path,) = directory.iterdir()
         whole = path.read_bytes()
         first = data.draw(st.integers(0, len(whole)), label="first")
         last = data.draw(st.one_of(st.just(len(whole)), st.integers(first, len(whole))), label="last")
         damaged = whole[:first] + data.draw(st.binary(max_size=3), label="instead") + whole[last:]
         path.write_bytes(damaged)
-        again = prepare(False, Cache(directory), lambda prepared: prepared)
+        again = prepare(Build(False), Cache(directory), lambda prepared: prepared)
         assert (again.facts, again.compiled) == (FACTS, COMPILED)
         assert again.cached == (damaged == whole)
         assert path.read_bytes() == whole
