@@ -102,6 +102,7 @@ class Watch:
         it; with `all_netns` at each. Where `at_start` is None, looks take longer until all that were there have been
         read. A look is cut short when `is_over` says so, to make room for the last one.
         """
+        memory.prepare()
         self._namespaces = namespaces
         self._tracer = tracer
         self._all = all_netns
@@ -129,6 +130,8 @@ class Watch:
         """Namespaces with counters or drops, those last that had one last, and whether their counters were read."""
         self._unread: tuple[str, ...] = ()
         """What to say of such that could not be read."""
+        self._has_many = False
+        """Many kinds moved in the last look."""
         self._searches = namespaces.searches
 
     @property
@@ -195,7 +198,8 @@ class Watch:
         step = interval(then.after, self._last.after)
         bracket = _Between(then, self._last)
         ledger = self._books.of_interval(step.drops, moved, bracket, read, _without_place(step), is_last)
-        if len(step.drops) > _MANY:
+        had_many, self._has_many = self._has_many, len(step.drops) > _MANY
+        if had_many or self._has_many:  # in the look after those, too, when they are free themselves
             memory.give_back()
         return Account(step, ledger, moved, counters, bracket, self._rules.layers.of, self._increments.seconds)
 

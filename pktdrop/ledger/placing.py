@@ -17,6 +17,8 @@ from pktdrop.model import Netns
 
 _DATAGRAM: Final = ("udp", "raw")
 _LISTENER: Final = ("tcp",)
+#: Places that a loss is split into: any user may open ten thousand sockets, and have packets sent to all of them.
+_MOST: Final = 256
 Late = Callable[[Loss], int]
 """Takes a loss; returns how many of its packets were lost while counters were read: they may not have them yet."""
 
@@ -93,6 +95,9 @@ def _split(group: Sequence[Loss], risen: Mapping[Place, int], late: Late) -> Ite
 
     With one loss or one place there is no doubt. Else all that is known is that it was some of these places.
     """
+    if len(group) > 1 and len(risen) > _MOST:
+        yield from group
+        return
     if len(group) > 1 and len(risen) > 1:
         several = _united(risen)
         yield from (replace(loss, place=several) for loss in group)
@@ -101,7 +106,7 @@ def _split(group: Sequence[Loss], risen: Mapping[Place, int], late: Late) -> Ite
     room = {place: counted + more for place, counted in risen.items()}
     for loss in sorted(group, key=lambda one: -one.packets):
         left = loss
-        for place in sorted(room, key=lambda one: -room[one]):
+        for place in sorted(room, key=lambda one: -room[one])[:_MOST]:
             taken = min(left.packets, room[place])
             if taken:
                 room[place] -= taken

@@ -99,6 +99,19 @@ def test_two_reasons_and_two_sockets_are_not_told_apart() -> None:
     }
 
 
+def test_ten_thousand_sockets_are_not_ten_thousand_losses() -> None:
+    """Any user may open so many: those that lost most are named, and nothing is lost of the sum."""
+    sockets = {DNS._replace(socket=f"udp 10.0.0.1:{port} ino:{port}"): {"drops": port} for port in range(1, 10_001)}
+    total = sum(range(1, 10_001))
+    found = split(make_account({FULL: total}, {"socket": sockets}))
+    assert len(found) == 257
+    assert sum(share.packets for share in found) == total
+    assert max(share.packets for share in found if share.place.sockets) == 10_000
+    refused = FULL._replace(reason="SOCKET_FILTER")
+    found = split(make_account({FULL: 6, refused: 7}, {"socket": sockets}))
+    assert [(share.packets, share.place.sockets) for share in found] == [(7, ()), (6, ())]
+
+
 def test_sockets_of_another_namespace_have_nothing_to_do_with_it() -> None:
     """A socket is in one namespace, and so are its drops."""
     (share,) = split(make_account({FULL: 6}, {"socket": {DNS._replace(netns=BLUE): {"drops": 6}}}))
