@@ -32,9 +32,7 @@ class Clock:
         """A signal, or a closed output, ended the run."""
         self.is_last = False
         """This tick is the last one."""
-        self.keeps_up = True
-        """What was done after the tick before took less than an interval."""
-        self._ends_at = math.inf
+        self._due = self._ends_at = math.inf
 
     def __enter__(self) -> "Clock":
         """Catch the signals that end a run."""
@@ -59,17 +57,21 @@ class Clock:
         """Yield when an interval is over; the last one, cut short by the end of the run, too."""
         start = time.monotonic()
         self._ends_at = end = math.inf if self._duration is None else start + self._duration
-        due = start
+        self._due = start
         done = 0
         while not self.is_last and done != self._count:
             done += 1
-            self.keeps_up = done == 1 or time.monotonic() <= due + self._interval
             # an interval that took too long to show is not made up for: the next one starts now
-            due = max(due, time.monotonic() - self._interval) + self._interval
-            self._sleep_until(min(due, end))
+            self._due = max(self._due, time.monotonic() - self._interval) + self._interval
+            self._sleep_until(min(self._due, end))
             # asked before the look: a signal that comes in during it gets one more
             self.is_last = self.interrupted or done == self._count or time.monotonic() >= end
             yield
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether what was done since the last tick took less than an interval so far."""
+        return time.monotonic() <= self._due + self._interval
 
     def is_over(self) -> bool:
         """Tell whether it is time to end: what takes long asks this, to leave the rest undone."""

@@ -15,6 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 from pktdrop.errors import PktdropError
+from pktdrop.run import LATE
 from pktdrop.top.canvas import Canvas, Terminal
 from pktdrop.top.keys import KEYS
 from pktdrop.top.reader import Look, Reader
@@ -87,6 +88,7 @@ class TopApp(App[None]):
     async def _keep_looking(self, reader: Reader) -> None:
         """Look at a steady pace; what cannot be read is said, and tried again."""
         due = time.monotonic()
+        late: tuple[str, ...] = ()
         while True:
             interval = self.state.mode.interval
             due = max(due, time.monotonic() - interval) + interval
@@ -94,7 +96,9 @@ class TopApp(App[None]):
                 due = time.monotonic() - self.state.mode.interval  # the new pace begins with a look
                 continue
             try:
-                self.take(await asyncio.wrap_future(reader.look(self.state.wants_advice)))
+                look = await asyncio.wrap_future(reader.look(self.state.wants_advice))
+                late = late if time.monotonic() <= due + interval else (LATE,)
+                self.take(look._replace(limits=(*look.limits, *late)))
             except (OSError, PktdropError) as failed:
                 self.state.fail(failed.what if isinstance(failed, PktdropError) else str(failed))
                 self.repaint()

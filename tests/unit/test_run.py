@@ -79,6 +79,19 @@ def test_looks_that_take_longer_than_an_interval_are_said_once(
     assert capfd.readouterr().err.count("Limit: pktdrop cannot keep up") == times
 
 
+def test_a_single_look_that_takes_too_long_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its interval, too, is longer than was asked for."""
+    reading, writing = os.pipe()
+    try:
+        with Clock(0.1, 1, None, writing) as once:
+            slow = Steps(0.15)
+            run(slow, slow, once)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert capfd.readouterr().err.count("Limit: pktdrop cannot keep up") == 1
+
+
 LIMITS = (("one.",), ("one.", "two."), ("two.",), ("one.", "two."))
 
 

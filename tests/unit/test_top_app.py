@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -73,6 +74,36 @@ def drive(
 def wanted(screen: Screen, width: int = 80, height: int = 24) -> str:
     """What the state of the screen says is to be shown."""
     return text_of(screen.lines(width, height))
+
+
+class SlowLooks(Looks):
+    """A reader whose looks take four intervals."""
+
+    def look(self, is_advice_wanted: bool = False) -> Future[Look]:
+        """Give the next answer, later."""
+        future: Future[Look] = Future()
+        answer = super().look(is_advice_wanted).result()
+        asyncio.get_running_loop().call_later(0.4, future.set_result, answer)
+        return future
+
+
+@pytest.mark.parametrize(("looks", "interval", "times"), [(SlowLooks, 0.1, 1), (Looks, 1.0, 0)])
+def test_looks_that_take_longer_than_an_interval_are_said(looks: type[Looks], interval: float, times: int) -> None:
+    """The limits have one line more, once."""
+    screen = make_screen(busy_look())
+    screen.set_interval(interval)
+    seen: list[tuple[str, ...]] = []
+
+    async def steps(pilot: Pilot[None], app: TopApp) -> None:
+        deadline = time.monotonic() + 30.0
+        while len(seen) < 2 and time.monotonic() < deadline:
+            await pilot.pause(0.05)
+
+    app_take = TopApp.take
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TopApp, "take", lambda app, look: (seen.append(look.limits), app_take(app, look)))
+        drive(screen, steps, looks(make_look()))
+    assert [sum("cannot keep up" in limit for limit in limits) for limits in seen[:2]] == [times, times]
 
 
 @pytest.mark.parametrize("size", [(80, 24), (40, 10), (132, 43), (300, 60)], ids=str)
