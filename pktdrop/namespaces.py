@@ -157,6 +157,7 @@ class Namespaces:
         self.renames_before = 0
         """Of these, up to the beginning of this look: within a look drops and counters go by the same names."""
         self._host: Netns | None = None
+        self._own: Netns | None = None
         self._refused: str | None = None
         """Why the last search could not read the directory of named namespaces."""
         self._searched = False
@@ -210,7 +211,9 @@ class Namespaces:
 
     def own(self) -> Netns:
         """Return the namespace this thread is in. Raises OSError without /proc."""
-        return self._numbered(self._identify_path(_HERE))
+        if self._own is None or self._own.inode != _HERE.stat().st_ino:  # none has its inode while this thread is in it
+            self._own = self._numbered(self._identify_path(_HERE))
+        return self._own
 
     def of_drop(self, inode: int, cookie: int | None) -> Netns:
         """Return the namespace of a drop, as the kernel tells of it."""

@@ -249,6 +249,9 @@ class _Found:
         for rows in (*self.rows.values(), *self.gauges.values()):
             for scope in [one for one in rows if one.netns == netns]:
                 del rows[scope]
+        self.read_at.pop(netns, None)
+        self.drivers = {nic: driver for nic, driver in self.drivers.items() if nic[0] != netns}
+        self.inodes = {scope: inode for scope, inode in self.inodes.items() if scope.netns != netns}
 
     def not_entered(self) -> Iterator[str]:
         """Say it once for all: there may be hundreds."""

@@ -178,3 +178,32 @@ def test_what_there_is_no_time_for_is_counted() -> None:
     others = [Netns(number, number) for number in range(1, 6)]
     found = Collector(namespaces).read(others, lambda netns: netns.inode == 3)
     assert (found.netns, found.late) == ({namespaces.own()}, 3)
+
+
+class Vanishing(Namespaces):
+    """A host whose other namespaces can be entered so many times before they are gone."""
+
+    def __init__(self, times: int) -> None:
+        """Take how many."""
+        super().__init__()
+        self.times = times
+
+    @contextmanager
+    def entered(self, netns: Netns) -> Iterator[None]:
+        """Stay where it is, as if it was there."""
+        if not self.times:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        self.times -= 1
+        yield
+
+
+def test_nothing_is_left_of_a_namespace_that_ends_before_it_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its interfaces may have moved to another one meanwhile: it is read again, unless it is gone by then."""
+    monkeypatch.setattr("pktdrop.counters.collect.addresses", lambda names: dict.fromkeys(names, b"\2\0\0\0\0\1"))
+    one, other = Netns(1, 1), Netns(2, 2)
+    collector = Collector(Vanishing(3))
+    assert one in collector.read([one]).read_at
+    found = collector.read([one, other])
+    assert other in found.netns
+    assert one not in {*found.read_at, *found.netns, *(netns for netns, _ in found.drivers)}
+    assert one not in {scope.netns for scope in (*found.rows["links"], *found.inodes)}

@@ -431,3 +431,16 @@ def test_the_cookie_is_the_kernels() -> None:
         except OSError:
             cookie = None
     assert identify(Path("/proc/self/ns/net")) == Netns(os.stat("/proc/self/ns/net").st_ino, cookie)
+
+
+def test_the_own_namespace_is_identified_once() -> None:
+    """Each reading asks for it, and it does not change; another one that the thread moves into is another one."""
+    asked: list[Path] = []
+
+    def identified(path: Path) -> Netns:
+        asked.append(path)
+        return identify(path)
+
+    namespaces = Namespaces(identify=identified)
+    assert namespaces.own() == namespaces.own() == identify(Path("/proc/thread-self/ns/net"))
+    assert len(asked) == 1
