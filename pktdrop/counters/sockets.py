@@ -14,7 +14,8 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -51,6 +52,10 @@ _IDLE = re.compile(re.escape(struct.pack("=HH", _IDLE_SIZE, _INET_DIAG_SKMEMINFO
 
 _PROC = "/proc/thread-self/net/"
 _PROC_COLUMNS, _PORT_DIGITS = 13, 4
+_SEARCH = 1.0
+"""Seconds for a search of all open files."""
+_AT_ONCE = 512
+"""Files between two looks at the clock."""
 
 
 class Kind(NamedTuple):
@@ -196,25 +201,39 @@ class Reader:
         return scopes
 
 
-def owners(inodes: Collection[int], proc: Path = Path("/proc")) -> dict[int, Owner]:
+def owners(
+    inodes: Collection[int], proc: Path = Path("/proc"), clock: Callable[[], float] = time.monotonic
+) -> dict[int, Owner]:
     """Find the process that has each socket open: the first of several. It looks through the files of all processes.
 
-    Sockets of the kernel and those of processes that may not be looked into (root may) are left out.
+    Sockets of the kernel and those of processes that may not be looked into (root may) are left out, and what is not
+    found in a second: anybody may have a million files open.
     """
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[int, Owner] = {}
+    end = clock() + _SEARCH
     for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()):
-        files = proc / str(pid) / "fd"
+        process = proc / str(pid)
+        if not wanted or clock() >= end:
+            break
         try:
-            opened = {_link(files / number) for number in os.listdir(files)} & wanted.keys()
+            opened = {link for link in _links(process / "fd", lambda: clock() >= end) if link in wanted}
             if opened:
-                comm = (proc / str(pid) / "comm").read_bytes().rstrip(b"\n").decode(errors="backslashreplace")
+                comm = (process / "comm").read_bytes().rstrip(b"\n").decode(errors="backslashreplace")
                 found.update({wanted.pop(link): Owner(pid, comm) for link in opened})
         except OSError:  # it ended, or belongs to somebody else
             continue
-        if not wanted:
-            break
     return found
+
+
+def _links(files: Path, is_over: Callable[[], bool]) -> Iterator[str]:
+    """Yield where the files of a process lead, until it is over."""
+    with os.scandir(files) as entries:
+        for number, entry in enumerate(entries):
+            if number % _AT_ONCE == 0 and is_over():
+                return
+            with suppress(FileNotFoundError):  # closed meanwhile
+                yield os.readlink(entry.path)
 
 
 def parse_file(kind: Kind, data: bytes) -> tuple[list[Socket], int]:
@@ -366,10 +385,3 @@ def _number(text: bytes) -> int:
     if not text.isdigit():
         raise ValueError("no number")
     return int(text)
-
-
-def _link(path: Path) -> str:
-    """Where a link leads; nowhere if it is gone meanwhile."""
-    with suppress(FileNotFoundError):
-        return os.readlink(path)
-    return ""

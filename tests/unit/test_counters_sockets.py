@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -414,3 +415,16 @@ def test_owners(tmp_path: Path) -> None:
     (tmp_path / "5").mkdir()  # a process whose files may not be seen
     assert owners([7, 8, 9, 10], tmp_path) == {7: Owner(4, "\\xffnamed:"), 8: Owner(30, "child")}
     assert owners([], tmp_path) == {}
+
+
+def test_a_search_for_owners_ends(tmp_path: Path) -> None:
+    """A process may have any number of files open: what is not found in a second is left out, and what was found stays.
+
+    The clock goes on by 0.3 s each time that it is looked at.
+    """
+    process(tmp_path, 4, b"named", "socket:[7]")
+    process(tmp_path, 5, b"crowd", *["/dev/null"] * 2000)
+    process(tmp_path, 6, b"late", "socket:[8]")
+    steps = count(0.0, 0.3)
+    assert owners([7, 8], tmp_path, lambda: next(steps)) == {7: Owner(4, "named")}
+    assert owners([7, 8], tmp_path) == {7: Owner(4, "named"), 8: Owner(6, "late")}
