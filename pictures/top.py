@@ -16,7 +16,7 @@ from pktdrop.kernel.tracer import Tracer
 from pktdrop.namespaces import Namespaces
 from pktdrop.top.app import TopApp
 from pktdrop.top.panel import Run
-from pktdrop.top.reader import Reader
+from pktdrop.top.reader import Looks, Reader
 from pktdrop.top.screen import Screen
 from pktdrop.watch import Watch
 
@@ -34,15 +34,15 @@ async def _picture(app: TopApp) -> str:
 
 def main() -> None:
     """Let both run for a while, and take the picture."""
-    namespaces = Namespaces()
 
-    def start(stack: ExitStack) -> Watch:
-        return Watch(namespaces, stack.enter_context(Tracer(namespaces)))
+    def start(stack: ExitStack) -> Looks:
+        namespaces = Namespaces()
+        return Looks(Watch(namespaces, stack.enter_context(Tracer(namespaces))), namespaces)
 
     demo = subprocess.Popen(_DEMO, stdout=subprocess.DEVNULL)
-    reader = Reader(start, namespaces)
+    reader = Reader(start, 1.0)
     try:
-        watch = reader.started()
+        watch = reader.started().watch
         rungs = " ".join(watch.rungs.values())
         # what others lose on this host is not part of the picture
         screen = Screen(Run("host", os.uname().release, rungs), Filters([netns_filter(["demo-*"])]), 1.0)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The one run: a source looked at at a steady pace, each step handed to a report, and each limit said once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from pktdrop.clock import Clock
 from pktdrop.messages import say, say_ending
 
 Step = TypeVar("Step")
@@ -24,6 +23,22 @@ class Source(Protocol[_Given]):
 
     def step(self, is_last: bool) -> _Given:
         """Look again; return what lies between this look and the one before."""
+
+
+class Ticks(Protocol):
+    """When to look: clock.Clock, or the pace of a screen."""
+
+    is_last: bool
+    """This tick is the last one."""
+    interrupted: bool
+    """Somebody asked for the end."""
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether what was done since the last tick took less than an interval so far."""
+
+    def ticks(self) -> Iterator[None]:
+        """Yield when it is time to look."""
 
 
 class Report(Protocol[_Taken]):
@@ -63,19 +78,28 @@ class Limits:
         self._known = limits
 
 
-def run(source: Source[Step], report: Report[Step], clock: Clock, tell: Tell = say_limits) -> None:
-    """Look until the clock ends. Raises OutputClosed when nobody reads the results."""
+def steps(source: Source[Step], clock: Ticks) -> Iterator[tuple[Step, tuple[str, ...]]]:
+    """Look at each tick until the clock ends; yield the step, and all limits so far."""
+    is_late = False
+    for number, _ in enumerate(clock.ticks()):
+        say_ending(clock.is_last and clock.interrupted)
+        step = source.step(clock.is_last)
+        is_forgiven = clock.is_last and number > 0  # the last look reads more than others
+        is_late |= not (clock.keeps_up or is_forgiven)
+        yield step, (*source.limits, *[LATE][:is_late])
+        del step  # with tens of thousands of kinds it takes 30 MB: not while the next one is made
+        is_late |= not (clock.keeps_up or is_forgiven)  # it takes its time to be shown, too
+
+
+def run(source: Source[Step], report: Report[Step], clock: Ticks, tell: Tell = say_limits) -> None:
+    """Hand each look to a report. Raises OutputClosed when nobody reads the results."""
     limits = Limits(tell)
     limits.now(source.limits)
     opening = report.start()
     if opening is not None:
         say(opening)
-    late: tuple[str, ...] = ()
-    for number, _ in enumerate(clock.ticks()):
-        say_ending(clock.is_last and clock.interrupted)
-        # no name keeps the step: with tens of thousands of kinds it takes 30 MB, which the next one needs
-        report.step(source.step(clock.is_last))
-        if not clock.keeps_up and not (clock.is_last and number):  # the last look reads more than others
-            late = (LATE,)
-        limits.now((*source.limits, *late))
+    for step, known in steps(source, clock):
+        report.step(step)
+        del step
+        limits.now(known)
     report.end()

@@ -15,7 +15,6 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 from pktdrop.errors import PktdropError
-from pktdrop.run import LATE
 from pktdrop.top.canvas import Canvas, Terminal
 from pktdrop.top.keys import KEYS
 from pktdrop.top.reader import Look, Reader
@@ -70,7 +69,6 @@ class TopApp(App[None]):
         self._prompt = Prompt(compact=True, select_on_focus=False)
         self._typed: Callable[[str], None] | None = None
         """What becomes of the line when Enter is pressed."""
-        self._pace_changed = asyncio.Event()
         self._crash = ""
 
     def compose(self) -> ComposeResult:
@@ -83,34 +81,12 @@ class TopApp(App[None]):
         self._canvas.focus()
         self.app_resume_signal.subscribe(self, lambda _: self.action_repaint())
         if self._reader is not None:
-            self.run_worker(self._keep_looking(self._reader))
+            self.run_worker(self._keep_showing(self._reader))
 
-    async def _keep_looking(self, reader: Reader) -> None:
-        """Look at a steady pace; what cannot be read is said, and tried again."""
-        due = time.monotonic()
-        late: tuple[str, ...] = ()
+    async def _keep_showing(self, reader: Reader) -> None:
+        """Show each look; the reader paces them."""
         while True:
-            interval = self.state.mode.interval
-            due = max(due, time.monotonic() - interval) + interval
-            if await self._was_disturbed(due - time.monotonic()):
-                due = time.monotonic() - self.state.mode.interval  # the new pace begins with a look
-                continue
-            try:
-                look = await asyncio.wrap_future(reader.look(self.state.wants_advice))
-                late = late if time.monotonic() <= due + interval else (LATE,)
-                self.take(look._replace(limits=(*look.limits, *late)))
-            except (OSError, PktdropError) as failed:
-                self.state.fail(failed.what if isinstance(failed, PktdropError) else str(failed))
-                self.repaint()
-
-    async def _was_disturbed(self, seconds: float) -> bool:
-        """Wait; return whether the interval was changed meanwhile."""
-        self._pace_changed.clear()
-        try:
-            await asyncio.wait_for(self._pace_changed.wait(), max(0.0, seconds))
-        except asyncio.TimeoutError:
-            return False
-        return True
+            self.take(await asyncio.wrap_future(reader.look(self.state.wants_advice)))
 
     def _handle_exception(self, error: Exception) -> None:
         self._crash = "".join(traceback.format_exception(error))
@@ -120,9 +96,12 @@ class TopApp(App[None]):
         """End with what Python says of an error: textual's own account has pages."""
         self.panic(Text(self._crash))
 
-    def take(self, look: Look) -> None:
-        """Show what a look gave."""
-        self.state.take(look)
+    def take(self, look: Look | str) -> None:
+        """Show what a look gave, or why it could not be taken."""
+        if isinstance(look, str):
+            self.state.fail(look)
+        else:
+            self.state.take(look)
         if not self.state.mode.frozen:
             self.repaint()
 
@@ -216,7 +195,8 @@ class TopApp(App[None]):
             self.state.message = f"{text!r} is no interval: give seconds, {LEAST_INTERVAL:g} or more."
             return
         self.state.set_interval(seconds)
-        self._pace_changed.set()
+        if self._reader is not None:
+            self._reader.pace.change(seconds)
 
     def _save(self, name: str) -> None:
         if not name:

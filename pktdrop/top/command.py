@@ -17,7 +17,7 @@ from pktdrop.filters import Filters
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.namespaces import Namespaces
 from pktdrop.top.panel import Run
-from pktdrop.top.reader import Reader
+from pktdrop.top.reader import Looks, Reader
 from pktdrop.top.screen import Screen
 from pktdrop.top.series import BLOCKS, PLAIN
 from pktdrop.watch import Watch
@@ -67,12 +67,11 @@ def run(settings: Settings) -> int:
     """Show the live view until it is left; return the exit status. Raises PktdropError."""
     for variable in ("COLUMNS", "LINES"):  # the terminal has a size; what started pktdrop may have left another one
         os.environ.pop(variable, None)
-    namespaces = Namespaces()
-    reader: Reader = Reader(lambda stack: _watch(settings, namespaces, stack, lambda: reader.is_closing), namespaces)
+    reader: Reader = Reader(lambda stack: _looks(settings, stack, lambda: reader.pace.is_over), settings.interval)
     try:
         from pktdrop.top.app import TopApp  # textual, while the probes are attached
 
-        watch = reader.started()
+        watch = reader.started().watch
         about = Run(socket.gethostname(), os.uname().release, " ".join(watch.rungs.values()))
         screen = Screen(
             about, settings.filters, settings.interval,
@@ -91,9 +90,10 @@ def run(settings: Settings) -> int:
         reader.close()
 
 
-def _watch(settings: Settings, namespaces: Namespaces, stack: ExitStack, is_over: Callable[[], bool]) -> Watch:
+def _looks(settings: Settings, stack: ExitStack, is_over: Callable[[], bool]) -> Looks:
+    namespaces = Namespaces()
     tracer = stack.enter_context(settings.attach(namespaces))
-    return Watch(namespaces, tracer, settings.all_netns, is_over=is_over)
+    return Looks(Watch(namespaces, tracer, settings.all_netns, is_over=is_over), namespaces)
 
 
 async def _until_left(app: "TopApp") -> None:

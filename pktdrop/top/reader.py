@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: MIT
 """All reading, in one thread of its own: the screen never waits, and only that thread enters namespaces."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import cached_property
+from threading import TIMEOUT_MAX, Event
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from pktdrop.errors import PktdropError
 from pktdrop.model import Netns
 from pktdrop.namespaces import Namespaces
+from pktdrop.run import steps
 from pktdrop.top.advice import Adviser
 from pktdrop.watch import Account, Watch
 
@@ -27,37 +32,102 @@ class Look(NamedTuple):
     """All that was lost so far, with advice; None: not asked for."""
 
 
-class Reader:
-    """Starts a Watch at once, without waiting for it. To be closed."""
+class Pace:
+    """Ticks at an interval that the user may change, until it is stopped."""
 
-    def __init__(self, start: Callable[[ExitStack], Watch], namespaces: Namespaces) -> None:
-        """Take what makes the Watch, and leaves on the stack what is to be closed; and the names it uses."""
+    is_last = interrupted = False
+
+    def __init__(self, interval: float) -> None:
+        """Take seconds."""
+        self._interval = interval
+        self._changed = Event()
+        self._due = 0.0
+        self.is_over = False
+
+    def ticks(self) -> Iterator[None]:
+        """Yield when an interval is over; one that took too long is not made up for."""
+        self._due = time.monotonic()
+        while not self.is_over:
+            self._due = max(self._due, time.monotonic() - self._interval) + self._interval
+            if self._changed.wait(min(max(0.0, self._due - time.monotonic()), TIMEOUT_MAX)):
+                self._changed.clear()
+                self._due = time.monotonic() - self._interval  # the new pace begins with a look
+            else:
+                yield
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether what was done since the last tick took less than an interval so far."""
+        return time.monotonic() <= self._due + self._interval
+
+    def change(self, interval: float) -> None:
+        """Look now, and from now on at another interval in seconds."""
+        self._interval = interval
+        self._changed.set()
+
+    def stop(self) -> None:
+        """End."""
+        self.is_over = True
+        self._changed.set()
+
+
+class Looks:
+    """A Watch as the screen shows it. What cannot be read is told in place of a Look, and tried again."""
+
+    def __init__(self, watch: Watch, namespaces: Namespaces) -> None:
+        """Take what is watched, and the names it uses."""
+        self.watch = watch
         self._namespaces = namespaces
         self._adviser = Adviser(namespaces)
+        self.wants_advice = False
+        """Whether losses are to be judged: it costs more than the look."""
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What this run cannot know, a sentence each."""
+        return self.watch.limits
+
+    def step(self, is_last: bool) -> Look | str:
+        """Look again."""
+        try:
+            account = self.watch.step()
+            netns = {key.netns for key in account.interval.drops if key.netns is not None} | account.counters.netns
+            names = {one: name for one in netns if (name := self._namespaces.label(one)) is not None}
+            losses = self._adviser.losses(self.watch) if self.wants_advice else None
+            return Look(account, (), names, losses)
+        except (OSError, PktdropError) as failed:
+            return failed.what if isinstance(failed, PktdropError) else str(failed)
+
+
+class Reader:
+    """Starts what is looked at at once, without waiting for it. To be closed."""
+
+    def __init__(self, start: Callable[[ExitStack], Looks], interval: float) -> None:
+        """Take what makes the Looks, and leaves on the stack what is to be closed; and the seconds between two."""
+        self.pace = Pace(interval)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pktdrop-reader")
         self._stack = ExitStack()
-        self.is_closing = False
-        """What is being read is to be cut short."""
         self._starting = self._thread.submit(start, self._stack)
 
-    def started(self) -> Watch:
-        """Wait for the Watch. Raises what its start raised."""
+    def started(self) -> Looks:
+        """Wait for the Looks. Raises what their start raised."""
         return self._starting.result()
 
-    def look(self, is_advice_wanted: bool = False) -> "Future[Look]":
-        """Look for the next time."""
+    def look(self, is_advice_wanted: bool = False) -> "Future[Look | str]":
+        """Wait for the next time, and look: what there is to see, or why it cannot be read."""
         return self._thread.submit(self._look, is_advice_wanted)
 
     def close(self) -> None:
-        """Detach the probes and end the thread."""
-        self.is_closing = True
+        """Cut short what is being read, detach the probes and end the thread."""
+        self.pace.stop()
         self._thread.submit(self._stack.close).result()
         self._thread.shutdown()
 
-    def _look(self, is_advice_wanted: bool) -> Look:
-        watch = self._starting.result()
-        account = watch.step()
-        netns = {key.netns for key in account.interval.drops if key.netns is not None} | account.counters.netns
-        names = {one: name for one in netns if (name := self._namespaces.label(one)) is not None}
-        losses = self._adviser.losses(watch) if is_advice_wanted else None
-        return Look(account, watch.limits, names, losses)
+    @cached_property
+    def _steps(self) -> "Iterator[tuple[Look | str, tuple[str, ...]]]":
+        return steps(self.started(), self.pace)
+
+    def _look(self, is_advice_wanted: bool) -> Look | str:
+        self.started().wants_advice = is_advice_wanted
+        look, limits = next(self._steps, ("it is closed", ()))
+        return look if isinstance(look, str) else look._replace(limits=limits)

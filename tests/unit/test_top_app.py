@@ -7,45 +7,48 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from textual.pilot import Pilot
 
 from pktdrop.errors import PktdropError
 from pktdrop.model import Count
+from pktdrop.namespaces import Namespaces
 from pktdrop.top.app import TopApp
 from pktdrop.top.canvas import Canvas
 from pktdrop.top.keys import KEYS
-from pktdrop.top.reader import Look, Reader
+from pktdrop.top.reader import Look, Looks, Reader
 from pktdrop.top.save import text_of
 from pktdrop.top.screen import Screen
 from tests.unit.make import make_drop
 from tests.unit.top_steps import busy_look, make_look, make_screen
 
+if TYPE_CHECKING:
+    from pktdrop.watch import Watch
+
 SIZE = (80, 24)
 MANY = {make_drop(reason=f"REASON_{number:02}"): Count(number + 1, 1) for number in range(40)}
 
 
-class Looks:
-    """A reader that gives looks at once, and then fails as it is told to."""
+class Answers:
+    """What is looked at: it answers as it is told to, the last one again and again."""
 
-    def __init__(self, *answers: Look | Exception) -> None:
+    limits = ()
+
+    def __init__(self, *answers: Look | str | Exception) -> None:
         self.answers = list(answers)
+        self.wants_advice = False
         self.advised = 0
 
-    def look(self, is_advice_wanted: bool = False) -> Future[Look]:
-        """Give the next answer; the last one again and again."""
-        self.advised += is_advice_wanted
+    def step(self, is_last: bool) -> Look | str:
+        """Give the next answer."""
+        self.advised += self.wants_advice
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        future: Future[Look] = Future()
         if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)
-        return future
+            raise answer
+        return answer
 
 
 def shown(app: TopApp) -> str:
@@ -56,18 +59,23 @@ def shown(app: TopApp) -> str:
 
 
 def drive(
-    screen: Screen, steps: Callable[[Pilot[None], TopApp], Awaitable[None]], looks: Looks | None = None,
+    screen: Screen, steps: Callable[[Pilot[None], TopApp], Awaitable[None]], answers: Answers | None = None,
     size: tuple[int, int] = SIZE,
 ) -> TopApp:  # fmt: skip
     """Run the app without a terminal, and do something with it."""
-    app = TopApp(screen, cast("Reader | None", looks))
+    reader = None if answers is None else Reader(lambda _: cast("Looks", answers), screen.mode.interval)
+    app = TopApp(screen, reader)
 
     async def run() -> None:
         async with app.run_test(size=size) as pilot:
             await pilot.pause()
             await steps(pilot, app)
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    finally:
+        if reader is not None:
+            reader.close()
     return app
 
 
@@ -76,19 +84,19 @@ def wanted(screen: Screen, width: int = 80, height: int = 24) -> str:
     return text_of(screen.lines(width, height))
 
 
-class SlowLooks(Looks):
-    """A reader whose looks take four intervals."""
+class Slow(Answers):
+    """What takes four intervals to look at."""
 
-    def look(self, is_advice_wanted: bool = False) -> Future[Look]:
+    def step(self, is_last: bool) -> Look | str:
         """Give the next answer, later."""
-        future: Future[Look] = Future()
-        answer = super().look(is_advice_wanted).result()
-        asyncio.get_running_loop().call_later(0.4, future.set_result, answer)
-        return future
+        end = time.monotonic() + 0.4
+        while time.monotonic() < end:
+            pass
+        return super().step(is_last)
 
 
-@pytest.mark.parametrize(("looks", "interval", "times"), [(SlowLooks, 0.1, 1), (Looks, 1.0, 0)])
-def test_looks_that_take_longer_than_an_interval_are_said(looks: type[Looks], interval: float, times: int) -> None:
+@pytest.mark.parametrize(("kind", "interval", "times"), [(Slow, 0.1, 1), (Answers, 1.0, 0)])
+def test_looks_that_take_longer_than_an_interval_are_said(kind: type[Answers], interval: float, times: int) -> None:
     """The limits have one line more, once."""
     screen = make_screen(busy_look())
     screen.set_interval(interval)
@@ -102,7 +110,7 @@ def test_looks_that_take_longer_than_an_interval_are_said(looks: type[Looks], in
     app_take = TopApp.take
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TopApp, "take", lambda app, look: (seen.append(look.limits), app_take(app, look)))
-        drive(screen, steps, looks(make_look()))
+        drive(screen, steps, kind(make_look()))
     assert [sum("cannot keep up" in limit for limit in limits) for limits in seen[:2]] == [times, times]
 
 
@@ -230,7 +238,7 @@ def test_impossible_interval_is_refused(typed: str) -> None:
 
 def test_changed_interval_is_used_at_once() -> None:
     """A run that looked each hour looks at the new pace without waiting for that hour to pass."""
-    looks = Looks(make_look({make_drop(): Count(5, 5)}))
+    answers = Answers(make_look({make_drop(): Count(5, 5)}))
 
     async def steps(pilot: Pilot[None], app: TopApp) -> None:
         await pilot.press("d", "ctrl+u", "0", "full_stop", "1", "enter")
@@ -241,7 +249,7 @@ def test_changed_interval_is_used_at_once() -> None:
         assert app.state.history.intervals >= 2
         assert "every 0.1 s" in shown(app)
 
-    drive(make_screen(interval=3600.0), steps, looks)
+    drive(make_screen(interval=3600.0), steps, answers)
 
 
 def test_save_asks_for_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,25 +306,41 @@ def test_mouse() -> None:
 
 def test_looks_are_taken_at_the_interval() -> None:
     """Each look is shown; advice is asked for once something was lost."""
-    looks = Looks(make_look(), make_look({make_drop(): Count(5, 5)}))
+    answers = Answers(make_look(), make_look({make_drop(): Count(5, 5)}))
 
     async def steps(pilot: Pilot[None], app: TopApp) -> None:
         for _ in range(200):
             await pilot.pause(0.02)
-            if app.state.history.loss.packets >= 15 and looks.advised:
+            if app.state.history.loss.packets >= 15 and answers.advised:
                 break
         assert app.state.history.loss.packets >= 15
         assert app.state.history.loss.packets % 5 == 0
         assert "NO_SOCKET" in shown(app)
 
-    drive(make_screen(interval=0.05), steps, looks)
-    assert looks.advised > 0
+    drive(make_screen(interval=0.05), steps, answers)
+    assert answers.advised > 0
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), PktdropError("The map is gone.", "Start anew.")])
-def test_failing_look_is_said_and_tried_again(error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(5, "Input/output error"), "[Errno 5] Input/output error"),
+        (PktdropError("The map is gone.", "Start anew."), "The map is gone."),
+    ],
+)
+def test_what_cannot_be_read_is_no_end(error: Exception, said: str) -> None:
+    """A look that fails for a reason outside is told in place of a Look."""
+
+    class Broken:
+        def step(self) -> None:
+            raise error
+
+    assert Looks(cast("Watch", Broken()), Namespaces()).step(False) == said
+
+
+def test_failing_look_is_said_and_tried_again() -> None:
     """A look that fails does not end the view; the next one that works clears the message."""
-    looks = Looks(busy_look(), error, error, error, make_look())
+    answers = Answers(busy_look(), "gone", "gone", "gone", make_look())
     seen = []
 
     async def steps(pilot: Pilot[None], app: TopApp) -> None:
@@ -328,7 +352,7 @@ def test_failing_look_is_said_and_tried_again(error: Exception) -> None:
         assert "CANNOT READ" not in shown(app)
         assert "NO_SOCKET" in shown(app)
 
-    drive(make_screen(interval=0.1), steps, looks)
+    drive(make_screen(interval=0.1), steps, answers)
     assert [text for text in seen if "CANNOT READ" in text and "NO_SOCKET" in text]
 
 
@@ -342,7 +366,7 @@ def test_a_bug_ends_with_status_1_and_what_python_says(capsys: pytest.CaptureFix
                 break
 
     with pytest.raises(Exception, match="nobody expected"):
-        drive(make_screen(interval=0.1), steps, Looks(RuntimeError("nobody expected this")))
+        drive(make_screen(interval=0.1), steps, Answers(RuntimeError("nobody expected this")))
     assert "locals" not in capsys.readouterr().err
 
 
