@@ -38,13 +38,12 @@ def counters(
         raise click.UsageError("sar shows rates: give an INTERVAL.")
     if like and style == "json":
         raise click.UsageError("--like is for tables: leave out --format json.")
-    from pktdrop.reports.counters import CountersReport, Readings, Settings
+    from pktdrop.reports.counters import CountersReport, Readings
     from pktdrop.run import run
 
     host.require_proc()
     output, namespaces = Output(), Namespaces()
     readings = Readings(namespaces, all_netns)
-    settings = Settings(every is not None, everything, all_netns, like, style)
-    pace = Pace(every or 1.0, count if every else 0, None)
-    with pace.clock(output) as clock:
-        run(readings, CountersReport(readings, settings, namespaces, output), clock)
+    report = CountersReport(readings, namespaces, output, every is not None, everything, like, style)
+    with Pace(every or 1.0, count if every else 0, None).clock(output) as clock:
+        run(readings, report, clock)

@@ -37,9 +37,9 @@ def top(
     if style is not None:
         raise click.UsageError(f"top is a screen and has no --format. Use: pktdrop trace --format {style}")
     from pktdrop.filters import Filters
-    from pktdrop.top.command import Settings, require_screen, run
+    from pktdrop.top.command import require_screen, run
 
     require_screen(os.environ)
     host.require_proc()
     chosen = Filters(choice.filters())
-    context.exit(run(Settings(every, chosen, not choice.no_noise, all_netns, attaching.tracer)))
+    context.exit(run(every, chosen, not choice.no_noise, all_netns, attaching.tracer))

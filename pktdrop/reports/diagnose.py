@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pktdrop import __version__, filters
 from pktdrop.advice.diagnosis import CONDITIONS, Circumstances, Tables, diagnose, failures
@@ -41,36 +41,35 @@ class Settings:
     """CONDITIONS, or patterns of drop reasons."""
 
 
+@dataclass
 class DiagnoseReport:
     """Says while it watches how much was lost, then what was seen, and what to change."""
 
-    def __init__(
-        self, watch: Watch, refused: PktdropError | None, namespaces: Namespaces, settings: Settings, output: Output
-    ) -> None:
-        """Take what is watched, why nothing is traced if so, what names namespaces, what is wanted and what writes."""
-        self._watch = watch
-        self._refused = refused
-        self._namespaces = namespaces
-        self._settings = settings
-        self._output = output
-        self._peaks = Peaks()
-        self._elapsed, self._lost = 0.0, 0
+    watch: Watch
+    refused: PktdropError | None
+    """Why nothing is traced."""
+    namespaces: Namespaces
+    settings: Settings
+    output: Output
+    _peaks: Peaks = field(default_factory=Peaks)
+    _elapsed: float = 0.0
+    _lost: int = 0
 
     def start(self) -> str:
         """Show nothing: what is said tells it."""
-        return f"Watching for {self._settings.duration:g} s ({probes(self._watch.rungs)}). Ctrl-C to end."
+        return f"Watching for {self.settings.duration:g} s ({probes(self.watch.rungs)}). Ctrl-C to end."
 
     def step(self, step: Account) -> None:
         """Show how much was lost so far."""
         self._peaks.look(step.counters)
         self._elapsed += step.interval.seconds
         self._lost += sum(step.ledger.lost.values())
-        self._output.status(status(self._elapsed, self._settings.duration, self._lost, self._output.width))
+        self.output.status(status(self._elapsed, self.settings.duration, self._lost, self.output.width))
 
     def end(self) -> None:
         """Judge, while namespaces are as they were; `show` is for when the probes are detached."""
-        watch, namespaces = self._watch, self._namespaces
-        limits = (*(() if self._refused is None else (_without_events(self._refused),)), *watch.limits)
+        watch, namespaces = self.watch, self.namespaces
+        limits = (*(() if self.refused is None else (_without_events(self.refused),)), *watch.limits)
         present, sees_all = frozenset(namespaces.paths()), namespaces.sees_host
         how = Circumstances(watch.rungs, limits, present, sees_all, self._peaks)
         self._whole = watch.whole()
@@ -80,11 +79,11 @@ class DiagnoseReport:
     def show(self) -> int:
         """Write the diagnosis; return the exit status."""
         judged = self._judged
-        failed = failures(judged, self._whole, self._settings.fail_on)
-        if self._settings.style == "json":
-            self._output.write(as_json(judged, failed, __version__))
+        failed = failures(judged, self._whole, self.settings.fail_on)
+        if self.settings.style == "json":
+            self.output.write(as_json(judged, failed, __version__))
         else:
-            self._output.write(as_text(judged, self._output.width))
+            self.output.write(as_text(judged, self.output.width))
         if failed:
             say(f"Failed, as --fail-on asks: {', '.join(failed)}.")
         return FAILED if failed else 0

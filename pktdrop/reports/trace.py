@@ -2,6 +2,7 @@
 """The reports of `pktdrop trace`: each interval, filtered, and the whole run, as JSON lines or tables."""
 
 import os
+from dataclasses import dataclass, field
 
 from pktdrop import __version__
 from pktdrop.filters import Filters
@@ -17,65 +18,63 @@ def _opening(watch: Watch) -> str:
     return f"Tracing drops ({probes(watch.rungs)}). Ctrl-C to end."
 
 
+@dataclass
 class JsonReport:
     """Results as JSON lines."""
 
-    def __init__(self, watch: Watch, filters: Filters, view: JsonView, output: Output) -> None:
-        """Take what is watched, what is shown of it, what renders and what writes."""
-        self._watch = watch
-        self._filters = filters
-        self._view = view
-        self._output = output
+    watch: Watch
+    filters: Filters
+    view: JsonView
+    output: Output
 
     def start(self) -> str:
         """Write the line "start"."""
-        watch, kernel = self._watch, os.uname().release
-        self._output.write(self._view.start(watch.start, __version__, kernel, watch.rungs, watch.limits))
+        watch, kernel = self.watch, os.uname().release
+        self.output.write(self.view.start(watch.start, __version__, kernel, watch.rungs, watch.limits))
         return _opening(watch)
 
     def step(self, step: Account, kind: str = "interval") -> None:
         """Write the line of an interval, quiet or not."""
-        selection = self._filters.select(step.interval.drops, step.judge)
-        for piece in self._view.interval(step.interval, selection, step.ledger, kind):
-            self._output.write(piece)
+        selection = self.filters.select(step.interval.drops, step.judge)
+        for piece in self.view.interval(step.interval, selection, step.ledger, kind):
+            self.output.write(piece)
 
     def end(self) -> None:
         """Write the line "summary"."""
-        self.step(self._watch.whole(), "summary")
+        self.step(self.watch.whole(), "summary")
 
 
+@dataclass
 class TableReport:
     """Results as tables; while there are none, a status line."""
 
-    def __init__(self, watch: Watch, filters: Filters, view: TableView, output: Output) -> None:
-        """Take what is watched, what is shown of it, what renders and what writes."""
-        self._watch = watch
-        self._filters = filters
-        self._view = view
-        self._output = output
-        self._elapsed = 0.0
-        self._quiet = 0.0
-        self._so_far = Amounts(0, 0)
+    watch: Watch
+    filters: Filters
+    view: TableView
+    output: Output
+    _elapsed: float = 0.0
+    _quiet: float = 0.0
+    _so_far: Amounts = field(default_factory=lambda: Amounts(0, 0))
 
     def start(self) -> str:
         """Show nothing: what is said tells it."""
-        return _opening(self._watch)
+        return _opening(self.watch)
 
     def step(self, step: Account) -> None:
         """Show the drops of an interval and what was lost without, or for how long there was nothing."""
-        selection = self._filters.select(step.interval.drops, step.judge)
+        selection = self.filters.select(step.interval.drops, step.judge)
         self._elapsed += step.interval.seconds
-        text = self._view.interval(step.interval, selection, step.ledger, self._output.width)
+        text = self.view.interval(step.interval, selection, step.ledger, self.output.width)
         if text:
             self._quiet = 0.0
             self._so_far = self._so_far.plus(Amounts.of(selection.drops, selection.judge))
-            self._output.write(text)
+            self.output.write(text)
         else:
             self._quiet += step.interval.seconds
-            self._output.status(self._view.status(self._elapsed, self._so_far, self._quiet, self._output.width))
+            self.output.status(self.view.status(self._elapsed, self._so_far, self._quiet, self.output.width))
 
     def end(self) -> None:
         """Show the totals."""
-        whole = self._watch.whole()
-        selection = self._filters.select(whole.interval.drops, whole.judge)
-        self._output.write(self._view.summary(whole.interval, selection, whole.ledger, self._output.width))
+        whole = self.watch.whole()
+        selection = self.filters.select(whole.interval.drops, whole.judge)
+        self.output.write(self.view.summary(whole.interval, selection, whole.ledger, self.output.width))

@@ -8,7 +8,6 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -31,18 +30,6 @@ _FEW_CHARACTERS = ("linux", "vt100", "vt102", "vt220")
 """Terminals without block characters."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line says."""
-
-    interval: float
-    filters: Filters
-    noise: bool
-    """Whether what is no loss is shown at first."""
-    all_netns: bool
-    attach: Callable[[Namespaces], Tracer]
-
-
 def require_screen(environment: Mapping[str, str], is_terminal: Callable[[int], bool] = os.isatty) -> None:
     """Raise PktdropError where no full-screen view is possible, or textual is missing."""
     if not all(is_terminal(descriptor) for descriptor in (0, 1)):
@@ -63,37 +50,36 @@ def marks(environment: Mapping[str, str], codeset: str) -> str:
     return PLAIN if plain or environment.get("TERM") in _FEW_CHARACTERS else BLOCKS
 
 
-def run(settings: Settings) -> int:
-    """Show the live view until it is left; return the exit status. Raises PktdropError."""
+def run(interval: float, filters: Filters, noise: bool, all_netns: bool, attach: Callable[[Namespaces], Tracer]) -> int:
+    """Show the live view, at first with noise or without, until it is left; return the exit status.
+
+    Raises PktdropError.
+    """
     for variable in ("COLUMNS", "LINES"):  # the terminal has a size; what started pktdrop may have left another one
         os.environ.pop(variable, None)
-    reader: Reader = Reader(lambda stack: _looks(settings, stack, lambda: reader.pace.is_over), settings.interval)
+
+    def start(stack: ExitStack) -> Looks:
+        namespaces = Namespaces()
+        tracer = stack.enter_context(attach(namespaces))
+        return Looks(Watch(namespaces, tracer, all_netns, is_over=lambda: reader.pace.is_over), namespaces)
+
+    reader = Reader(start, interval)
     try:
         from pktdrop.top.app import TopApp  # textual, while the probes are attached
 
         watch = reader.started().watch
         about = Run(socket.gethostname(), os.uname().release, " ".join(watch.rungs.values()))
-        screen = Screen(
-            about, settings.filters, settings.interval,
-            marks(os.environ, locale.nl_langinfo(locale.CODESET)),
-        )  # fmt: skip
+        screen = Screen(about, filters, interval, marks(os.environ, locale.nl_langinfo(locale.CODESET)))
         screen.limits = watch.limits
-        if not settings.noise:
+        if not noise:
             screen.toggle_noise()
         app = TopApp(screen, reader)
         asyncio.run(_until_left(app))
         return app.return_code or 0
     finally:
-        signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        )  # asyncio leaves Python's handler, which raises wherever it strikes
+        # asyncio leaves Python's handler, which raises wherever it strikes
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         reader.close()
-
-
-def _looks(settings: Settings, stack: ExitStack, is_over: Callable[[], bool]) -> Looks:
-    namespaces = Namespaces()
-    tracer = stack.enter_context(settings.attach(namespaces))
-    return Looks(Watch(namespaces, tracer, settings.all_netns, is_over=is_over), namespaces)
 
 
 async def _until_left(app: "TopApp") -> None:
