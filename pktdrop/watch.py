@@ -78,6 +78,8 @@ class Account:
     """What the rules say of each kind of drops."""
     seconds: Mapping[Netns | None, float] = field(default_factory=dict)
     """In how many seconds the counters of each namespace rose, None: those of the host; new ones are left out."""
+    is_kept: Callable[[Netns], bool] = lambda netns: True
+    """Whether a namespace is told apart: it is there, or was not long ago."""
 
     def rate(self, netns: Netns | None, increment: int) -> float:
         """Return by how much a counter of a namespace rose in a second."""
@@ -201,7 +203,9 @@ class Watch:
         had_many, self._has_many = self._has_many, len(step.drops) > _MANY
         if had_many or self._has_many:  # in the look after those, too, when they are free themselves
             memory.give_back()
-        return Account(step, ledger, moved, counters, bracket, self._rules.layers.of, self._increments.seconds)
+        return Account(
+            step, ledger, moved, counters, bracket, self._rules.layers.of, self._increments.seconds, self._is_kept
+        )
 
     def whole(self) -> Account:
         """Return the account from the beginning to the last look."""

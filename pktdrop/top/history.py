@@ -2,22 +2,28 @@
 """What has happened so far: the Accounts of a run, added up. All that `pktdrop top` calculates is calculated here."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
+from pktdrop.counters.gone import together
 from pktdrop.counters.model import Scope
+from pktdrop.drops import Drops, Kinds
 from pktdrop.filters import Selection
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Loss, by_layer
 from pktdrop.ledger.nics import Nic
-from pktdrop.model import Count, DropKey, Judge, Lost, Netns, Verdict
+from pktdrop.model import THE_GONE, Count, DropKey, Judge, Lost, Netns, Verdict
 from pktdrop.top.series import Series
 from pktdrop.views.table import interface_of, netns_of, reason
 from pktdrop.watch import Account
 
 LEAST_STRETCH: Final = 2.0
 """Seconds of a cell of the widest sparkline: 60 of them are two minutes."""
+_SPARE: Final = 4_096
+"""Rows and kinds beyond twice those that were left when what is gone was put together last."""
+_OTHER: Final = "other"
+"""In place of an interface: those of namespaces that are gone."""
 NO_EVENT: Final = "(no event)"
 """In place of a reason: what was lost without a drop event, by NICs and full queues."""
 
@@ -56,6 +62,11 @@ class Tally:
         """Return packets per second of the interval that ended now."""
         return self._rate if self.seen == now else 0.0
 
+    def take(self, other: "Tally") -> None:
+        """Count what another one did; when that was is not kept."""
+        self.packets += other.packets
+        self.seen = max(self.seen, other.seen)
+
     def copy(self) -> "Tally":
         """Return one that does not change with this one."""
         other = Tally.__new__(Tally)
@@ -83,6 +94,11 @@ class Group:
     words: set[str] = field(default_factory=set)
     """What a filter may look for."""
 
+    def forget(self) -> None:
+        """Forget the kinds of drops, to learn them anew."""
+        for what in (self.keys, self.interfaces, self.netns, self.cpus, self.words):
+            what.clear()
+
     def learn(self, key: DropKey, verdict: Verdict) -> None:
         """Take one more kind of drop."""
         self.keys.append(key)
@@ -90,6 +106,12 @@ class Group:
         self.netns.add(netns_of(key))
         self.cpus.add((key.cpu, key.target_cpu))
         self.words.update((reason(key, verdict), verdict.layer, interface_of(key), netns_of(key), key.location))
+
+    def take(self, other: "Group") -> None:
+        """Sum up what another one does."""
+        self.tally.take(other.tally)
+        self.noise += other.noise
+        self.doubt += other.doubt
 
     def copy(self) -> "Group":
         """Return one that does not change with this one."""
@@ -127,6 +149,12 @@ class Line:
             return self.entry.status
         return "exact" if self.delta == self.explained == sum(self.by.values()) else "bound"
 
+    def plus(self, other: "Line") -> "Line":
+        """Return the sum of both."""
+        by = Counter(self.by) + Counter(other.by)
+        delta, explained = self.delta + other.delta, self.explained + other.explained
+        return replace(self, delta=delta, explained=explained, unexplained=self.unexplained + other.unexplained, by=by)
+
 
 @dataclass
 class Port:
@@ -144,6 +172,13 @@ class Port:
     """When the counters moved last."""
     lost: float = -1.0
     """When the NIC lost last."""
+
+    def take(self, other: "Port") -> None:
+        """Lose what another one has lost."""
+        for sums, more in ((self.kinds, other.kinds), (self.counters, other.counters)):
+            for name, packets in more.items():
+                sums[name] = sums.get(name, 0) + packets
+        self.lost = max(self.lost, other.lost)
 
     def copy(self) -> "Port":
         """Return one that does not change with this one."""
@@ -203,6 +238,8 @@ class History:
         self._groups: list[Group] = []
         self._places: dict[DropKey, tuple[Verdict, tuple[int, ...]]] = {}
         """What is said of a kind of drop, and where in it its groups are."""
+        self._trimmed = 0
+        """How many rows and kinds trim() left."""
 
     def anew(self, interval: float) -> "History":
         """Return one that counts from zero at this moment."""
@@ -234,6 +271,62 @@ class History:
         self._add_ledger(account)
         self._add_ports(account)
         self._add_processors(account)
+        if len(self._places) + len(self.ports) + len(self.lines) > 2 * self._trimmed + _SPARE:
+            self._trim(account, selection.judge)
+
+    def _trim(self, account: Account, judge: Judge) -> None:
+        """Put together what is gone, so that memory does not grow with what was; sums stay."""
+        self._trim_drops(Drops.of(account.interval.drops).kinds, judge)
+        self._trim_ports(account)
+        for counter, scope in [one for one in self.lines if one[1].netns is not None]:
+            if scope.netns is not None and not account.is_kept(scope.netns):
+                line = self.lines.pop((counter, scope))
+                place = together(scope, THE_GONE, None)
+                entry = replace(line.entry, scope=place)
+                before = self.lines.get((counter, place))
+                self.lines[counter, place] = replace(line, entry=entry) if before is None else before.plus(line)
+        self._trimmed = len(self._places) + len(self.ports) + len(self.lines)
+
+    def _trim_drops(self, kinds: Kinds, judge: Judge) -> None:
+        """Let kinds that the tracer keeps apart no more, which did not move for long, go on as those of other places.
+
+        Rows of interfaces and namespaces without any other kind do the same.
+        """
+        known, self.drops = self.drops, {}
+        for key, packets in known.items():
+            called = key if kinds.find(key) is not None else key.of_other_places()
+            self.drops[called] = self.drops.get(called, 0) + packets
+        rows: tuple[dict[Any, Group], ...] = (self.reasons, self.cpus, self.interfaces, self.netns)
+        for group in (group for groups in rows for group in groups.values() if group.keys):
+            group.forget()
+        self._merge(self.interfaces, {(key.netns, interface_of(key)) for key in self.drops})
+        self._merge(self.netns, {key.netns for key in self.drops})
+        self._groups = [group for groups in rows for group in groups.values()]
+        for place, group in enumerate(self._groups):
+            group.place = place
+        self._places = {}
+        for key in self.drops:
+            self._learn(key, judge)
+
+    def _merge(self, groups: dict[Any, Group], kept: Collection[object]) -> None:
+        other = next((key for key in self.drops if key.other_places), None)
+        if other is None:
+            return
+        place: object = None if groups is self.netns else (None, interface_of(other))
+        for row in [row for row in groups if row not in kept]:
+            self._group(groups, place).take(groups.pop(row))
+
+    def _trim_ports(self, account: Account) -> None:
+        there = {(scope.netns, scope.interface or "") for scope in account.counters.rows.get("links", ())}
+        for queue, port in list(self.ports.items()):
+            netns = queue[0]
+            if netns is None or (
+                account.is_kept(netns) and (netns not in account.counters.netns or queue[:2] in there)
+            ):
+                continue
+            del self.ports[queue]
+            if port.kinds:
+                self._port((None, _OTHER)).take(port)
 
     def per_second(self, packets: int) -> float:
         """Return the rate of what was counted in the last interval."""

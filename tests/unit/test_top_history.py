@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from pktdrop.counters.model import Row, Scope
 from pktdrop.filters import Filters, interface_filter
 from pktdrop.ledger.entry import Entry
-from pktdrop.model import Count, Lost
+from pktdrop.model import THE_GONE, Count, Lost, Netns
 from pktdrop.top.history import NO_EVENT, History, Reason
 from pktdrop.top.reader import Look
 from tests.unit.make import JUDGE, make_backlog_drop, make_drop, make_ledger, make_noise
@@ -138,3 +141,28 @@ def test_counting_anew_starts_at_zero() -> None:
     """After a reset nothing of before is left but the clock."""
     history = history_of(busy_look()).anew(2.0)
     assert (history.elapsed, history.since, history.loss.packets, history.reasons) == (2.0, 2.0, 0, {})
+
+
+def test_rows_do_not_grow_with_what_was() -> None:
+    """Thousands of namespaces that come, lose and go are a few rows in the end, with all that they lost."""
+    history = History(2.0)
+    for number in range(1, 3001):
+        netns = Netns(number, number)
+        scope = Scope(netns=netns)
+        key = make_drop(netns=netns, netns_name=f"n{number}", interface="eth0", ifindex=2)
+        entry = replace(NO_PORTS, scope=scope, delta=7, explained=7, by=(("NO_SOCKET", 7),))
+        look = make_look({key: Count(7, 1)}, ledger=make_ledger(entry))
+        rows = {**look.account.counters.rows, "links": {scope._replace(interface="eth0"): Row((), ())}}
+        counters = replace(look.account.counters, rows=rows, netns=frozenset((netns,)))
+        account = replace(look.account, counters=counters, is_kept=lambda one, now=netns: one == now)
+        history.add(account, EVERYTHING.select(account.interval.drops, JUDGE))
+    for grown in (history.drops, history.netns, history.interfaces, history.ports, history.lines):
+        assert len(grown) < 1400
+    assert {key.other_places for key in history.drops} == {True, False}
+    assert sum(history.drops.values()) == 7 * 3000
+    for groups in (history.netns, history.interfaces, history.cpus, history.reasons):
+        rows_of = groups.values()
+        assert sum(group.tally.packets for group in rows_of) == 7 * 3000
+        assert sum(len(group.keys) for group in rows_of) == len(history.drops)
+    assert sum(line.delta for line in history.lines.values()) == 7 * 3000
+    assert history.lines["mib.UdpNoPorts", Scope(netns=THE_GONE)].status == "exact"
