@@ -49,3 +49,15 @@ def test_sample_output_fits_80_columns() -> None:
     """What the README shows of the screen is as wide as a terminal, or less."""
     assert BLOCKS
     assert [line for block in BLOCKS for line in block.splitlines() if len(line) > 81] == []
+
+
+def test_the_sample_of_a_summary_adds_up() -> None:
+    """Recorded, not written: by reason, by CPU and by layer it is as many packets."""
+    (text,) = [block for block in BLOCKS if "\nLost in all: " in block]
+    dropped = re.findall(r" s: ([\d,]+) packets dropped", text)
+    lost, layers = re.findall(r"^Lost in all: ([\d,]+) packets \((.*)\)\. Unexplained: 0\.$", text, re.MULTILINE)[0]
+    tables = [part.splitlines()[1:] for part in text.split("\n\n") if part.startswith("packets")]
+    sums = [sum(int(row.split()[0].replace(",", "")) for row in rows) for rows in tables]
+    assert len(sums) == 2
+    assert {*dropped, lost} == {f"{total:,}" for total in sums}
+    assert sum(int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", layers)) == sums[0]
