@@ -17,6 +17,7 @@ import pytest
 from pktdrop.demo.causes import CAUSES
 from pktdrop.demo.causes.cause import Traffic
 from pktdrop.demo.net import Net
+from pktdrop.layers import LAYERS
 from tests.live.net import Namespace, one_ns, run, wait_until
 from tests.live.tracing import DEADLINE, as_nobody, command, launch
 
@@ -214,6 +215,7 @@ def test_what_gets_through_is_no_loss() -> None:
         data = judged(made)
         assert of(data, here) == []
         assert data["watched"]["received"] >= N
+        assert data["watched"]["unread"] or "unseen" not in {station["status"] for station in data["stations"]}
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_without_root_counters_tell() -> None:
         assert data["probes"]["kfree_skb"] == "none"
         seen = {station["layer"]: station["status"] for station in data["stations"]}
         assert (seen["socket"], seen["backlog"]) == ("loss", "ok")
-        assert {seen[layer] for layer in ("stack", "qdisc", "tx")} == {"unseen"}
+        assert {seen[layer] for layer in ("nic-fifo", "nic-ring", "driver", "stack", "qdisc", "tx")} == {"unseen"}
         assert data["unexplained"] is None
         (loss,) = data["losses"]
         assert (loss["packets"], loss["cause"], loss["counters"]) == (N, "no-socket", ["mib.UdpNoPorts"])
@@ -291,6 +293,8 @@ def test_without_root_a_quiet_namespace_is_not_called_quiet_host() -> None:
         )  # "of 7 network namespaces", if it sees others
         assert verdict.endswith("drops could not be traced.")
         assert "Nothing was lost" not in done.stdout
+        rows = [line.split()[:2] for line in done.stdout.splitlines() if line.split()[:1] and line.split()[0] in LAYERS]
+        assert dict(rows) == {layer: "ok" if layer == "backlog" else "?" for layer in LAYERS}
 
 
 @pytest.mark.parametrize("condition", ["NOT_SPECIFIED", "unexplained"])
