@@ -24,7 +24,7 @@ import pytest
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.kit import CLOSED, OPEN, filled, to_server
-from pktdrop.demo.net import Net, ipv4, one_ns, two_ns
+from pktdrop.demo.net import Net, ipv4, ipv6, one_ns, two_ns
 from tests.live.kernel import Kernel
 from tests.live.net import wait_until
 from tests.live.provoke import bpf
@@ -40,6 +40,7 @@ PROVEN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("UDP_CSUM", "udp_recvmsg", "IPv4", ("mib.UdpInCsumErrors", "mib.UdpInErrors", "socket.drops")),
     ("NOT_SPECIFIED", "__dev_forward_skb2", "IPv4", ("links.rx_dropped", "links.tx_dropped")),
     ("NEIGH_FAILED", "arp_error_report", "IPv4", ("neigh.res_failed",)),
+    ("NOT_SPECIFIED", "neigh_invalidate", "IPv6", ("neigh.res_failed",)),
     ("FRAG_REASM_TIMEOUT", "inet_frag_rbtree_purge", "IPv6", ("mib.Ip6ReasmTimeout", "mib.Ip6ReasmFails")),
     ("FRAG_REASM_TIMEOUT", "inet_frag_rbtree_purge", "IPv4", ("mib.IpReasmTimeout", "mib.IpReasmFails")),
     ("FRAG_TOO_FAR", "ip_defrag", "IPv4", ("mib.IpReasmFails",)),
@@ -50,6 +51,7 @@ PROVEN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("SOCKET_BACKLOG", "tcp_v4_rcv", "IPv4", ("mib.TcpExtTCPBacklogDrop",)),
     ("NOT_SPECIFIED", "do_xdp_generic", "IPv4", ()),
     ("BPF_CGROUP_EGRESS", "ip_finish_output", "IPv4", ("mib.IpOutDiscards",)),
+    ("BPF_CGROUP_EGRESS", "ip6_finish_output", "IPv6", ("mib.Ip6OutDiscards",)),
     ("IP_OUTNOROUTES", "__ip_queue_xmit", "none", ("mib.IpOutNoRoutes",)),
 )
 """What is proven here, and in test_robustness.py: reason, function, protocol, and the counters that move."""
@@ -401,12 +403,14 @@ def cgroups(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", tmp_path], check=True, timeout=DEADLINE)
 
 
-def test_program_at_a_cgroup(cgroups: Path, kernel: Kernel) -> None:
+@pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
+def test_program_at_a_cgroup(v6: bool, cgroups: Path, kernel: Kernel) -> None:
     """What a program refuses to a sender is in OutDiscards there: a bound."""
+    there, counter = (ipv6(0, 2), "Ip6OutDiscards") if v6 else (ipv4(0, 2), "IpOutDiscards")
     own = Path("/proc/self/cgroup").read_text().splitlines()
     group = cgroups / f"pktdrop-{os.getpid()}"
     back = cgroups / next(line.removeprefix("0::/") for line in own if line.startswith("0::")) / "cgroup.procs"
-    with two_ns() as net:
+    with two_ns(v6) as net:
         group.mkdir()
         net.stack.callback(group.rmdir)
         directory = os.open(group, os.O_RDONLY)
@@ -414,16 +418,18 @@ def test_program_at_a_cgroup(cgroups: Path, kernel: Kernel) -> None:
         bpf.attach(net, bpf.CGROUP_SKB, 0, directory, bpf.AT_CGROUP_EGRESS)
         (group / "cgroup.procs").write_text(str(os.getpid()))
         try:
-            sender = net.keep(net["client"].socket(socket.AF_INET, socket.SOCK_DGRAM))  # it belongs to the cgroup
+            sender = net.keep(
+                net["client"].socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
+            )  # it belongs to the cgroup
         finally:
             back.write_text(str(os.getpid()))
         with watching(net) as watched:
             for _ in range(N):
                 with suppress(OSError):  # EPERM: the sender is told
-                    sender.sendto(b"x", (ipv4(0, 2), CLOSED))
-            assert net["client"].mib("IpOutDiscards") == N
+                    sender.sendto(b"x", (there, CLOSED))
+            assert net["client"].mib(counter) == N
         assert watched.reasons == {kernel.name("BPF_CGROUP_EGRESS"): N}
-        assert watched.figures("mib.IpOutDiscards") == (N, N, 0, "bound")
+        assert watched.figures(f"mib.{counter}") == (N, N, 0, "bound")
 
 
 # --- a socket in use
@@ -530,6 +536,27 @@ def test_neighbour_that_does_not_answer(kernel: Kernel) -> None:
         assert entry["delta"] >= N
         assert {"reason": kernel.name("NEIGH_FAILED")}.items() <= entry["by"][0].items()
         assert entry["status"] in ("bound", "no-event")
+
+
+def test_neighbour_that_does_not_answer_by_ipv6(kernel: Kernel) -> None:
+    """So it is for IPv6, where kernels name no reason for what waited."""
+    waiting, by = 3, ("neigh_invalidate", "ndisc_error_report")  # the second frees by a tail call, as compiled here
+    with two_ns(True) as net:
+        client = net["client"]
+        client.ip("link", "set", "dev", "eth0", "arp", "on")
+        client.sysctl(ipv6__neigh__eth0__retrans_time_ms=50, ipv6__neigh__eth0__mcast_solicit=1)
+        sender = net.keep(client.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+        with watching(net) as watched:
+            for host in range(100, 100 + N):
+                for _ in range(waiting):
+                    sender.sendto(b"x", (ipv6(0, host), CLOSED))
+            wait_until(lambda: client.ip("-6", "neighbour").count("FAILED") >= N, f"{N} neighbours to fail")
+        failed = [drop for drop in watched.drops if function_of(drop["location"]) in by]
+        assert total(failed) == N * waiting
+        assert {(drop["layer"], drop["noise"], drop["doubt"]) for drop in failed} == {("stack", "", "")}
+        (entry,) = [one for one in watched.summary["ledger"] if one["counter"] == "neigh.res_failed"]
+        assert entry["delta"] >= N
+        assert {"reason": failed[0]["reason"]}.items() <= entry["by"][0].items()
 
 
 def test_both_ends_of_a_veth_pair_count_what_is_too_big() -> None:

@@ -20,6 +20,7 @@ CAUSES: tuple[Cause, ...] = (
 """Each exactly as its module defines it."""
 NEEDED = {
     "wrong_echo": "TSEcrRejected",
+    "cookie_queue_full": "TSEcrRejected",  # older ones drop them, too, and name other reasons at other places
     "beyond_window_end": "BeyondWindow",
     "lite_closed_port": "UdpLite:",
     "lite_buffer_full": "UdpLite:",

@@ -170,9 +170,9 @@ def wrong_cookie(net: Net, v6: bool) -> Traffic:
     return Traffic(lose, lambda: net["host"].mib("TcpExtSyncookiesFailed"), peer.udp, peer.sink.received)
 
 
-@cause("NO_SOCKET", "cookie_v4_check", "cookie_v6_check", *RCV, "tcp_v4_do_rcv", "tcp_v6_do_rcv", short="cookiefull",
+@cause("NO_SOCKET", "cookie_v4_check", "cookie_v6_check", short="cookiefull",
        at=TUN, layer="socket", versions=BOTH,
-       bounds=("mib.TcpExtListenOverflows", "mib.TcpExtListenDrops"), since="TCP_LISTEN_OVERFLOW")  # fmt: skip
+       bounds=("mib.TcpExtListenOverflows", "mib.TcpExtListenDrops"))  # fmt: skip
 def cookie_queue_full(net: Net, v6: bool) -> Traffic:
     """The last packet of a handshake by cookie, when as many connections wait to be accepted as may."""
     peer = Peer(net, v6)
