@@ -3,7 +3,7 @@
 
 import struct
 from array import array
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 
 from pktdrop.kernel.banks import Block
 from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, RawKey, RawValue
@@ -99,9 +99,11 @@ class Sources:
         self._packets.append(0)
         self._octets.append(0)
 
-    def rename(self, renamed: Callable[[DropKey], DropKey]) -> None:
-        """Let keys count for other kinds from now on."""
+    def rename(self, renamed: Callable[[DropKey], DropKey], netns: Container[object] | None = None) -> None:
+        """Let keys count for other kinds from now on; those of some namespaces only, None: of all."""
         for place, kind in enumerate(self._kinds):
+            if netns is not None and kind.netns not in netns:
+                continue  # a namespace has a name every second, and there are tens of thousands of kinds
             now = renamed(kind)
             if now is not kind:
                 self._kinds[place] = now

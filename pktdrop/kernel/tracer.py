@@ -181,8 +181,9 @@ class Tracer:
         renames = self._namespaces.renames_before
         if not named and self._renames == renames:
             return
+        concerned = named if self._renames == renames else None
         self._renames = renames
-        self._places.rename(lambda key: self._called_now(key, named))
+        self._places.rename(lambda key: self._called_now(key, named), concerned)
 
     def _called_now(self, key: DropKey, named: Mapping[Netns, str]) -> DropKey:
         if key.netns is None:

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""What keys of the kernel's count for, and by what name."""
+
+from collections.abc import Sequence
+
+from pktdrop.kernel.banks import Block
+from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, RawKey, RawValue
+from pktdrop.kernel.sources import Sources
+from pktdrop.kernel.tally import Tally
+from pktdrop.model import DropKey, Netns
+from tests.unit.make import make_drop
+
+ONE, OTHER = Netns(11, 11), Netns(12, 12)
+
+
+def named(found: Sequence[tuple[RawKey, RawValue]]) -> list[DropKey]:
+    """Give each key the kind of its namespace, by number."""
+    return [make_drop(netns=Netns(key.netns, key.netns), netns_name=None) for key, _ in found]
+
+
+def block(packets: int) -> Block:
+    """One key in each of two namespaces."""
+    keys = b"".join(DROP_KEY.pack(0, netns.inode, 2, 3, 0, 0x0800) for netns in (ONE, OTHER))
+    return Block(keys, 2 * DROP_VALUE.pack(packets, 100 * packets, b"", 1, 1))
+
+
+def test_only_keys_of_a_namespace_that_has_a_name_now_are_asked_for_theirs() -> None:
+    """With tens of thousands of kinds, and a namespace with a name each second, asking for all takes a look's time."""
+    sources, tally, asked = Sources(named), Tally(), list[DropKey]()
+    tally.add(sources.risen([block(3)], tally))
+
+    def renamed(kind: DropKey) -> DropKey:
+        asked.append(kind)
+        return kind._replace(netns_name="blue")
+
+    sources.rename(renamed, {ONE: "blue"})
+    assert [kind.netns for kind in asked] == [ONE]
+    tally.add(sources.risen([block(5)], tally))
+    found = {(kind.netns, kind.netns_name): count.packets for kind, count in tally.totals.items()}
+    assert found == {(ONE, None): 3, (ONE, "blue"): 2, (OTHER, None): 5}
