@@ -82,7 +82,7 @@ def _drawn_by(environment: Path) -> Iterator["Distribution"]:
         from importlib.metadata import distributions  # not needed where there is nothing to copy, nor quick
 
         # what pip had begun when it was ended may have no name
-        found = {name: one for one in distributions(path=[str(place)]) if (name := one.metadata["Name"])}
+        found = {about["Name"]: one for one in distributions(path=[str(place)]) if "Name" in (about := one.metadata)}
         yield from _needed(_DRAWN_BY, {_plain(name): one for name, one in found.items()})
 
 

@@ -142,7 +142,6 @@ def _compile(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "compiled": {"maps": maps, "programs": programs, "bcc_version": bcc.__version__},
         "files": files,
-        "libraries": _libraries(),
     }
 
 
@@ -154,6 +153,7 @@ def main() -> int:
         print(missing, file=sys.stderr)
         return BCC_IS_MISSING
     request = json.load(sys.stdin)
+    libraries = _libraries()  # of another mount namespace the kernel tells no path that is one below chroot(2)
     if request["hide_symbols"]:
         _hide_symbols()
     if request["own_headers"]:
@@ -163,7 +163,7 @@ def main() -> int:
         print(f"error: the kernel's headers are not installed: there is no {_headers()}/include", file=sys.stderr)
         return 1
     try:
-        json.dump(_compile(request), sys.stdout)
+        json.dump({**_compile(request), "libraries": libraries}, sys.stdout)
     except OSError as denied:
         print(denied.errno or 0)
         return DENIED

@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +29,7 @@ from pktdrop.kernel.prepared import Build
 from tests.live.causes import CAUSES
 from tests.live.test_cache import another_cache
 from tests.live.test_causes import send
-from tests.live.tracing import DEADLINE, inside, total, tracing
+from tests.live.tracing import DEADLINE, command, inside, total, tracing
 
 CLOSED_PORT = next(cause for cause in CAUSES if cause.name == "udp_closed_port")
 _INCLUDE = re.compile(rb'#\s*include\s*[<"]([^>"\n]+)[>"]')
@@ -185,3 +186,14 @@ def test_arm64_reads_its_arguments(facts: KernelFacts, worker: Path) -> None:
         and registers >> 4 in (1, 6)
     ]  # fmt: skip
     assert sorted(set(loads[:2])) == [0, 8]
+
+
+def test_a_compilation_in_a_chroot() -> None:
+    """Below chroot(2), too, the compiler's own files are found again: the kernel has names for them from outside."""
+    with tempfile.TemporaryDirectory() as root:
+        enter = 'mount --rbind / "$0" && exec chroot "$0" "$@"'
+        called = ["unshare", "--mount", "--", "sh", "-c", enter, root, *command()]
+        done = subprocess.run(
+            [*called, "trace", "-d", "0.1", "--no-cache"], cwd="/", capture_output=True, text=True, timeout=DEADLINE
+        )
+    assert done.returncode == 0, done.stderr
