@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The README says what is true of the command line, the tables and JSON."""
 
+import json
 import re
 from pathlib import Path
 
@@ -37,12 +38,31 @@ def test_every_column_has_a_line() -> None:
     assert [column.title for column in _ROW_COLUMNS if f"\n| `{column.title}` |" not in README] == []
 
 
+def _cells(before: str, at: int) -> dict[str, str]:
+    """The first table behind a text: each name in a cell of a row, and that row."""
+    table = README.partition(before)[2].partition("\n|")[2]
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+    return {name: row for row in rows for name in re.findall(r"`(\w+)`", row.split(" | ")[at])}
+
+
 def test_every_json_key_has_a_line() -> None:
-    """Each key of the JSON lines is in the README, in one of its two tables."""
+    """Each key of a JSON line, of a drop and of an entry has a row in the table for it, those within them as well."""
     entry = Entry("socket", "mib.UdpNoPorts", Scope(netns=Netns(1)), 2, 2, 0, "exact", (("NO_SOCKET", 2),))
-    line = "".join(VIEW.interval(make_interval({}), make_selection({make_drop(): Count(1, 2)}), make_ledger(entry)))
-    keys = set(re.findall(r'"(\w+)":', line))
-    assert [key for key in sorted(keys) if f"`{key}`" not in README] == []
+    text = "".join(VIEW.interval(make_interval({}), make_selection({make_drop(): Count(1, 2)}), make_ledger(entry)))
+    line = json.loads(text)
+    start = json.loads(VIEW.start(0.0, "1", "6.1", {}, []))
+    of_line, of_drop, of_entry = (
+        _cells("### JSON", 0),
+        _cells("its name in JSON", 1),
+        _cells("An entry of the ledger is", 0),
+    )
+    assert [key for key in (*start, *line) if key not in of_line] == []
+    assert [key for key in line["drops"][0] if key not in of_drop and key not in of_line["drops"]] == []
+    (found,) = line["ledger"]
+    assert [key for key in found if key not in of_entry] == []
+    for inside, row in ((line["lost"], of_line["lost"]), (found["scope"], of_entry["scope"])):
+        assert [key for key in inside if f"`{key}`" not in row] == []
+    assert [key for one in found["by"] for key in one if f"`{key}`" not in of_entry["by"]] == []
 
 
 def test_sample_output_fits_80_columns() -> None:
