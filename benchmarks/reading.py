@@ -15,6 +15,7 @@ from pktdrop import filters
 from pktdrop.kernel import sysbpf
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.namespaces import Namespaces, inside
+from pktdrop.observe import Observer
 from pktdrop.protocols import Protocols
 from pktdrop.views.table import TableView
 from pktdrop.watch import Watch
@@ -68,7 +69,7 @@ class _Reading(NamedTuple):
         """Measure it with so many kinds."""
         namespaces = Namespaces()
         with sender(0) as source, Tracer(namespaces) as tracer:
-            watch = Watch(namespaces, tracer)
+            watch = Watch(Observer(namespaces, tracer))
             source.send("kinds", kinds, kinds)
             first = _ms(tracer.snapshot)
             counted = len(tracer.snapshot().drops)
@@ -105,7 +106,7 @@ def _ticks() -> list[float]:
     view, everything = TableView(Protocols.load(), 20, namespaces.name), filters.Filters([], noise=True)
     spent = []
     with sender(0) as source, Tracer(namespaces) as tracer:
-        watch = Watch(namespaces, tracer)
+        watch = Watch(Observer(namespaces, tracer))
         source.send("kinds", _FEW, _FEW)
         watch.step()
         for _ in range(_ROUNDS):

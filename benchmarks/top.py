@@ -22,6 +22,7 @@ from benchmarks.report import Row, limit_row, ratio_row
 from pktdrop.filters import Filters
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.namespaces import Namespaces, inside
+from pktdrop.observe import Observer
 from pktdrop.top.app import TopApp
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Look
@@ -94,7 +95,7 @@ def _refreshes(keys: int, budget: str) -> list[Row]:
     namespaces = Namespaces()
     looks, reading = [], []
     with populated(_LINKS) as path, inside(path), sender(0) as source, Tracer(namespaces) as tracer:
-        watch = Watch(namespaces, tracer)
+        watch = Watch(Observer(namespaces, tracer))
         source.send("kinds", keys * 2, keys)
         watch.step()
         for _ in range(_ROUNDS):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What is measured: drops, by what they are counted by; and what the rules say of them. No I/O, no formatting."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 OTHER_PROTOCOL = 0xFFFF
@@ -30,6 +30,45 @@ THE_GONE: Final = Netns(0)
 def in_order(netns: Netns | None) -> tuple[int, ...]:
     """Return what namespaces are sorted by: one of which nothing is known comes first."""
     return () if netns is None else (netns.inode, netns.cookie or 0, netns.number)
+
+
+GONE = "gone"
+"""How a namespace is marked that nothing leads to any more, and that had no name when it was first seen."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of network namespaces."""
+
+    names: Mapping[Netns, str] = field(default_factory=dict)
+    """ "host", or the name under /run/netns, or "comm[pid]" of the first process in it; also of some that are gone."""
+    present: frozenset[Netns] = frozenset()
+    """Those that the last search found."""
+    before: frozenset[Netns] = frozenset()
+    """And the one before."""
+    gone: Collection[Netns] = ()
+    """Those that were searched for, and nothing led to them."""
+    sees_host: bool = False
+    """Whether the last search saw the processes of the host: else what was not found may well be there."""
+    searches: int = 0
+    """How many there were."""
+
+    def is_present(self, netns: Netns) -> bool:
+        """Tell whether one of the last two searches found a namespace: processes may hand it on during one."""
+        return netns in self.present or netns in self.before
+
+    def is_gone(self, netns: Netns) -> bool:
+        """Tell whether a namespace was searched for and nothing leads to it: no name, mount or process.
+
+        False where processes of the host cannot be seen: it may well be there.
+        """
+        return self.sees_host and netns in self.gone
+
+    def label(self, netns: Netns) -> str | None:
+        """Return the name of a namespace; of one that is gone without a name, its inode with a mark; else None."""
+        if netns == THE_GONE:
+            return GONE
+        return self.names.get(netns) or (f"{GONE}:{netns}" if self.is_gone(netns) else None)
 
 
 class DropKey(NamedTuple):

@@ -17,7 +17,7 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import TypeVar
 
-from pktdrop.model import THE_GONE, Netns
+from pktdrop.model import Known, Netns
 
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14 and later
@@ -37,9 +37,6 @@ _REMEMBERED = 4096
 _Known = TypeVar("_Known")
 _LIKE_OTHERS = re.compile(r"host|gone(:.*)?|[0-9]+|.*\[[0-9]+\]", re.DOTALL)
 """Names that files of namespaces may have, and that would be read as the host, an inode, or a process."""
-GONE = "gone"
-"""How a namespace is marked that nothing leads to any more, and that had no name when it was first seen; and what all
-are called that are gone and not told apart."""
 HOST = "host"
 """How the kernel's first namespace is called: init_net, the one of its own threads."""
 
@@ -220,12 +217,7 @@ class Namespaces:
         return self._numbered(Netns(inode, cookie))
 
     def name(self, netns: Netns) -> str | None:
-        """Return "host", or the name under /run/netns, or "comm[pid]" of the first process in it, or None.
-
-        THE_GONE is called "gone".
-        """
-        if netns == THE_GONE:
-            return GONE
+        """Return "host", or the name under /run/netns, or "comm[pid]" of the first process in it, or None."""
         self._look_for(netns)
         return self._names.get(netns)
 
@@ -242,16 +234,10 @@ class Namespaces:
         """Tell whether one of the last two searches found a namespace: processes may hand it on during one."""
         return netns in self._present or netns in self._before
 
-    def is_gone(self, netns: Netns) -> bool:
-        """Tell whether a namespace was searched for and nothing leads to it: no name, mount or process.
-
-        False where processes of the host cannot be seen: it may well be there.
-        """
-        return netns in self._gone and self.sees_host
-
-    def label(self, netns: Netns) -> str | None:
-        """Return the name of a namespace; of one that is gone without a name, its inode with a mark; else None."""
-        return self.name(netns) or (f"{GONE}:{netns}" if self.is_gone(netns) else None)
+    @property
+    def known(self) -> Known:
+        """What is known by now. Nothing is searched for."""
+        return Known(self._names, self._present, self._before, self._gone, self.sees_host, self.searches)
 
     def learn_interface(self, netns: Netns, ifindex: int, name: str) -> None:
         """Remember a name that the kernel gave with a drop: it may be an old one."""

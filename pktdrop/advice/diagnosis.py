@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from pktdrop.account import Account
 from pktdrop.advice import remedies, words
 from pktdrop.advice.remedies import Advice, Remedy, Value
 from pktdrop.advice.stations import Peaks, Station, flow_limited, received, squeezed, stations
@@ -18,7 +19,6 @@ from pktdrop.counters.drivers import Drivers
 from pktdrop.layers import KINDS, Layers
 from pktdrop.ledger.loss import Loss, Place
 from pktdrop.model import Netns
-from pktdrop.watch import Account
 from pktdrop.wording import number, share
 
 #: What each class of loss is called in a sentence.

@@ -114,7 +114,7 @@ class Host:
         """Return the name of a network namespace; HOST for the own one where the first one cannot be seen."""
         if netns == self._own and self._own_is_host:
             return HOST
-        return None if netns is None else self._namespaces.label(netns)
+        return None if netns is None else self._namespaces.known.label(netns)
 
     @cached_property
     def _own_is_host(self) -> bool:

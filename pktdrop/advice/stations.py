@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
+from pktdrop.account import Account
 from pktdrop.advice import words
 from pktdrop.advice.remedies import Value
 from pktdrop.advice.words import Names
@@ -17,7 +18,6 @@ from pktdrop.counters.model import Row, Scope
 from pktdrop.layers import LAYERS
 from pktdrop.ledger.loss import Loss, Place
 from pktdrop.model import Netns
-from pktdrop.watch import Account
 from pktdrop.wording import number
 
 Status = Literal["ok", "unseen", "warning", "loss"]

@@ -44,6 +44,6 @@ def counters(
     host.require_proc()
     output, namespaces = Output(), Namespaces()
     readings = Readings(namespaces, all_netns)
-    report = CountersReport(readings, namespaces, output, every is not None, everything, like, style)
+    report = CountersReport(readings, output, every is not None, everything, like, style)
     with Pace(every or 1.0, count if every else 0, None).clock(output) as clock:
         run(readings, report, clock)

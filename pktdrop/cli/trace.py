@@ -48,6 +48,7 @@ def trace(pace: Pace, style: str, choice: Choice, all_netns: bool, limit: int, a
     with attaching.tracer(namespaces) as tracer:
         # nothing that attaching has to wait for
         from pktdrop.filters import Filters
+        from pktdrop.observe import Observer
         from pktdrop.protocols import Protocols
         from pktdrop.reports.trace import JsonReport, TableReport
         from pktdrop.run import run
@@ -56,14 +57,15 @@ def trace(pace: Pace, style: str, choice: Choice, all_netns: bool, limit: int, a
         from pktdrop.watch import Watch
 
         names, chosen = Protocols.load(), Filters(wanted, noise=not choice.no_noise)
-        watch = Watch(namespaces, tracer, all_netns)
+        observer = Observer(namespaces, tracer, all_netns)
+        watch = Watch(observer)
         report = (
-            JsonReport(watch, chosen, JsonView(names, namespaces.is_gone), output)
+            JsonReport(watch, chosen, JsonView(names, watch.is_gone), output)
             if style == "json"
-            else TableReport(watch, chosen, TableView(names, limit, namespaces.label), output)
+            else TableReport(watch, chosen, TableView(names, limit, watch.label), output)
         )
         with pace.clock(output) as clock:
-            watch.is_over = clock.is_over
+            observer.is_over = clock.is_over
             run(watch, report, clock)
 
 

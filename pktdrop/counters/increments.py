@@ -27,10 +27,8 @@ Gone = tuple[Netns, str | None, str | None]
 class Increments:
     """Remembers each counter as it was last read, and adds up what they rose by."""
 
-    def __init__(self, first: Counters, unread: Collection[Netns] = ()) -> None:
-        """Take the first reading, and the namespaces that were there but not in it."""
-        self.unread = frozenset(unread)
-        """Namespaces that were there at the first reading, and in none so far."""
+    def __init__(self, first: Counters) -> None:
+        """Take the first reading."""
         self._last: dict[str, dict[Scope, Row]] = {source: dict(rows) for source, rows in first.rows.items()}
         self._interfaces = dict(first.interfaces)
         self._left: dict[At, dict[str, dict[Scope, Row]]] = {}
@@ -47,8 +45,10 @@ class Increments:
         self.has_folded = False
         """Whether it ever put some together."""
 
-    def add(self, now: Counters, width: Width) -> Moved:
+    def add(self, now: Counters, width: Width, unread: Collection[Netns] = ()) -> Moved:
         """Take the next reading; return by how much counters rose since each was last read.
+
+        `unread` are the namespaces that were there at the first reading, and in none before this one.
 
         What was not there before counts from zero: an interface, a socket or a namespace that was made meanwhile. CPUs
         that come back have kept their counters, and namespaces that were never read have a past: these count from now.
@@ -65,7 +65,7 @@ class Increments:
             for scope, row in rows.items():
                 before = last.get(scope)
                 if before is None:
-                    before = row if source == "softnet" or scope.netns in self.unread else NOTHING
+                    before = row if source == "softnet" or scope.netns in unread else NOTHING
                 if before != row:
                     rise = difference(before, row, partial(width, source, scope))
                     risen = {name: by for name, by in zip(rise.names, rise.values, strict=True) if by}
@@ -75,7 +75,6 @@ class Increments:
             if source != "softnet" and source not in now.failed:
                 for scope in [one for one in last if one.netns in now.netns and one not in rows]:
                     del last[scope]
-        self.unread -= now.netns
         self._add_up(moved)
         return moved
 
@@ -87,7 +86,6 @@ class Increments:
         for netns in [one for one in self._read_at if one is not None and not is_present(one)]:
             del self._read_at[netns]
         self._interfaces = {netns: known for netns, known in self._interfaces.items() if is_present(netns)}
-        self.unread = frozenset(netns for netns in self.unread if is_present(netns))
 
     @property
     def is_crowded(self) -> bool:

@@ -10,6 +10,7 @@ from pktdrop.counters.collect import Collector, Counters, since
 from pktdrop.counters.drivers import Drivers
 from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.told import Meanings
+from pktdrop.model import Netns
 from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output
 from pktdrop.views.counters import as_json, as_other, as_table, nothing
@@ -43,6 +44,11 @@ class Readings:
         before, self.last = self.last, self._read()
         return Rise(since(before, self.last), before)
 
+    def label(self, netns: Netns) -> str | None:
+        """Return what a network namespace is called. It is searched for where it was not yet."""
+        self._namespaces.name(netns)
+        return self._namespaces.known.label(netns)
+
     def _read(self) -> Counters:
         return self._collector.read(self._namespaces.paths() if self.all_netns else ())
 
@@ -52,7 +58,6 @@ class CountersReport:
     """Counters as a table, in the columns of another tool, or as JSON lines."""
 
     readings: Readings
-    namespaces: Namespaces
     output: Output
     differences: bool
     """Show by how much they rise, rather than how they stand."""
@@ -79,7 +84,7 @@ class CountersReport:
         return Meanings(Identities.load(), Drivers.load())
 
     def _text(self, counters: Counters, before: Counters | None) -> str:
-        label = self.namespaces.label
+        label = self.readings.label
         seconds = counters.monotonic - before.monotonic if before else None
         rose_in = partial(counters.seconds_since, before) if before else None
         if self.like:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from pktdrop import __version__, filters
+from pktdrop.account import Account
 from pktdrop.advice.diagnosis import CONDITIONS, Circumstances, Tables, diagnose, failures
 from pktdrop.advice.host import Host
 from pktdrop.advice.stations import Peaks
@@ -17,10 +18,11 @@ from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.messages import say
 from pktdrop.namespaces import Namespaces
+from pktdrop.observe import Observer
 from pktdrop.output import Output
 from pktdrop.run import probes, run
 from pktdrop.views.diagnose import as_json, as_text, status
-from pktdrop.watch import Account, Watch
+from pktdrop.watch import Watch
 
 STEP = 1.0
 """Seconds between two looks: a queue is full for a moment only, and namespaces come and go."""
@@ -57,7 +59,7 @@ class DiagnoseReport:
 
     def start(self) -> str:
         """Show nothing: what is said tells it."""
-        return f"Watching for {self.settings.duration:g} s ({probes(self.watch.rungs)}). Ctrl-C to end."
+        return f"Watching for {self.settings.duration:g} s ({probes(self.watch.kernel.rungs)}). Ctrl-C to end."
 
     def step(self, step: Account) -> None:
         """Show how much was lost so far."""
@@ -68,13 +70,12 @@ class DiagnoseReport:
 
     def end(self) -> None:
         """Judge, while namespaces are as they were; `show` is for when the probes are detached."""
-        watch, namespaces = self.watch, self.namespaces
+        watch, known, kernel = self.watch, self.watch.look.namespaces, self.watch.kernel
         limits = (*(() if self.refused is None else (_without_events(self.refused),)), *watch.limits)
-        present, sees_all = frozenset(namespaces.paths()), namespaces.sees_host
-        how = Circumstances(watch.rungs, limits, present, sees_all, self._peaks)
+        how = Circumstances(kernel.rungs, limits, known.present, known.sees_host, self._peaks)
         self._whole = watch.whole()
-        host = Host(namespaces, self._whole.counters)
-        self._judged = diagnose(self._whole, how, host, Tables.load(watch.reasons))
+        host = Host(self.namespaces, self._whole.counters)
+        self._judged = diagnose(self._whole, how, host, Tables.load(kernel.reasons))
 
     def show(self) -> int:
         """Write the diagnosis; return the exit status."""
@@ -103,10 +104,11 @@ def watch_and_judge(settings: Settings, output: Output) -> int:
         except PktdropError as error:
             tracer, refused = None, error
             _require_no_tracing(settings.fail_on, error)
-        watch = Watch(namespaces, tracer, settings.all_netns, at_start=None)
+        observer = Observer(namespaces, tracer, settings.all_netns, at_start=None)
+        watch = Watch(observer)
         report = DiagnoseReport(watch, refused, namespaces, settings, output)
         clock = stack.enter_context(Clock(min(STEP, settings.duration), None, settings.duration, output.descriptor))
-        watch.is_over = clock.is_over
+        observer.is_over = clock.is_over
         run(watch, report, clock, tell=lambda _: None)  # the diagnosis has the limits
     return report.show()
 

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: MIT
 """The reports of `pktdrop trace`: each interval, filtered, and the whole run, as JSON lines or tables."""
 
-import os
 from dataclasses import dataclass, field
 
 from pktdrop import __version__
+from pktdrop.account import Account
 from pktdrop.filters import Filters
 from pktdrop.model import Amounts
 from pktdrop.output import Output
 from pktdrop.run import probes
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
-from pktdrop.watch import Account, Watch
+from pktdrop.watch import Watch
 
 
 def _opening(watch: Watch) -> str:
-    return f"Tracing drops ({probes(watch.rungs)}). Ctrl-C to end."
+    return f"Tracing drops ({probes(watch.kernel.rungs)}). Ctrl-C to end."
 
 
 @dataclass
@@ -29,8 +29,8 @@ class JsonReport:
 
     def start(self) -> str:
         """Write the line "start"."""
-        watch, kernel = self.watch, os.uname().release
-        self.output.write(self.view.start(watch.start, __version__, kernel, watch.rungs, watch.limits))
+        watch, kernel = self.watch, self.watch.kernel
+        self.output.write(self.view.start(watch.start, __version__, kernel.release, kernel.rungs, watch.limits))
         return _opening(watch)
 
     def step(self, step: Account, kind: str = "interval") -> None:

@@ -4,9 +4,10 @@
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
+from pktdrop.account import Account
 from pktdrop.namespaces import Namespaces
 from pktdrop.top.history import NO_EVENT, Reason
-from pktdrop.watch import Account, Watch
+from pktdrop.watch import Watch
 
 if TYPE_CHECKING:
     from pktdrop.advice.diagnosis import Advised, Tables
@@ -27,10 +28,10 @@ class Adviser:
         from pktdrop.advice.host import Host
 
         if self._tables is None:
-            self._tables = Tables.load(watch.reasons)
+            self._tables = Tables.load(watch.kernel.reasons)
         account: Account = watch.whole()
         host = Host(self._namespaces, account.counters)
-        return diagnose(account, Circumstances(watch.rungs), host, self._tables).losses
+        return diagnose(account, Circumstances(watch.kernel.rungs), host, self._tables).losses
 
 
 def concerning(key: Hashable, losses: "Iterable[Advised]") -> list[str]:

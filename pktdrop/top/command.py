@@ -15,6 +15,7 @@ from pktdrop.errors import PktdropError
 from pktdrop.filters import Filters
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.namespaces import Namespaces
+from pktdrop.observe import Observer
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Looks, Reader
 from pktdrop.top.screen import Screen
@@ -61,14 +62,15 @@ def run(interval: float, filters: Filters, noise: bool, all_netns: bool, attach:
     def start(stack: ExitStack) -> Looks:
         namespaces = Namespaces()
         tracer = stack.enter_context(attach(namespaces))
-        return Looks(Watch(namespaces, tracer, all_netns, is_over=lambda: reader.pace.is_over), namespaces)
+        observer = Observer(namespaces, tracer, all_netns, is_over=lambda: reader.pace.is_over)
+        return Looks(Watch(observer), namespaces)
 
     reader = Reader(start, interval)
     try:
         from pktdrop.top.app import TopApp  # textual, while the probes are attached
 
         watch = reader.started().watch
-        about = Run(socket.gethostname(), os.uname().release, " ".join(watch.rungs.values()))
+        about = Run(socket.gethostname(), watch.kernel.release, " ".join(watch.kernel.rungs.values()))
         screen = Screen(about, filters, interval, marks(os.environ, locale.nl_langinfo(locale.CODESET)))
         screen.limits = watch.limits
         if not noise:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
+from pktdrop.account import Account
 from pktdrop.counters.gone import together
 from pktdrop.counters.model import Scope
 from pktdrop.drops import Drops, Kinds
@@ -16,7 +17,6 @@ from pktdrop.ledger.nics import Nic
 from pktdrop.model import THE_GONE, Count, DropKey, Judge, Lost, Netns, Verdict
 from pktdrop.top.series import Series
 from pktdrop.views.table import interface_of, netns_of, reason
-from pktdrop.watch import Account
 
 LEAST_STRETCH: Final = 2.0
 """Seconds of a cell of the widest sparkline: 60 of them are two minutes."""

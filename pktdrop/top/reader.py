@@ -2,20 +2,19 @@
 """All reading, in one thread of its own: the screen never waits, and only that thread enters namespaces."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cached_property
 from threading import TIMEOUT_MAX, Event
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from pktdrop.account import Account
 from pktdrop.errors import PktdropError
-from pktdrop.model import Netns
 from pktdrop.namespaces import Namespaces
 from pktdrop.run import steps
 from pktdrop.top.advice import Adviser
-from pktdrop.watch import Account, Watch
+from pktdrop.watch import Watch
 
 if TYPE_CHECKING:
     from pktdrop.advice.diagnosis import Advised
@@ -26,8 +25,6 @@ class Look(NamedTuple):
 
     account: Account
     limits: tuple[str, ...] = ()
-    names: Mapping[Netns, str] = MappingProxyType({})
-    """Names of namespaces, as far as there are any."""
     losses: "tuple[Advised, ...] | None" = None
     """All that was lost so far, with advice; None: not asked for."""
 
@@ -75,9 +72,8 @@ class Looks:
     """A Watch as the screen shows it. What cannot be read is told in place of a Look, and tried again."""
 
     def __init__(self, watch: Watch, namespaces: Namespaces) -> None:
-        """Take what is watched, and the names it uses."""
+        """Take what is watched, and what finds namespaces."""
         self.watch = watch
-        self._namespaces = namespaces
         self._adviser = Adviser(namespaces)
         self.wants_advice = False
         """Whether losses are to be judged: it costs more than the look."""
@@ -91,10 +87,8 @@ class Looks:
         """Look again."""
         try:
             account = self.watch.step()
-            netns = {key.netns for key in account.interval.drops if key.netns is not None} | account.counters.netns
-            names = {one: name for one in netns if (name := self._namespaces.label(one)) is not None}
             losses = self._adviser.losses(self.watch) if self.wants_advice else None
-            return Look(account, (), names, losses)
+            return Look(account, (), losses)
         except (OSError, PktdropError) as failed:
             return failed.what if isinstance(failed, PktdropError) else str(failed)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pktdrop.escaping import safe
 from pktdrop.filters import Filters
-from pktdrop.model import Netns
+from pktdrop.model import Known
 from pktdrop.top import detail, panel
 from pktdrop.top.advice import concerning
 from pktdrop.top.grid import GAP, Column, Row, Sort, arrange, widths
@@ -63,8 +63,8 @@ class Screen:
         self.spots = Spots()
         self.is_large = False
         self._filters = filters
-        self._names: dict[Netns, str] = {}
-        self._context = Context(self._names.get, marks)
+        self._known = Known()
+        self._context = Context(lambda netns: self._known.label(netns), marks)
         self._history = History(interval)
         self._held: History | None = None
         self._view = VIEWS[0]
@@ -85,8 +85,8 @@ class Screen:
 
     def take(self, look: Look) -> None:
         """Add the next interval. New limits are said at the bottom."""
-        account, limits, names, losses = look
-        self._names.update(names)
+        account, limits, losses = look
+        self._known = account.look.namespaces
         self._history.add(account, self._filters.select(account.interval.drops, account.judge))
         if losses is not None:
             self._losses, self._judged = losses, (self._history.elapsed, self._history.loss.packets)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pktdrop.account import Account
 from pktdrop.advice.diagnosis import Circumstances, Diagnosis, Tables, diagnose
 from pktdrop.advice.remedies import Value
 from pktdrop.counters.collect import SOURCES, Counters
@@ -16,8 +17,7 @@ from pktdrop.ledger.books import Books, Rules
 from pktdrop.ledger.loss import Place
 from pktdrop.ledger.reconcile import Bracket
 from pktdrop.model import Count, DropKey, Lost, Netns
-from pktdrop.watch import Account
-from tests.unit.make import NOON
+from tests.unit.make import NOON, make_look
 
 HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
 TRACED = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
@@ -73,7 +73,7 @@ def make_account(
     uncounted = sum(lost) if lost else 0
     ledger = books.of_interval(counts, moved or {}, bracket, {HOST, BLUE}, uncounted, is_last=True)
     interval = Interval(start=NOON - 10, end=NOON, seconds=10.0, drops=counts, lost=lost or Lost(0, 0))
-    return Account(interval, ledger, moved or {}, make_counters(drivers=driver_of), bracket, rules.layers.of)
+    return Account(interval, ledger, moved or {}, make_look(make_counters(drivers=driver_of)), bracket, rules.layers.of)
 
 
 @dataclass

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from pktdrop.causes import UNTOLD
+from pktdrop.counters.collect import Counters
 from pktdrop.drops import Interval, Snapshot
 from pktdrop.filters import Selection
 from pktdrop.layers import Layers
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Loss, Place
-from pktdrop.model import Count, DropKey, Lost, Netns
+from pktdrop.look import Kernel, Look
+from pktdrop.model import Count, DropKey, Known, Lost, Netns
 
 NOON = 1_700_000_000.0
 """A wall-clock time: 22:13:20 UTC."""
@@ -95,6 +97,18 @@ def make_interval(drops: Mapping[DropKey, Count] | None = None, **changes: Any) 
 def make_selection(drops: Mapping[DropKey, Count] | None = None, filtered: int = 0) -> Selection:
     """All drops shown."""
     return Selection(drops or {}, filtered, JUDGE)
+
+
+def make_look(counters: Counters, **changes: Any) -> Look:
+    """What was read at NOON: counters, and no drop."""
+    values: dict[str, Any] = {
+        "kernel": Kernel("6.18.44", {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}),
+        "before": make_snapshot(),
+        "after": make_snapshot(),
+        "namespaces": Known(),
+        "unread": frozenset(),
+    }
+    return Look(counters=counters, **(values | changes))
 
 
 def make_loss(packets: int, layer: str, place: Place | None = None, **changes: Any) -> Loss:

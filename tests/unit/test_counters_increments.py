@@ -50,8 +50,8 @@ def test_a_namespace_that_was_left_out_keeps_its_past() -> None:
 
 def test_a_namespace_that_was_never_read_has_a_past() -> None:
     """A namespace that was there from the start, but is first read now, counts from now; a new one from zero."""
-    increments = Increments(reading({ETH0: 0}, netns=[HERE]), unread=[THERE])
-    assert increments.add(reading({ETH0: 0, VETH0: 900}), kernel_width) == {}
+    increments = Increments(reading({ETH0: 0}, netns=[HERE]))
+    assert increments.add(reading({ETH0: 0, VETH0: 900}), kernel_width, unread=[THERE]) == {}
     assert increments.add(reading({ETH0: 0, VETH0: 902}), kernel_width) == {"links": {VETH0: {"rx_dropped": 2}}}
     fresh = Increments(reading({ETH0: 0}, netns=[HERE]))
     assert fresh.add(reading({ETH0: 0, VETH0: 4}), kernel_width) == {"links": {VETH0: {"rx_dropped": 4}}}

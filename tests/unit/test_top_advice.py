@@ -15,7 +15,7 @@ from pktdrop.top.history import Reason
 from pktdrop.top.save import text_of
 from tests.unit.accounts import BLUE, TABLES, TRACED, KnownHost, make_account
 from tests.unit.make import make_backlog_drop, make_drop
-from tests.unit.top_steps import make_look, make_screen
+from tests.unit.top_steps import make_screen, make_step
 
 NO_SOCKET, FULL = Reason("socket", "NO_SOCKET", None), Reason("backlog", "CPU_BACKLOG", None)
 
@@ -50,18 +50,18 @@ def test_advice_is_in_the_detail() -> None:
     """It is asked for once something was lost, and stands in the detail as soon as it is there."""
     screen = make_screen()
     assert not screen.wants_advice
-    screen.take(make_look({make_drop(): Count(5, 5)}))
+    screen.take(make_step({make_drop(): Count(5, 5)}))
     assert screen.wants_advice
-    screen.take(make_look()._replace(losses=losses()))
+    screen.take(make_step()._replace(losses=losses()))
     assert not screen.wants_advice
     assert "\nadvice  " in text_of(screen.lines(80, 24))
 
 
 def test_advice_is_not_worked_out_at_each_look() -> None:
     """Later losses are judged too, but not more often than every ten seconds."""
-    screen = make_screen(make_look({make_drop(): Count(5, 5)}))
-    screen.take(make_look()._replace(losses=losses()))
+    screen = make_screen(make_step({make_drop(): Count(5, 5)}))
+    screen.take(make_step()._replace(losses=losses()))
     for _ in range(5):
         assert not screen.wants_advice
-        screen.take(make_look({make_drop(): Count(5, 5)}))
+        screen.take(make_step({make_drop(): Count(5, 5)}))
     assert screen.wants_advice

@@ -23,7 +23,7 @@ from pktdrop.top.reader import Look, Looks, Reader
 from pktdrop.top.save import text_of
 from pktdrop.top.screen import Screen
 from tests.unit.make import make_drop
-from tests.unit.top_steps import busy_look, make_look, make_screen
+from tests.unit.top_steps import busy_look, make_screen, make_step
 
 if TYPE_CHECKING:
     from pktdrop.watch import Watch
@@ -110,7 +110,7 @@ def test_looks_that_take_longer_than_an_interval_are_said(kind: type[Answers], i
     app_take = TopApp.take
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TopApp, "take", lambda app, look: (seen.append(look.limits), app_take(app, look)))
-        drive(screen, steps, kind(make_look()))
+        drive(screen, steps, kind(make_step()))
     assert [sum("cannot keep up" in limit for limit in limits) for limits in seen[:2]] == [times, times]
 
 
@@ -165,7 +165,7 @@ def test_every_key_changes_the_screen(key: str, action: str) -> None:
         await pilot.pause()
         assert shown(app) != before
 
-    drive(make_screen(busy_look(), make_look(MANY | sites)), steps)
+    drive(make_screen(busy_look(), make_step(MANY | sites)), steps)
 
 
 @pytest.mark.parametrize("key", [key for each in KEYS if each.action == "leave" for key in each.keys])
@@ -238,7 +238,7 @@ def test_impossible_interval_is_refused(typed: str) -> None:
 
 def test_changed_interval_is_used_at_once() -> None:
     """A run that looked each hour looks at the new pace without waiting for that hour to pass."""
-    answers = Answers(make_look({make_drop(): Count(5, 5)}))
+    answers = Answers(make_step({make_drop(): Count(5, 5)}))
 
     async def steps(pilot: Pilot[None], app: TopApp) -> None:
         await pilot.press("d", "ctrl+u", "0", "full_stop", "1", "enter")
@@ -306,7 +306,7 @@ def test_mouse() -> None:
 
 def test_looks_are_taken_at_the_interval() -> None:
     """Each look is shown; advice is asked for once something was lost."""
-    answers = Answers(make_look(), make_look({make_drop(): Count(5, 5)}))
+    answers = Answers(make_step(), make_step({make_drop(): Count(5, 5)}))
 
     async def steps(pilot: Pilot[None], app: TopApp) -> None:
         for _ in range(200):
@@ -340,7 +340,7 @@ def test_what_cannot_be_read_is_no_end(error: Exception, said: str) -> None:
 
 def test_failing_look_is_said_and_tried_again() -> None:
     """A look that fails does not end the view; the next one that works clears the message."""
-    answers = Answers(busy_look(), "gone", "gone", "gone", make_look())
+    answers = Answers(busy_look(), "gone", "gone", "gone", make_step())
     seen = []
 
     async def steps(pilot: Pilot[None], app: TopApp) -> None:

@@ -12,7 +12,7 @@ from pktdrop.model import THE_GONE, Count, Lost, Netns
 from pktdrop.top.history import NO_EVENT, History, Reason
 from pktdrop.top.reader import Look
 from tests.unit.make import JUDGE, make_backlog_drop, make_drop, make_ledger, make_noise
-from tests.unit.top_steps import BLUE, DROPS, ETH0, HOST, NO_PORTS, busy_look, make_look
+from tests.unit.top_steps import BLUE, DROPS, ETH0, HOST, NO_PORTS, busy_look, make_step
 
 EVERYTHING = Filters([])
 NO_SOCKET = Reason("socket", "NO_SOCKET", None)
@@ -28,7 +28,7 @@ def history_of(*looks: Look, filters: Filters = EVERYTHING) -> History:
 
 def test_packets_and_rates_of_a_reason() -> None:
     """Drops of one reason on several CPUs are one row; its rate is that of the last interval."""
-    history = history_of(make_look(DROPS), make_look({make_drop(): Count(30, 1)}))
+    history = history_of(make_step(DROPS), make_step({make_drop(): Count(30, 1)}))
     tally = history.reasons[NO_SOCKET].tally
     assert tally.packets == 1230
     assert tally.rate(history.elapsed) == 15.0
@@ -36,7 +36,7 @@ def test_packets_and_rates_of_a_reason() -> None:
 
 def test_quiet_interval_has_no_rate() -> None:
     """A row that did not move in the last interval has the rate 0 and keeps when it was seen."""
-    history = history_of(make_look(DROPS), make_look())
+    history = history_of(make_step(DROPS), make_step())
     tally = history.reasons[NO_SOCKET].tally
     assert tally.rate(history.elapsed) == 0.0
     assert (tally.seen, history.elapsed) == (2.0, 4.0)
@@ -44,7 +44,7 @@ def test_quiet_interval_has_no_rate() -> None:
 
 def test_noise_is_no_loss() -> None:
     """What is no loss has a row of its own and is in no sum of losses."""
-    history = history_of(make_look({make_noise(): Count(7, 1), make_drop(interface="eth0"): Count(2, 1)}))
+    history = history_of(make_step({make_noise(): Count(7, 1), make_drop(interface="eth0"): Count(2, 1)}))
     assert history.noise == 7
     assert history.loss.packets == 2
     assert history.cpus[0].tally.packets == 2
@@ -67,7 +67,7 @@ def test_rows_of_a_layer_sum_up_to_what_the_ledger_has() -> None:
 
 def test_backlog_counts_for_both_cpus() -> None:
     """A drop of CPU 0 for the full backlog of CPU 3 is a drop of the one and a full backlog of the other."""
-    history = history_of(make_look({make_backlog_drop(): Count(812, 1)}))
+    history = history_of(make_step({make_backlog_drop(): Count(812, 1)}))
     assert {cpu: group.tally.packets for cpu, group in history.cpus.items()} == {0: 812}
     assert {cpu: tally.packets for cpu, tally in history.targets.items()} == {3: 812}
 
@@ -82,7 +82,7 @@ def test_filters_hide_rows_but_not_the_host() -> None:
 
 def test_loss_budget_adds_up() -> None:
     """Events that could not be counted, and packets that stayed unexplained, are summed over all intervals."""
-    history = history_of(busy_look(), make_look(lost=Lost(5, 1)), make_look(lost=Lost(1, 0)))
+    history = history_of(busy_look(), make_step(lost=Lost(5, 1)), make_step(lost=Lost(1, 0)))
     assert history.lost == Lost(6, 1)
     assert history.unexplained == 4
 
@@ -91,7 +91,7 @@ def test_event_an_interval_late_is_explained() -> None:
     """A counter that rose before its event was read is explained once the event is."""
     early = Entry("socket", "mib.UdpNoPorts", NO_PORTS.scope, 5, 3, 2, "bound", (("NO_SOCKET", 3),), "jitter")
     late = Entry("socket", "mib.UdpNoPorts", NO_PORTS.scope, 1, 1, 0, "bound", (("NO_SOCKET", 3),), "jitter")
-    history = history_of(make_look(ledger=make_ledger(early)), make_look(ledger=make_ledger(late)))
+    history = history_of(make_step(ledger=make_ledger(early)), make_step(ledger=make_ledger(late)))
     line = history.lines["mib.UdpNoPorts", NO_PORTS.scope]
     assert (line.delta, line.explained, line.unexplained, line.status) == (6, 6, 0, "exact")
 
@@ -117,7 +117,7 @@ def test_softnet_counters_and_the_backlog_of_now() -> None:
 
 def test_empty_interval_divides_by_nothing() -> None:
     """An interval of no length counts packets and has no rate."""
-    history = history_of(make_look({make_drop(): Count(4, 1)}, seconds=0.0))
+    history = history_of(make_step({make_drop(): Count(4, 1)}, seconds=0.0))
     assert (history.reasons[NO_SOCKET].tally.packets, history.per_second(4)) == (4, 0.0)
 
 
@@ -151,10 +151,12 @@ def test_rows_do_not_grow_with_what_was() -> None:
         scope = Scope(netns=netns)
         key = make_drop(netns=netns, netns_name=f"n{number}", interface="eth0", ifindex=2)
         entry = replace(NO_PORTS, scope=scope, delta=7, explained=7, by=(("NO_SOCKET", 7),))
-        look = make_look({key: Count(7, 1)}, ledger=make_ledger(entry))
+        look = make_step({key: Count(7, 1)}, ledger=make_ledger(entry))
         rows = {**look.account.counters.rows, "links": {scope._replace(interface="eth0"): Row((), ())}}
         counters = replace(look.account.counters, rows=rows, netns=frozenset((netns,)))
-        account = replace(look.account, counters=counters, is_kept=lambda one, now=netns: one == now)
+        account = replace(
+            look.account, look=replace(look.account.look, counters=counters), is_kept=lambda one, now=netns: one == now
+        )
         history.add(account, EVERYTHING.select(account.interval.drops, JUDGE))
     for grown in (history.drops, history.netns, history.interfaces, history.ports, history.lines):
         assert len(grown) < 1400

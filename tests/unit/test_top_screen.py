@@ -23,7 +23,7 @@ from pktdrop.top.screen import BAR_ACTIONS, Screen
 from pktdrop.top.series import PLAIN
 from pktdrop.top.views import VIEWS
 from tests.unit.make import make_backlog_drop, make_drop, make_interval
-from tests.unit.top_steps import DROPS, busy_look, make_look, make_screen
+from tests.unit.top_steps import DROPS, busy_look, make_screen, make_step
 
 RED = "a\x1b[31mb"
 
@@ -131,7 +131,7 @@ def test_ledger_at_120_columns() -> None:
 def test_300_columns() -> None:
     """A wide terminal shows names whole, and longer sparklines."""
     long = make_drop(reason="A_REASON_" * 5, interface="a-long-one", netns_name="a-namespace-with-a-name")
-    lines = text(make_screen(make_look({long: Count(7, 7)})), 300, 50).splitlines()
+    lines = text(make_screen(make_step({long: Count(7, 7)})), 300, 50).splitlines()
     assert "A_REASON_" * 5 in lines[6]
     assert "a-long-one a-namespace-with-a-name" in lines[6]
     assert lines[0].endswith("tp_btf fentry")
@@ -148,14 +148,14 @@ def test_40_columns() -> None:
 
 def test_nothing_lost() -> None:
     """A quiet host is said to be quiet."""
-    lines = text(make_screen(make_look())).splitlines()
+    lines = text(make_screen(make_step())).splitlines()
     assert lines[1] == "lost 0  0/s  lost events 0  unexplained 0  noise* 0"
     assert lines[6] == "  nothing lost so far"
 
 
 def test_loss_budget_is_in_the_header() -> None:
     """Drops that pktdrop could not count are marked."""
-    assert "lost events !5" in text(make_screen(make_look(lost=Lost(1, 5))))
+    assert "lost events !5" in text(make_screen(make_step(lost=Lost(1, 5))))
 
 
 @given(st.integers(1, 320), st.integers(1, 100), st.sampled_from([view.name for view in VIEWS]), st.booleans())
@@ -175,7 +175,7 @@ def test_always_as_large_as_the_terminal(width: int, height: int, view: str, is_
 
 def test_names_from_outside_are_escaped() -> None:
     """What would move the cursor is shown, not done: in tables, details and files."""
-    screen = make_screen(make_look({make_drop(interface=RED, netns_name=RED, location=RED): Count(1, 1)}))
+    screen = make_screen(make_step({make_drop(interface=RED, netns_name=RED, location=RED): Count(1, 1)}))
     for view in VIEWS:
         screen.choose_view(view.name)
         assert "\x1b" not in text(screen, 200, 50)
@@ -185,7 +185,7 @@ def test_names_from_outside_are_escaped() -> None:
 
 def test_loss_is_marked_without_colour() -> None:
     """What red says, "!" says: every row of a loss that goes on has it, no other one has."""
-    screen = make_screen(busy_look(), make_look({make_drop(): Count(5, 5)}))
+    screen = make_screen(busy_look(), make_step({make_drop(): Count(5, 5)}))
     marks = {plain(line)[1] for line in screen.lines(80, 24)[6:12] if any(style == "loss" for _, style in line)}
     assert marks <= {"!"}
     rows = text(screen).splitlines()[6:12]
@@ -274,7 +274,7 @@ def test_counting_from_zero() -> None:
     screen = make_screen(busy_look())
     screen.reset()
     assert "lost 0 " in text(screen)
-    screen.take(make_look({make_drop(): Count(5, 5)}))
+    screen.take(make_step({make_drop(): Count(5, 5)}))
     assert names(screen, "total") == [5]
     assert "zero at 0:00:02" in text(screen, 120)
 
@@ -285,17 +285,17 @@ def test_cursor_stays_with_its_row() -> None:
     assert screen.chosen == Reason("socket", "NO_SOCKET", None)
     screen.move(1)
     assert screen.chosen == Reason("backlog", "CPU_BACKLOG", None)
-    screen.take(make_look({make_backlog_drop(): Count(1, 1), make_drop(): Count(5, 5)}))
+    screen.take(make_step({make_backlog_drop(): Count(1, 1), make_drop(): Count(5, 5)}))
     assert screen.chosen == Reason("backlog", "CPU_BACKLOG", None)
     screen.to_first()
-    screen.take(make_look({make_backlog_drop(): Count(9, 1)}))
+    screen.take(make_step({make_backlog_drop(): Count(9, 1)}))
     assert screen.chosen == Reason("backlog", "CPU_BACKLOG", None)
 
 
 def test_cursor_is_always_on_the_screen() -> None:
     """However far it moves, the row with the cursor is shown."""
     many = {make_drop(reason=f"REASON_{number:03}"): Count(number + 1, 1) for number in range(200)}
-    screen = make_screen(make_look(many))
+    screen = make_screen(make_step(many))
     for move in (screen.to_last, lambda: screen.turn_page(-1), lambda: screen.move(-7), screen.to_first):
         move()
         assert text(screen).count("\n>") == 1
@@ -306,7 +306,7 @@ def test_large_detail_has_all_lines() -> None:
     sites = {make_drop(location=f"function_{number}+0x1", interface=f"if{number}"): Count(number + 1, 1) for number in
              range(40)}  # fmt: skip
     others = {make_drop(reason=f"OTHER_{number}"): Count(1, 1) for number in range(9)}
-    screen = make_screen(make_look({**sites, **others}))
+    screen = make_screen(make_step({**sites, **others}))
     small = text(screen, 80, 20)
     screen.enlarge()
     assert text(screen, 80, 20).count("\n        ") > small.count("\n        ")
@@ -316,8 +316,8 @@ def test_large_detail_has_all_lines() -> None:
 
 def test_new_limits_are_said_and_kept() -> None:
     """A source that fails during the run shows as such, at once and in the list of limits."""
-    screen = make_screen(make_look())
-    screen.take(make_look(limits=("Network namespace red cannot be entered: Permission denied.",)))
+    screen = make_screen(make_step())
+    screen.take(make_step(limits=("Network namespace red cannot be entered: Permission denied.",)))
     assert "Limit: Network namespace red cannot be entered" in text(screen)
     assert "limits (L) !1" in text(screen)
     screen.show_page("limits")
@@ -330,7 +330,7 @@ def test_failed_look_is_said_until_the_next_one() -> None:
     screen.fail("the map is gone")
     assert "CANNOT READ: the map is gone" in text(screen)
     assert "NO_SOCKET" in text(screen)
-    screen.take(make_look())
+    screen.take(make_step())
     assert "CANNOT READ" not in text(screen)
 
 
@@ -404,7 +404,7 @@ def test_saving_never_overwrites(tmp_path: Path) -> None:
 
 def test_intervals_that_do_not_reach_a_second() -> None:
     """Numbers hold for intervals of any length: 10 packets in 0.1 s are 100 a second."""
-    look = make_look({make_drop(): Count(10, 1)}, seconds=0.1)
+    look = make_step({make_drop(): Count(10, 1)}, seconds=0.1)
     assert look.account.interval == make_interval({make_drop(): Count(10, 1)}, seconds=0.1)
     assert names(make_screen(look), "/s") == [100.0]
-    assert names(make_screen(make_look(DROPS), look), "/s")[0] == pytest.approx(100.0)
+    assert names(make_screen(make_step(DROPS), look), "/s")[0] == pytest.approx(100.0)

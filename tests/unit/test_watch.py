@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pktdrop.counters.increments import Moved
-from pktdrop.model import THE_GONE, Netns
+from pktdrop.model import THE_GONE, Known, Netns
 from pktdrop.namespaces import Namespaces
-from pktdrop.watch import AT_START, Watch
+from pktdrop.observe import AT_START, Observer
+from pktdrop.watch import Watch
 
 
 class Crowd(Namespaces):
@@ -37,6 +38,11 @@ class Crowd(Namespaces):
         """Tell whether it is there."""
         return netns in self.there or netns == self.own()
 
+    @property
+    def known(self) -> Known:
+        """What a search finds."""
+        return Known(present=frozenset((*self.there, self.own())), searches=self.searches)
+
     @contextmanager
     def entered(self, netns: Netns) -> Iterator[None]:
         """Stay where it is."""
@@ -55,7 +61,7 @@ def _slow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_few_namespaces_are_read_whatever_the_time(at_start: int | None) -> None:
     """A dozen namespaces are read at the start and at the end on any machine: what counts in one has a beginning."""
     crowd = Crowd(12)
-    watch = Watch(crowd, at_start=at_start)
+    watch = Watch(Observer(crowd, at_start=at_start))
     assert watch.limits == ()
     assert watch.step(is_last=True).counters.netns == {*crowd.there, crowd.own()}
 
@@ -64,7 +70,7 @@ def test_few_namespaces_are_read_whatever_the_time(at_start: int | None) -> None
 def test_many_namespaces_are_not_waited_for() -> None:
     """Of hundreds those are read that there is time for, and some where there is none; the rest is named."""
     crowd = Crowd(500)
-    watch = Watch(crowd, at_start=None)
+    watch = Watch(Observer(crowd, at_start=None))
     (unread,) = watch.limits
     assert unread.startswith("484 of 500 network namespaces were not read at the start")
     # and four that are read again: all have an interface with the same address, as if it had come from the other
@@ -76,14 +82,14 @@ def test_many_namespaces_are_not_waited_for() -> None:
 def test_a_look_is_left_for_the_last_one() -> None:
     """Where the run is over, a look reads nothing but the own namespace, so that the last one begins in time."""
     crowd = Crowd(12)
-    watch = Watch(crowd, is_over=lambda: True)
+    watch = Watch(Observer(crowd, is_over=lambda: True))
     assert watch.step().counters.netns == {crowd.own()}
 
 
 def test_namespaces_that_were_are_one_in_the_summary() -> None:
     """Hundreds of namespaces come and go: the summary has some of them, and the sums of all."""
     crowd = Crowd(0)
-    watch = Watch(crowd, all_netns=True)
+    watch = Watch(Observer(crowd, all_netns=True))
     sums: Counter[tuple[str, str]] = Counter()
     for number in range(24):
         crowd.there = [Netns(16 * number + one, 16 * number + one) for one in range(1, 17)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pktdrop.account import Account
 from pktdrop.counters.collect import Counters
 from pktdrop.counters.model import Row, Scope
 from pktdrop.filters import Filters
@@ -13,12 +14,21 @@ from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Place
 from pktdrop.ledger.verdict import Bracket
-from pktdrop.model import Count, DropKey, Netns
+from pktdrop.model import Count, DropKey, Known, Netns
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Look
 from pktdrop.top.screen import Screen
-from pktdrop.watch import Account
-from tests.unit.make import JUDGE, NOON, make_backlog_drop, make_drop, make_interval, make_ledger, make_loss, make_noise
+from tests.unit.make import (
+    JUDGE,
+    NOON,
+    make_backlog_drop,
+    make_drop,
+    make_interval,
+    make_ledger,
+    make_look,
+    make_loss,
+    make_noise,
+)
 
 HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
 NAMES = {HOST: "host", BLUE: "blue"}
@@ -78,7 +88,7 @@ def make_counters() -> Counters:
     )
 
 
-def make_look(
+def make_step(
     drops: Mapping[DropKey, Count] | None = None,
     ledger: Ledger | None = None,
     moved: Mapping[str, Mapping[Scope, Mapping[str, int]]] | None = None,
@@ -94,15 +104,14 @@ def make_look(
             if verdict.noise is None:
                 lost[verdict.layer] = lost.get(verdict.layer, 0) + count.packets
         ledger = make_ledger(losses=tuple(make_loss(packets, layer) for layer, packets in lost.items()))
-    account = Account(
-        make_interval(drops, **changes), ledger, moved or {}, make_counters(), Bracket(drops, drops), JUDGE
-    )
-    return Look(account, limits, NAMES)
+    look = make_look(make_counters(), namespaces=Known(NAMES))
+    account = Account(make_interval(drops, **changes), ledger, moved or {}, look, Bracket(drops, drops), JUDGE)
+    return Look(account, limits)
 
 
 def busy_look() -> Look:
     """Something of everything."""
-    return make_look(DROPS, LEDGER, MOVED)
+    return make_step(DROPS, LEDGER, MOVED)
 
 
 def make_screen(*looks: Look, interval: float = 2.0, filters: Filters | None = None) -> Screen:

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""Accounts of what lies between two Looks, judged by the rules. Nothing is asked of any host."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import compress
+from typing import TYPE_CHECKING, Final
+
+from pktdrop import memory
+from pktdrop.counters.collect import Counters
+from pktdrop.counters.gone import Together
+from pktdrop.counters.increments import Increments, Moved
+from pktdrop.drops import Drops, Interval, Snapshot, interval
+from pktdrop.look import Look
+from pktdrop.model import Count, DropKey, Judge, Netns
+
+if TYPE_CHECKING:
+    from pktdrop.ledger.books import Books, Ledger, Rules
+    from pktdrop.ledger.verdict import Between
+
+_MANY: Final = 4096
+"""Kinds that moved: only with so many it is worth the time to give memory back."""
+_GONE: Final = 256
+"""Namespaces that are gone whose counters and drops the summary of a run tells apart: the last ones."""
+_TOGETHER: Final = (
+    f"network namespaces that are gone, but for the last {_GONE}, are one in the summary's ledger, called gone; so are "
+    f"interfaces and sockets that are gone, but for the last {_GONE} of namespaces that are there."
+)
+
+
+@dataclass(frozen=True)
+class Account:
+    """One window: what was dropped, what was counted, and how the two go together."""
+
+    interval: Interval
+    """All drops, whatever the user wants to see."""
+    ledger: "Ledger"
+    moved: Moved
+    """By how much counters rose."""
+    look: Look
+    """At the end of the window."""
+    bracket: "Between"
+    """The events between the readings of the counters, at least and at most."""
+    judge: Judge
+    """What the rules say of each kind of drops."""
+    seconds: Mapping[Netns | None, float] = field(default_factory=dict)
+    """In how many seconds the counters of each namespace rose, None: those of the host; new ones are left out."""
+    is_kept: Callable[[Netns], bool] = lambda netns: True
+    """Whether a namespace is told apart: it is there, or was not long ago."""
+
+    @property
+    def counters(self) -> Counters:
+        """Counters as they stand at the end; only the namespaces that were read."""
+        return self.look.counters
+
+    def rate(self, netns: Netns | None, increment: int) -> float:
+        """Return by how much a counter of a namespace rose in a second."""
+        seconds = self.seconds.get(netns, self.interval.seconds)
+        return increment / seconds if seconds else 0.0
+
+
+class Accountant:
+    """Takes one Look after the other."""
+
+    def __init__(self, first: Look) -> None:
+        """Take the first one."""
+        self._last = first
+        # with kinds of its own: those of the tracer are given up now and then
+        self._first = replace(first, after=replace(first.after, drops=Drops.of(dict(first.after.drops))))
+        self._increments = Increments(first.counters)
+        self._known = dict.fromkeys(first.counters.netns, True)
+        """Namespaces with counters or drops, those last that had one last, and whether their counters were read."""
+        self._has_many = False
+        """Many kinds moved in the last look."""
+        self._searches = first.namespaces.searches
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the summary of a run does not tell apart."""
+        return (_TOGETHER,) if self._increments.has_folded else ()
+
+    @cached_property
+    def _rules(self) -> "Rules":
+        from pktdrop.ledger.books import Rules  # big tables that are not needed before the first interval
+
+        return Rules.load(self._first.kernel.tcp_input_has_events, self._first.kernel.reasons)
+
+    @cached_property
+    def _books(self) -> "Books":
+        from pktdrop.ledger.books import Books
+
+        counters = self._first.counters
+        books = Books(self._first.kernel.rungs, self._rules, counters.netns)
+        books.learn_drivers(counters.drivers, counters.rows.get("driver", {}))
+        return books
+
+    def step(self, look: Look) -> Account:
+        """Return the account since the look before."""
+        then, self._last = self._last, look
+        counters = look.counters
+        self._books.learn_drivers(counters.drivers, counters.rows.get("driver", {}))
+        read = counters.netns - then.unread
+        for netns in look.dropped_in:
+            self._known[netns] = self._known.pop(netns, False)
+        for netns in read:
+            self._known.pop(netns, None)
+            self._known[netns] = True
+        moved = self._increments.add(counters, self._books.width, then.unread)
+        if self._searches != look.namespaces.searches or self._increments.is_crowded:
+            self._searches = look.namespaces.searches
+            self._forget_gone()
+        step = interval(then.after, look.after)
+        bracket = _Between(then, look)
+        ledger = self._books.of_interval(step.drops, moved, bracket, read, _without_place(step), look.is_last)
+        had_many, self._has_many = self._has_many, len(step.drops) > _MANY
+        if had_many or self._has_many:  # in the look after those, too, when they are free themselves
+            memory.give_back()
+        return Account(
+            step, ledger, moved, look, bracket, self._rules.layers.of, self._increments.seconds, self._is_kept
+        )
+
+    def whole(self) -> Account:
+        """Return the account from the beginning to the last look."""
+        run = interval(self._first.after, self._last.after)
+        moved = self._increments.total
+        called = Together(self._is_kept, self._increments.places()) if self._increments.has_folded else None
+        bracket = _Between(self._first, self._last, called)
+        drops = run.drops if called is None else called(run.drops)
+        read = {netns for netns, is_read in self._known.items() if is_read}
+        ledger = self._books.of_run(drops, moved, bracket, read, _without_place(run))
+        return Account(run, ledger, moved, self._last, bracket, self._rules.layers.of)
+
+    def _forget_gone(self) -> None:
+        """Drop what is remembered of namespaces that are gone."""
+        look = self._last
+
+        def is_present(netns: Netns) -> bool:
+            return netns in look.counters.netns or look.namespaces.is_present(netns)
+
+        self._increments.keep(is_present)
+        absent = [netns for netns in self._known if not is_present(netns)]
+        for netns in absent[:-_GONE]:
+            del self._known[netns]
+        self._increments.fold(self._known.__contains__, self._books.driver)
+        self._books.keep(self._is_kept, self._increments.places())
+
+    def _is_kept(self, netns: Netns) -> bool:
+        """Tell whether a namespace is told apart: it is there, or was not long ago."""
+        return netns in self._known or self._last.namespaces.is_present(netns)
+
+
+def _without_place(step: Interval) -> int:
+    """Return how many drops may be what any counter has beyond the events: those not counted, or counted elsewhere."""
+    drops = Drops.of(step.drops)
+    elsewhere = compress(drops.packets, (key.other_places for key in drops))
+    return step.lost.missed + sum(elsewhere)
+
+
+class _Between:
+    """Events between two readings of the counters, at least and at most; worked out when asked for."""
+
+    def __init__(self, first: Look, last: Look, called: Together | None = None) -> None:
+        self._first = first
+        self._last = last
+        self._called = called
+
+    @cached_property
+    def inner(self) -> Mapping[DropKey, Count]:
+        return self._of(self._first.after, self._last.before)
+
+    @cached_property
+    def outer(self) -> Mapping[DropKey, Count]:
+        return self._of(self._first.before, self._last.after)
+
+    def _of(self, first: Snapshot, last: Snapshot) -> Mapping[DropKey, Count]:
+        drops = interval(first, last).drops
+        return drops if self._called is None else self._called(drops)
