@@ -15,6 +15,11 @@ def number(value: float) -> str:
     return "<0.1" if 0 < value < 0.1 else f"{value:.1f}"
 
 
+def counted(count: int, what: str) -> str:
+    """Write "1 packet", "2,000 packets"."""
+    return f"{number(count)} {what}{'s' * (count != 1)}"
+
+
 def share(part: int, whole: int) -> str:
     """Write a share in percent; never "0 %" for something, never "100 %" for less than all."""
     if not whole:

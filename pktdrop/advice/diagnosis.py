@@ -19,7 +19,7 @@ from pktdrop.counters.drivers import Drivers
 from pktdrop.layers import KINDS, Layers
 from pktdrop.ledger.loss import Loss, Place
 from pktdrop.model import Netns
-from pktdrop.wording import number, share
+from pktdrop.wording import counted, number, share
 
 #: What each class of loss is called in a sentence.
 KIND_WORDS: Final[Mapping[str, str]] = MappingProxyType(
@@ -289,7 +289,7 @@ def _verdict(diagnosis: Diagnosis) -> str:
 
 def _opening(diagnosis: Diagnosis, seconds: str) -> str:
     """Say how much was lost; what was refused on purpose is told apart."""
-    packets = f"{number(diagnosis.lost)} packet{'s' * (diagnosis.lost != 1)}"
+    packets = counted(diagnosis.lost, "packet")
     policy = diagnosis.kinds.get("policy", 0)
     if not diagnosis.watched.traced:
         text = f"In {seconds} counters {_seen_of(diagnosis, 'of')} show {packets} lost"

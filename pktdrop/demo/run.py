@@ -19,6 +19,7 @@ from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.host import own_capabilities
 from pktdrop.messages import say
 from pktdrop.run import Limits
+from pktdrop.wording import counted
 
 STEP = 0.05
 """Seconds between two turns of sending."""
@@ -47,7 +48,7 @@ def run(causes: Sequence[Cause], rate: int, duration: float | None, clock: Clock
     """
     with Claim() as claim:
         if claim.removed:
-            say(f"Removed {_many(len(claim.removed), 'namespace')} that a killed demo had left.")
+            say(f"Removed {counted(len(claim.removed), 'namespace')} that a killed demo had left.")
         with set_up(causes, claim.names, lambda: clock.interrupted) as stage:
             limits = Limits()
             limits.now(stage.limits)
@@ -60,7 +61,7 @@ def _perform(stage: Stage, rate: int, duration: float | None, clock: Clock, repo
         raise PktdropError("None of the causes works on this host.", "See the limits above.")
     began = time.time()
     report.start(began, rate, stage.accounts())
-    say(f"Causing drops ({_many(len(stage.able), 'cause')}, {rate:,}/s each). Ctrl-C to end.")
+    say(f"Causing drops ({counted(len(stage.able), 'cause')}, {rate:,}/s each). Ctrl-C to end.")
     start = time.monotonic()
     shown = 0.0
     for _ in clock.ticks():
@@ -76,7 +77,3 @@ def _perform(stage: Stage, rate: int, duration: float | None, clock: Clock, repo
     limits.now(stage.limits)
     if not stage.able:
         raise PktdropError("None of the causes works any more.", "See the limits above.")
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"

@@ -11,7 +11,7 @@ from pktdrop.advice.stations import Station
 from pktdrop.escaping import json_text, safe
 from pktdrop.views.scope import as_object
 from pktdrop.views.text import Column, table
-from pktdrop.wording import listed, number, share
+from pktdrop.wording import counted, listed, number, share
 
 _STATIONS = (
     Column("station"),
@@ -38,11 +38,11 @@ def as_text(diagnosis: Diagnosis, width: int) -> str:
     if diagnosis.doubt:
         packets = sum(one.packets for one in diagnosis.doubt)
         they_were = "it was" if packets == 1 else "they were"
-        opening = f"{_counted(packets, 'packet')} of which it is not known whether {they_were} lost"
+        opening = f"{counted(packets, 'packet')} of which it is not known whether {they_were} lost"
         parts.append(_filled(f"{opening}: {_told(diagnosis.doubt)}.", width))
     if diagnosis.noise:
         packets = sum(one.packets for one in diagnosis.noise)
-        opening = f"Not lost: {_counted(packets, 'packet')} freed without loss (noise)"
+        opening = f"Not lost: {counted(packets, 'packet')} freed without loss (noise)"
         parts.append(_filled(f"{opening}: {_told(diagnosis.noise)}.", width))
     if diagnosis.limits:
         parts.append("\n".join(["What could not be seen:", *(_item(limit, width) for limit in diagnosis.limits)]))
@@ -52,7 +52,7 @@ def as_text(diagnosis: Diagnosis, width: int) -> str:
 def status(elapsed: float, duration: float | None, lost: int, width: int) -> str:
     """Return the line that is shown while it watches."""
     of = f" of {duration:.0f} s" if duration is not None else " s"
-    seen = f"{number(lost)} packet{'s' * (lost != 1)} lost so far" if lost else "nothing lost so far"
+    seen = f"{counted(lost, 'packet')} lost so far" if lost else "nothing lost so far"
     return f"{elapsed:.0f}{of} watched, {seen}; Ctrl-C ends it now"[: width - 1]
 
 
@@ -79,12 +79,12 @@ def _watched(diagnosis: Diagnosis) -> str:
         unread = " (those of other users cannot be seen)"
     counts = ", ".join(
         (
-            _counted(watched.interfaces, "interface"),
-            _counted(watched.cpus, "CPU"),
-            _counted(watched.namespaces, "network namespace"),
+            counted(watched.interfaces, "interface"),
+            counted(watched.cpus, "CPU"),
+            counted(watched.namespaces, "network namespace"),
         )
     )
-    return f"Watched: {counts}{unread}; {_counted(watched.received, 'packet')} received in that time; {probes}."
+    return f"Watched: {counts}{unread}; {counted(watched.received, 'packet')} received in that time; {probes}."
 
 
 def _station(station: Station) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ def _losses(diagnosis: Diagnosis, width: int) -> Iterator[str]:
     if more:
         packets = sum(one.loss.packets for one in more)
         yield _filled(
-            f"and {_counted(packets, 'packet')} ({share(packets, diagnosis.lost)}) in {_counted(len(more), 'place')} "
+            f"and {counted(packets, 'packet')} ({share(packets, diagnosis.lost)}) in {counted(len(more), 'place')} "
             "more: --format json has all of them.",
             width,
         )
@@ -112,15 +112,15 @@ def _losses(diagnosis: Diagnosis, width: int) -> Iterator[str]:
         where = listed([f"{number(one.loss.packets)} {one.where}" for one in small])
         other = "other place" if large else "place"
         yield _filled(
-            f"{'and ' * bool(large)}{_counted(packets, 'packet')} ({share(packets, diagnosis.lost)}) in "
-            f"{_counted(len(small), other)}, too few to change anything for: {where}.",
+            f"{'and ' * bool(large)}{counted(packets, 'packet')} ({share(packets, diagnosis.lost)}) in "
+            f"{counted(len(small), other)}, too few to change anything for: {where}.",
             width,
         )
 
 
 def _loss(place: int, advised: Advised, diagnosis: Diagnosis, width: int) -> str:
     one = advised.loss
-    amount = f"{_counted(one.packets, 'packet')} ({share(one.packets, diagnosis.lost)})"
+    amount = f"{counted(one.packets, 'packet')} ({share(one.packets, diagnosis.lost)})"
     evidence = ", ".join((*one.reasons, *one.counters))
     lines = [
         _filled(f"{place}. {amount} {advised.where}", width, "", _INDENT),
@@ -143,7 +143,7 @@ def _advice(advice: Advice, width: int) -> Iterator[str]:
 def _told(frees: Sequence[Noise]) -> str:
     told = [f"{number(one.packets)} {safe(one.reason)} ({one.why})" for one in frees[:_SHOWN]]
     more = len(frees) - _SHOWN
-    return ", ".join([*told, f"and {_counted(more, 'kind')} more"][: len(told) + (more > 0)])
+    return ", ".join([*told, f"and {counted(more, 'kind')} more"][: len(told) + (more > 0)])
 
 
 def _item(text: str, width: int) -> str:
@@ -159,10 +159,6 @@ def _filled(text: str, width: int, first: str = "", later: str = "") -> str:
     joined = safe(text).replace(" %", f"{_JOINED}%")
     filled = textwrap.fill(joined, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
     return filled.replace(_JOINED, " ")
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{number(count)} {what}{'s' * (count != 1)}"
 
 
 # ------------------------------------------------------------------------------------------------------------- JSON

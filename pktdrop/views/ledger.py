@@ -10,7 +10,7 @@ from pktdrop.ledger.entry import NO_COUNTER, Entry
 from pktdrop.ledger.loss import Loss
 from pktdrop.views.scope import Name, where
 from pktdrop.views.text import Column, cut, table
-from pktdrop.wording import number
+from pktdrop.wording import counted, number
 
 _COLUMNS = (
     Column("rose", "right"),
@@ -30,9 +30,9 @@ def totals_line(ledger: Ledger) -> str:
     lost = sum(ledger.lost.values())
     layers = ", ".join(f"{layer} {number(packets)}" for layer, packets in ledger.lost.items())
     doubt = ", ".join(f"{layer} {number(packets)}" for layer, packets in ledger.doubt.items())
-    return (
-        f"Lost in all: {_packets(lost)}{f' ({layers})' if layers else ''}. Unexplained: {number(ledger.unexplained)}."
-        + (f"\nNot known whether lost: {number(sum(ledger.doubt.values()))} ({doubt})." if doubt else "")
+    packets = f"{counted(lost, 'packet')}{f' ({layers})' if layers else ''}"
+    return f"Lost in all: {packets}. Unexplained: {number(ledger.unexplained)}." + (
+        f"\nNot known whether lost: {number(sum(ledger.doubt.values()))} ({doubt})." if doubt else ""
     )
 
 
@@ -42,7 +42,7 @@ def entries_table(entries: Sequence[Entry], limit: int, width: int, name: Name) 
     text = table(_COLUMNS, [_cells(entry, name) for entry in ranked[:limit]], width)
     more = len(ranked) - limit
     if more > 0:
-        text += f"\nand {number(more)} more row{'s' * (more > 1)}"
+        text += f"\nand {counted(more, 'more row')}"
     return text
 
 
@@ -73,10 +73,10 @@ def _without_event(loss: Loss, name: Name) -> str:
         scope = scope._replace(qdisc=place.qdiscs[0])
     of = where(scope, name)
     if loss.note:
-        return f"? {_packets(loss.without_event)} unexplained: {counters} of {of}: {loss.note}"
+        return f"? {counted(loss.without_event, 'packet')} unexplained: {counters} of {of}: {loss.note}"
     queues = ", ".join(f"queue {queue}: {number(count)}" for queue, count in sorted(place.queues))
     return (
-        f"! {_packets(loss.without_event)} lost in {loss.layer} of {of}{f' ({queues})' if queues else ''},"
+        f"! {counted(loss.without_event, 'packet')} lost in {loss.layer} of {of}{f' ({queues})' if queues else ''},"
         f" without an event: {counters}"
     )
 
@@ -107,7 +107,3 @@ def _by(entry: Entry) -> str:
 
 def _events(entry: Entry) -> int:
     return sum(count for _, count in entry.by)
-
-
-def _packets(count: int) -> str:
-    return f"{number(count)} packet{'s' * (count != 1)}"

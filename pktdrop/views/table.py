@@ -11,7 +11,7 @@ from pktdrop.model import Amounts, Count, DropKey, Judge, Verdict
 from pktdrop.protocols import Protocols
 from pktdrop.views.scope import Name
 from pktdrop.views.text import DOUBT, MARK, Column, table
-from pktdrop.wording import number, share
+from pktdrop.wording import counted, number, share
 
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Ledger
@@ -131,7 +131,7 @@ class TableView:
         text = table(columns, [cells for cells, _ in rows[: self._limit]], width)
         more = [packets for _, packets in rows[self._limit :]]
         if more:
-            text += f"\nand {number(len(more))} more row{'s' * (len(more) > 1)}: {_packets(sum(more))}"
+            text += f"\nand {counted(len(more), 'more row')}: {counted(sum(more), 'packet')}"
         return text
 
 
@@ -192,12 +192,8 @@ def _by_reason(drops: _Drops, judge: Judge) -> dict[tuple[str, ...], int]:
     }
 
 
-def _packets(count: int) -> str:
-    return f"{number(count)} packet{'s' * (count != 1)}"
-
-
 def _amounts(amounts: Amounts, size: str = "") -> str:
-    text = f"{_packets(amounts.loss)} dropped" if amounts.loss else "nothing dropped"
+    text = f"{counted(amounts.loss, 'packet')} dropped" if amounts.loss else "nothing dropped"
     if amounts.loss and size:
         text += f" ({size} bytes)"
     if amounts.doubt:
@@ -215,9 +211,9 @@ def _accounts(whole: Interval, filtered: int) -> list[str]:
     lines = [f"Drops not counted: {number(whole.lost.missed)}."]
     others = sum(count.packets for key, count in whole.drops.items() if key.other_places)
     if others:
-        lines.append(f"At other places, too many to be kept apart: {_packets(others)}.")
+        lines.append(f"At other places, too many to be kept apart: {counted(others, 'packet')}.")
     if filtered:
-        lines.append(f"filtered: {_packets(filtered)} counted, not shown.")
+        lines.append(f"filtered: {counted(filtered, 'packet')} counted, not shown.")
     return lines
 
 
