@@ -140,6 +140,8 @@ class Accountant:
 
         self._increments.keep(is_present)
         absent = [netns for netns in self._known if not is_present(netns)]
+        if len(absent) < _GONE + _GONE // 2 and not self._increments.is_crowded:
+            return  # it takes a while with thousands of interfaces and sockets: not for each that ends
         for netns in absent[:-_GONE]:
             del self._known[netns]
         self._increments.fold(self._known.__contains__, self._books.driver)
