@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,14 @@ def test_no_module_is_longer_without_a_reason() -> None:
     package = ROOT / "pktdrop"
     lines = {str(path.relative_to(package)): path.read_text().count("\n") for path in package.rglob("*.py")}
     assert {name: count for name, count in lines.items() if count > LONGEST}.keys() == LONGER.keys()
+
+
+def test_each_room_has_its_place_in_the_order() -> None:
+    """Every module and package of pktdrop is in the list of layers that import-linter holds, and nothing else is."""
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    listed = re.findall(r"\w+", settings["importlinter:contract:layers"]["layers"])
+    there = [
+        path.stem for path in (ROOT / "pktdrop").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    ]
+    assert sorted(listed) == sorted(name for name in there if name != "__init__")
