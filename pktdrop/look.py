@@ -1,12 +1,27 @@
 # SPDX-License-Identifier: MIT
 """What was read at one moment: facts only, which never change. All else follows from Looks."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pktdrop.counters.collect import Counters
 from pktdrop.drops import Snapshot
 from pktdrop.model import Known, Netns
+
+Answer = str | int | tuple[str | int | None, ...] | None
+"""None: it is not known."""
+
+
+class Question(NamedTuple):
+    """What a host is asked for, besides drops and counters: see `ask.Asker`."""
+
+    what: str
+    netns: Netns | None
+    name: str
+
+
+Ask = Callable[[Question], Answer]
 
 
 @dataclass(frozen=True)
@@ -40,3 +55,5 @@ class Look:
     """What cannot be known, and why: a sentence each."""
     is_last: bool = False
     """Whether it is the last one of a run."""
+    answers: Mapping[Question, Answer] = field(default_factory=dict)
+    """What the host said of itself, when something was lost and it was asked."""

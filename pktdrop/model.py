@@ -48,10 +48,17 @@ class Known:
     """And the one before."""
     gone: Collection[Netns] = ()
     """Those that were searched for, and nothing led to them."""
-    sees_host: bool = False
-    """Whether the last search saw the processes of the host: else what was not found may well be there."""
+    host: Netns | None = None
+    """The kernel's first one; None: the last search did not see processes of the host, and others may be there."""
+    own: Netns | None = None
+    """The one that counters of the host were read in."""
     searches: int = 0
     """How many there were."""
+
+    @property
+    def sees_host(self) -> bool:
+        """Whether the last search saw the processes of the host: else what was not found may well be there."""
+        return self.host is not None
 
     def is_present(self, netns: Netns) -> bool:
         """Tell whether one of the last two searches found a namespace: processes may hand it on during one."""

@@ -237,7 +237,7 @@ class Namespaces:
     @property
     def known(self) -> Known:
         """What is known by now. Nothing is searched for."""
-        return Known(self._names, self._present, self._before, self._gone, self.sees_host, self.searches)
+        return Known(self._names, self._present, self._before, self._gone, self._host, self._own, self.searches)
 
     def learn_interface(self, netns: Netns, ifindex: int, name: str) -> None:
         """Remember a name that the kernel gave with a drop: it may be an old one."""

@@ -9,17 +9,19 @@ import math
 import os
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from itertools import count as counting
 from typing import TYPE_CHECKING
 
 from pktdrop import memory
 from pktdrop.counters.collect import Collector, Counters
 from pktdrop.drops import Snapshot, interval
-from pktdrop.look import Kernel, Look
+from pktdrop.look import Answer, Kernel, Look, Question
 from pktdrop.model import Lost, Netns
 from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
+    from pktdrop.ask import Asker
     from pktdrop.kernel.tracer import Tracer
 
 AT_START = 64
@@ -78,6 +80,7 @@ class Observer:
         self._missed: tuple[str, ...] = ()
         """What to say of such that could not be read."""
         self._kernel = _kernel(tracer)
+        self._asker: Asker | None = None
         self.last = self._look(before, counters)
         """The last Look."""
 
@@ -102,10 +105,24 @@ class Observer:
         self.last = self._look(before, counters, dropped_in, is_last)
         return self.last
 
+    def ask(self, question: Question) -> Answer:
+        """Ask this host, as of the last look."""
+        if self._asker is None:
+            from pktdrop.ask import Asker  # nothing that a start needs
+
+            self._asker = Asker(self._namespaces, self.last.counters)
+        return self._asker(question)
+
+    @property
+    def asked(self) -> Look:
+        """The last Look, with what this host was asked for since."""
+        return self.last if self._asker is None else replace(self.last, answers=dict(self._asker.answers))
+
     def _look(
         self, before: Snapshot, counters: Counters, dropped_in: tuple[Netns, ...] = (), is_last: bool = False
     ) -> Look:
         after = self._events()
+        self._asker = None
         limits = () if self._tracer is None else self._tracer.limits
         return Look(
             kernel=self._kernel,

@@ -4,7 +4,7 @@
 from typing import Protocol
 
 from pktdrop.account import Account, Accountant
-from pktdrop.look import Look
+from pktdrop.look import Answer, Look, Question
 from pktdrop.model import Netns
 
 
@@ -18,6 +18,9 @@ class Looks(Protocol):
     def look(self, is_last: bool = False) -> Look:
         """Make the next one; say whether it is the last one of the run."""
 
+    def ask(self, question: Question) -> Answer:
+        """Return what the host says of itself, as of the last one."""
+
 
 class Watch:
     """A run's source of Accounts."""
@@ -26,6 +29,7 @@ class Watch:
         """Take where Looks are from."""
         self._looks = looks
         self._accountant = Accountant(looks.last)
+        self.ask = looks.ask
         self.kernel = looks.last.kernel
         self.start = looks.last.after.time
         """When the first interval began: wall clock, seconds since the epoch."""

@@ -1,36 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""Values of this host that advice speaks of: sysctls, rings, queues, buffers. Each is read when first asked for.
+"""Values of a host that advice speaks of: sysctls, rings, queues, buffers. They follow from its answers in a Look.
 
-What cannot be read is not known: None. Nothing is ever written.
+What was not answered is not known: None.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import socket
-import struct
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from fcntl import ioctl
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from math import isqrt
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from pktdrop.advice import settings
 from pktdrop.advice.remedies import Value
-from pktdrop.counters import ethtool, sockets
-from pktdrop.counters.collect import Counters
 from pktdrop.counters.model import Scope
 from pktdrop.ledger.loss import Place
+from pktdrop.look import Ask, Look, Question
 from pktdrop.model import Netns
-from pktdrop.namespaces import HOST, Namespaces
+from pktdrop.namespaces import HOST
 
-_SIOCGIFTXQLEN = 0x8942  # include/uapi/linux/sockios.h
-_IFREQ = struct.Struct("=16si20x")  # struct ifreq: name, ifr_qlen, the rest of its union
 _PROCESS = re.compile(r"/proc/([0-9]+)/ns/net")
 """A path to the namespace of a process."""
 _PAGE_COUNT = re.compile(r"^(TCP|UDP): .*\bmem ([0-9]+)", re.MULTILINE)
@@ -46,55 +38,57 @@ _FILLS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 )
 
 
-class _Pages(NamedTuple):
-    tcp: int | None = None
-    udp: int | None = None
+class _Nic(NamedTuple):
+    """How an interface is set up, as `ask.Asker` tells it. None: the driver does not report it."""
 
-
-_Read = TypeVar("_Read")
+    rx_ring: int | None = None
+    rx_ring_max: int | None = None
+    combined: int | None = None
+    combined_max: int | None = None
+    rx_channels: int | None = None
+    rx_channels_max: int | None = None
+    tx_pause: int | None = None
 
 
 class Host:
-    """Reads values, and remembers them; sockets are those of the counters it is given."""
+    """What is known of a host at a Look."""
 
-    def __init__(self, namespaces: Namespaces, counters: Counters) -> None:
-        """Take what finds namespaces, and the last reading of counters."""
-        self._namespaces = namespaces
-        self._counters = counters
-        self._own = namespaces.own()
+    def __init__(self, look: Look, ask: Ask | None = None) -> None:
+        """Take the Look, and what answers questions: the Look itself, where nobody else does."""
+        self._look = look
+        self._ask = ask or look.answers.get
+        self._known = look.namespaces
+        self._own = self._known.own
         self._settings = settings.load()
-        self._remembered: dict[tuple[object, ...], object] = {}
         self._readers: Mapping[str, Callable[[Place], Value | None]] = {
-            "cpus": lambda place: os.sysconf("SC_NPROCESSORS_ONLN"),
+            "cpus": lambda place: self._sysconf("SC_NPROCESSORS_ONLN"),
             "interface": lambda place: place.interface,
             "in_netns": lambda place: self._in_netns(place.netns),
             "in_first_netns": lambda place: self._in_first_netns,
             "process": lambda place: self.process(place.sockets[0]) if len(place.sockets) == 1 else None,
-            "min_free_kbytes": lambda place: _number(_text(Path("/proc/sys/vm/min_free_kbytes")), 0),
-            "min_free_more": lambda place: _twice(self.value("min_free_kbytes", place), _min_free_default()),
-            "udp_mem_more": lambda place: _more_udp_mem(
-                [self._setting_of_host("ipv4/udp_mem", word) for word in range(3)]
-            ),
+            "min_free_kbytes": lambda place: _number(self._text("file", "/proc/sys/vm/min_free_kbytes"), 0),
+            "min_free_more": lambda place: _twice(self.value("min_free_kbytes", place), self._min_free_default()),
+            "udp_mem_more": lambda place: self._more_udp_mem(),
             "rcvbuf": lambda place: self._gauge(place, "rcvbuf"),
             "rcvbuf_max": self._rcvbuf_max,
             "accept_limit": lambda place: self._gauge(place, "accept_limit"),
-            "rx_ring": lambda place: self._nic(place).rx_ring.now,
-            "rx_ring_max": lambda place: self._nic(place).rx_ring.max,
-            "combined": lambda place: self._nic(place).combined_channels.now,
-            "combined_max": lambda place: self._nic(place).combined_channels.max,
-            "combined_more": lambda place: _more(self._nic(place).combined_channels),
-            "rx_channels": lambda place: self._nic(place).rx_channels.now,
-            "rx_channels_max": lambda place: self._nic(place).rx_channels.max,
-            "rx_channels_more": lambda place: _more(self._nic(place).rx_channels),
+            "rx_ring": lambda place: self._nic(place).rx_ring,
+            "rx_ring_max": lambda place: self._nic(place).rx_ring_max,
+            "combined": lambda place: self._nic(place).combined,
+            "combined_max": lambda place: self._nic(place).combined_max,
+            "combined_more": lambda place: self._more(place, "combined"),
+            "rx_channels": lambda place: self._nic(place).rx_channels,
+            "rx_channels_max": lambda place: self._nic(place).rx_channels_max,
+            "rx_channels_more": lambda place: self._more(place, "rx_channels"),
             "tx_pause": lambda place: _on(self._nic(place).tx_pause),
             "threaded": lambda place: _on(_flag(self._sysfs(place, "threaded"))),
             "rps": self._rps,
             "rps_mask": self._rps_mask,
-            "rps_all": lambda place: _mask(os.sysconf("SC_NPROCESSORS_CONF")),
+            "rps_all": lambda place: _mask(self._sysconf("SC_NPROCESSORS_CONF") or 1),
             "txqueuelen": self._txqueuelen,
             "rp_filter": self._rp_filter,
-            "tcp_mem_used": lambda place: self._pages(place.netns).tcp,
-            "udp_mem_used": lambda place: self._pages(place.netns).udp,
+            "tcp_mem_used": lambda place: self._pages("TCP"),
+            "udp_mem_used": lambda place: self._pages("UDP"),
         }
 
     def value(self, name: str, place: Place) -> Value | None:
@@ -112,36 +106,34 @@ class Host:
 
     def netns(self, netns: Netns | None) -> str | None:
         """Return the name of a network namespace; HOST for the own one where the first one cannot be seen."""
-        if netns == self._own and self._own_is_host:
+        if netns is not None and netns == self._own and self._own_is_host:
             return HOST
-        return None if netns is None else self._namespaces.known.label(netns)
+        return None if netns is None else self._known.label(netns)
 
     @cached_property
     def _own_is_host(self) -> bool:
-        if self._namespaces.name(self._own) == HOST:
+        if self._own == self._known.host:
             return True
-        path = self._namespaces.paths().get(self._own)
-        return self._first_netns is None and (path is None or _PROCESS.fullmatch(str(path)) is not None)
+        path = self._path(self._own)
+        return self._known.host is None and (path is None or _PROCESS.fullmatch(path) is not None)
 
     def process(self, scope: Scope) -> str | None:
         """Return the name of a process that has a socket open."""
-        inode = self._counters.inodes.get(scope)
-        owner = self._owners.get(inode) if inode is not None else None
-        return None if owner is None else owner.comm
+        inode = self._look.counters.inodes.get(scope)
+        return None if inode is None else self._text("owner", str(inode))
 
-    @cached_property
-    def _owners(self) -> dict[int, sockets.Owner]:
-        return sockets.owners(frozenset(self._counters.inodes.values()))
+    # -------------------------------------------------------------------------------------------- what was answered
 
-    # ---------------------------------------------------------------------------------------------- where it is read
+    def _text(self, what: str, name: str, netns: Netns | None = None) -> str | None:
+        answer = self._ask(Question(what, netns, name))
+        return answer if isinstance(answer, str) else None
 
-    def _once(self, key: tuple[object, ...], read: Callable[[], _Read]) -> _Read:
-        if key not in self._remembered:
-            self._remembered[key] = read()
-        return self._remembered[key]  # type: ignore[return-value]  # it is what `read` returned
+    def _sysconf(self, name: str) -> int | None:
+        answer = self._ask(Question("sysconf", None, name))
+        return answer if isinstance(answer, int) else None
 
-    def _inside(self, netns: Netns | None) -> AbstractContextManager[None]:
-        return nullcontext() if netns is None or netns == self._own else self._namespaces.entered(netns)
+    def _path(self, netns: Netns | None) -> str | None:
+        return self._text("path", "", netns)
 
     def _in_netns(self, netns: Netns | None) -> str | None:
         """Return what makes a command run in a namespace: nothing for the own one."""
@@ -149,14 +141,12 @@ class Host:
             return None
         if netns == self._own:
             return ""
-        name = self._namespaces.name(netns)
-        if name is None:
-            return None
-        if name == HOST:
+        if netns == self._known.host:
             return "nsenter -t 1 -n "
-        path = self._namespaces.paths().get(netns)
-        if path is None:
+        leading = self._path(netns)
+        if leading is None:
             return None
+        path = Path(leading)
         if path.parent == Path("/run/netns"):
             return f"ip netns exec {shlex.quote(path.name)} "
         process = _PROCESS.fullmatch(str(path))
@@ -165,21 +155,14 @@ class Host:
     @cached_property
     def _in_first_netns(self) -> str | None:
         """Return what makes a command run in the kernel's first namespace, where settings of the whole host are."""
-        if self._namespaces.name(self._own) == HOST:
+        if self._own == self._known.host:
             return ""
-        if self._first_netns is not None:
+        if self._known.host is not None:
             return "nsenter -t 1 -n "
-        return "" if Path("/proc/sys/net/core/netdev_max_backlog").exists() else None
+        return "" if self._sysctl(None, "core/netdev_max_backlog") is not None else None
 
     def _sysctl(self, netns: Netns | None, path: str) -> str | None:
-        def read() -> str | None:
-            try:
-                with self._inside(netns):
-                    return _text(Path("/proc/sys/net", path))
-            except OSError:  # it is gone, or may not be entered
-                return None
-
-        return self._once(("sysctl", netns, path), read)
+        return self._text("sysctl", path, netns)
 
     def _setting(self, place: Place, path: str, word: int) -> int | None:
         if "{interface}" in path:
@@ -190,11 +173,7 @@ class Host:
 
     def _setting_of_host(self, path: str, word: int) -> int | None:
         here = _number(self._sysctl(None, path), word)
-        return here if here is not None else _number(self._sysctl(self._first_netns, path), word)
-
-    @cached_property
-    def _first_netns(self) -> Netns | None:
-        return next((netns for netns in self._namespaces.paths() if self._namespaces.name(netns) == HOST), None)
+        return here if here is not None else _number(self._sysctl(self._known.host, path), word)
 
     def _rp_filter(self, place: Place) -> int | None:
         """Return the larger one of the settings of the interface and of all: fib_validate_source() uses that."""
@@ -204,52 +183,30 @@ class Host:
 
     # ------------------------------------------------------------------------------------------ interfaces, sockets
 
-    def _nic(self, place: Place) -> ethtool.NicSettings:
-        def read() -> ethtool.NicSettings:
-            if place.interface is None or place.netns is None:
-                return ethtool.NicSettings()
-            try:
-                with self._inside(place.netns):
-                    return ethtool.settings([place.interface])[0].get(place.interface, ethtool.NicSettings())
-            except OSError:
-                return ethtool.NicSettings()
-
-        return self._once(("nic", place.netns, place.interface), read)
+    def _nic(self, place: Place) -> _Nic:
+        if place.interface is None or place.netns is None:
+            return _Nic()
+        answer = self._ask(Question("nic", place.netns, place.interface))
+        if not isinstance(answer, tuple) or len(answer) != len(_Nic()):
+            return _Nic()
+        return _Nic(*(one if isinstance(one, int) else None for one in answer))
 
     def _txqueuelen(self, place: Place) -> int | None:
         if place.interface is None or place.netns is None:
             return None
-        with (
-            suppress(OSError, struct.error),
-            self._inside(place.netns),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as control,
-        ):
-            answer = ioctl(control.fileno(), _SIOCGIFTXQLEN, _IFREQ.pack(os.fsencode(place.interface), 0))
-            return int(_IFREQ.unpack(answer)[1])
-        return None
+        answer = self._ask(Question("txqueuelen", place.netns, place.interface))
+        return answer if isinstance(answer, int) else None
 
     def _sysfs(self, place: Place, file: str) -> str | None:
-        """Read a file of an interface; only of the own namespace, and if /sys shows that one."""
-        if place.interface is None or place.netns != self._own or not self._sysfs_is_own:
-            return None
-        return _text(Path("/sys/class/net", place.interface, file))
-
-    @cached_property
-    def _sysfs_is_own(self) -> bool:
-        """Tell whether the interfaces in /sys are those here: it shows the namespace it was mounted in."""
-        try:
-            here = {name: str(index) for index, name in socket.if_nameindex()}
-        except OSError:
-            return False
-        return bool(here) and all(
-            _text(Path("/sys/class/net", name, "ifindex")) == index for name, index in here.items()
-        )
+        """Return what a file of an interface has; only of the own namespace, and if /sys shows that one."""
+        is_own = place.interface is not None and place.netns == self._own
+        return self._text("sysfs", f"{place.interface}/{file}") if is_own else None
 
     def _rps_masks(self, place: Place) -> tuple[str, ...]:
         if self._sysfs(place, "ifindex") is None:
             return ()
-        queues = sorted(Path("/sys/class/net", place.interface or "", "queues").glob("rx-*"))
-        return tuple(mask for queue in queues if (mask := _text(queue / "rps_cpus")) is not None)
+        answer = self._ask(Question("rps", None, place.interface or ""))
+        return tuple(mask for mask in answer if isinstance(mask, str)) if isinstance(answer, tuple) else ()
 
     def _rps(self, place: Place) -> str | None:
         masks = self._rps_masks(place)
@@ -262,7 +219,7 @@ class Host:
     def _gauge(self, place: Place, name: str) -> int | None:
         if len(place.sockets) != 1:
             return None
-        row = self._counters.gauges.get("socket", {}).get(place.sockets[0])
+        row = self._look.counters.gauges.get("socket", {}).get(place.sockets[0])
         return dict(zip(row.names, row.values, strict=True)).get(name) if row is not None else None
 
     def _rcvbuf_max(self, place: Place) -> int | None:
@@ -270,18 +227,34 @@ class Host:
         most = self.value("rmem_max", place)
         return 2 * most if isinstance(most, int) else None
 
-    def _pages(self, netns: Netns | None) -> _Pages:
+    def _pages(self, protocol: str) -> int | None:
         """Return the pages that sockets of the whole host hold; sockstat shows them in each namespace."""
-        text = self._once(("sockstat",), lambda: _text(Path("/proc/thread-self/net/sockstat")))
-        found = {protocol: int(pages) for protocol, pages in _PAGE_COUNT.findall(text or "")}
-        return _Pages(found.get("TCP"), found.get("UDP"))
+        text = self._text("file", "/proc/thread-self/net/sockstat")
+        found = {name: int(pages) for name, pages in _PAGE_COUNT.findall(text or "")}
+        return found.get(protocol)
 
+    def _min_free_default(self) -> int:
+        """Return at least the default of vm.min_free_kbytes: mm/page_alloc.c calculate_min_free_kbytes, v6.12."""
+        memory = (self._sysconf("SC_PHYS_PAGES") or 0) * (self._sysconf("SC_PAGE_SIZE") or 0) // 1024
+        return min(isqrt(16 * memory), 262_144)
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_bytes().decode(errors="backslashreplace").strip()
-    except OSError:
-        return None
+    def _more_udp_mem(self) -> str | None:
+        """Return net.ipv4.udp_mem twice as large, nothing below its default: net/ipv4/udp.c udp_init, v6.12."""
+        now = [self._setting_of_host("ipv4/udp_mem", word) for word in range(3)]
+        words = [word for word in now if word is not None]
+        limit = max((self._sysconf("SC_PHYS_PAGES") or 0) // 8, 128)
+        least = (limit // 4 * 3, limit, limit // 4 * 3 * 2)
+        if len(words) < len(now):
+            return None
+        return " ".join(str(max(word * times, low)) for word, times, low in zip(words, (1, 1, 2), least, strict=True))
+
+    def _more(self, place: Place, queues: str) -> int | None:
+        """Return as many queues as there are CPUs to serve them, if that is more than there are."""
+        now, most = self.value(queues, place), self.value(f"{queues}_max", place)
+        if not isinstance(now, int) or not isinstance(most, int):
+            return None
+        more = min(most, self._sysconf("SC_NPROCESSORS_ONLN") or 0)
+        return more if more > now else None
 
 
 def _number(text: str | None, word: int) -> int | None:
@@ -293,36 +266,12 @@ def _twice(now: Value | None, default: int) -> int | None:
     return max(2 * now, default) if isinstance(now, int) else None
 
 
-def _min_free_default() -> int:
-    """Return at least the default of vm.min_free_kbytes: mm/page_alloc.c calculate_min_free_kbytes, v6.12."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024
-    return min(isqrt(16 * memory), 262_144)
-
-
-def _more_udp_mem(now: Sequence[int | None]) -> str | None:
-    """Return net.ipv4.udp_mem with twice as much at most, nothing below its default: net/ipv4/udp.c udp_init, v6.12."""
-    words = [word for word in now if word is not None]
-    limit = max(os.sysconf("SC_PHYS_PAGES") // 8, 128)
-    least = (limit // 4 * 3, limit, limit // 4 * 3 * 2)
-    if len(words) < len(now):
-        return None
-    return " ".join(str(max(word * times, low)) for word, times, low in zip(words, (1, 1, 2), least, strict=True))
-
-
 def _flag(text: str | None) -> bool | None:
     return None if text is None else text != "0"
 
 
-def _on(flag: bool | None) -> str | None:
+def _on(flag: int | None) -> str | None:
     return None if flag is None else ("on" if flag else "off")
-
-
-def _more(channels: ethtool.Pair) -> int | None:
-    """Return as many queues as there are CPUs to serve them, if that is more than there are."""
-    if channels.now is None or channels.max is None:
-        return None
-    more = min(channels.max, os.sysconf("SC_NPROCESSORS_ONLN"))
-    return more if more > channels.now else None
 
 
 def _mask(cpus: int) -> str:

@@ -50,7 +50,6 @@ class DiagnoseReport:
     watch: Watch
     refused: PktdropError | None
     """Why nothing is traced."""
-    namespaces: Namespaces
     settings: Settings
     output: Output
     _peaks: Peaks = field(default_factory=Peaks)
@@ -74,7 +73,7 @@ class DiagnoseReport:
         limits = (*(() if self.refused is None else (_without_events(self.refused),)), *watch.limits)
         how = Circumstances(kernel.rungs, limits, known.present, known.sees_host, self._peaks)
         self._whole = watch.whole()
-        host = Host(self.namespaces, self._whole.counters)
+        host = Host(self._whole.look, watch.ask)
         self._judged = diagnose(self._whole, how, host, Tables.load(kernel.reasons))
 
     def show(self) -> int:
@@ -106,7 +105,7 @@ def watch_and_judge(settings: Settings, output: Output) -> int:
             _require_no_tracing(settings.fail_on, error)
         observer = Observer(namespaces, tracer, settings.all_netns, at_start=None)
         watch = Watch(observer)
-        report = DiagnoseReport(watch, refused, namespaces, settings, output)
+        report = DiagnoseReport(watch, refused, settings, output)
         clock = stack.enter_context(Clock(min(STEP, settings.duration), None, settings.duration, output.descriptor))
         observer.is_over = clock.is_over
         run(watch, report, clock, tell=lambda _: None)  # the diagnosis has the limits

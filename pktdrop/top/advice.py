@@ -5,7 +5,6 @@ from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from pktdrop.account import Account
-from pktdrop.namespaces import Namespaces
 from pktdrop.top.history import NO_EVENT, Reason
 from pktdrop.watch import Watch
 
@@ -15,11 +14,10 @@ if TYPE_CHECKING:
 
 
 class Adviser:
-    """Judges what has been lost so far, with this host's own values. Reads files: in the thread that reads."""
+    """Judges what has been lost so far, with the host's own values. Asks for them: in the thread that reads."""
 
-    def __init__(self, namespaces: Namespaces) -> None:
-        """Take what finds namespaces."""
-        self._namespaces = namespaces
+    def __init__(self) -> None:
+        """Load nothing yet."""
         self._tables: Tables | None = None
 
     def losses(self, watch: Watch) -> "tuple[Advised, ...]":
@@ -30,7 +28,7 @@ class Adviser:
         if self._tables is None:
             self._tables = Tables.load(watch.kernel.reasons)
         account: Account = watch.whole()
-        host = Host(self._namespaces, account.counters)
+        host = Host(account.look, watch.ask)
         return diagnose(account, Circumstances(watch.kernel.rungs), host, self._tables).losses
 
 

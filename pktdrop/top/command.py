@@ -63,7 +63,7 @@ def run(interval: float, filters: Filters, noise: bool, all_netns: bool, attach:
         namespaces = Namespaces()
         tracer = stack.enter_context(attach(namespaces))
         observer = Observer(namespaces, tracer, all_netns, is_over=lambda: reader.pace.is_over)
-        return Looks(Watch(observer), namespaces)
+        return Looks(Watch(observer))
 
     reader = Reader(start, interval)
     try:

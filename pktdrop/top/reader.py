@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pktdrop.account import Account
 from pktdrop.errors import PktdropError
-from pktdrop.namespaces import Namespaces
 from pktdrop.run import steps
 from pktdrop.top.advice import Adviser
 from pktdrop.watch import Watch
@@ -71,10 +70,10 @@ class Pace:
 class Looks:
     """A Watch as the screen shows it. What cannot be read is told in place of a Look, and tried again."""
 
-    def __init__(self, watch: Watch, namespaces: Namespaces) -> None:
-        """Take what is watched, and what finds namespaces."""
+    def __init__(self, watch: Watch) -> None:
+        """Take what is watched."""
         self.watch = watch
-        self._adviser = Adviser(namespaces)
+        self._adviser = Adviser()
         self.wants_advice = False
         """Whether losses are to be judged: it costs more than the look."""
 

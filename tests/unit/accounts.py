@@ -9,7 +9,9 @@ from typing import Any
 
 from pktdrop.account import Account
 from pktdrop.advice.diagnosis import Circumstances, Diagnosis, Tables, diagnose
+from pktdrop.advice.host import Host
 from pktdrop.advice.remedies import Value
+from pktdrop.ask import Asker
 from pktdrop.counters.collect import SOURCES, Counters
 from pktdrop.counters.model import Row, Scope
 from pktdrop.drops import Interval
@@ -17,6 +19,7 @@ from pktdrop.ledger.books import Books, Rules
 from pktdrop.ledger.loss import Place
 from pktdrop.ledger.reconcile import Bracket
 from pktdrop.model import Count, DropKey, Lost, Netns
+from pktdrop.namespaces import Namespaces
 from tests.unit.make import NOON, make_look
 
 HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
@@ -74,6 +77,14 @@ def make_account(
     ledger = books.of_interval(counts, moved or {}, bracket, {HOST, BLUE}, uncounted, is_last=True)
     interval = Interval(start=NOON - 10, end=NOON, seconds=10.0, drops=counts, lost=lost or Lost(0, 0))
     return Account(interval, ledger, moved or {}, make_look(make_counters(drivers=driver_of)), bracket, rules.layers.of)
+
+
+def asked(counters: Counters) -> Host:
+    """This host, which answers now."""
+    namespaces = Namespaces()
+    namespaces.own()
+    namespaces.paths()
+    return Host(make_look(counters, namespaces=namespaces.known), Asker(namespaces, counters))
 
 
 @dataclass

@@ -7,18 +7,21 @@ import json
 import os
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from pktdrop.advice.host import Host, _mask, _more, _number
+from pktdrop.advice.host import Host, _mask, _number
 from pktdrop.advice.remedies import HOST_VALUES
-from pktdrop.counters.ethtool import Pair
+from pktdrop.ask import Asker
 from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.loss import Place
+from pktdrop.look import Answer, Question
 from pktdrop.model import Netns
 from pktdrop.namespaces import Namespaces
-from tests.unit.accounts import DNS, make_counters
+from tests.unit.accounts import DNS, asked, make_counters
+from tests.unit.make import make_look
 
 OWN = Namespaces().own()
 LO = Place(netns=OWN, interface="lo")
@@ -28,7 +31,7 @@ LO = Place(netns=OWN, interface="lo")
 def host() -> Host:
     """This host, and a socket of dnsmasq that this process claims not to know."""
     gauges = {"softnet": {}, "qdisc": {}, "socket": {DNS: Row(("rmem_alloc", "rcvbuf"), (1, 212992))}}
-    return Host(Namespaces(), make_counters(gauges=gauges))
+    return asked(make_counters(gauges=gauges))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,6 @@ def test_commands_enter_the_namespace_by_what_leads_there(
     """Not by its name, which may look like that of a process."""
     there = Netns(7, 7)
     monkeypatch.setattr(Namespaces, "paths", lambda self: {there: Path(path)})
-    monkeypatch.setattr(Namespaces, "name", lambda self, netns: "web[1]" if netns == there else None)
     assert host.value("in_netns", Place(netns=there)) == command
 
 
@@ -96,12 +98,16 @@ def test_an_unknown_name_has_no_value(host: Host) -> None:
     assert host.value("nothing", LO) is None
 
 
-def test_values_are_read_once(host: Host) -> None:
+def test_values_are_read_once() -> None:
     """What was read stays: advice for many losses must not read a file for each."""
-    assert host.value("somaxconn", LO) is not None
-    before = dict(host._remembered)
-    host.value("somaxconn", LO)
-    assert host._remembered == before
+    namespaces, read = Namespaces(), Counter[Question]()
+    namespaces.own()
+    asker = Asker(namespaces, make_counters())
+    for reader in asker._readers:
+        asker._readers[reader] = lambda netns, name: read.update([Question("", netns, name)])
+    for _ in range(2):
+        asker(Question("sysctl", None, "net/core/somaxconn"))
+    assert read.total() == 1
 
 
 def test_the_buffer_of_a_socket_is_that_of_the_last_reading(host: Host) -> None:
@@ -128,9 +134,13 @@ def test_masks(cpus: int, mask: str) -> None:
 def test_more_queues_only_for_cpus_that_there_are() -> None:
     """No more queues than CPUs, and no advice where there is nothing to gain."""
     online = os.sysconf("SC_NPROCESSORS_ONLN")
-    assert _more(Pair(online, 64 + online)) is None
-    assert _more(Pair(0, 64 + online)) == online
-    assert _more(Pair()) is None
+    eth0 = Place(netns=OWN, interface="eth0")
+    for now, more in ((online, None), (0, online), (None, None)):
+        answers: dict[Question, Answer] = {
+            Question("nic", OWN, "eth0"): (None, None, now, 64 + online, None, None, None),
+            Question("sysconf", None, "SC_NPROCESSORS_ONLN"): online,
+        }
+        assert Host(make_look(make_counters(), answers=answers)).value("combined_more", eth0) == more
 
 
 @pytest.mark.parametrize(

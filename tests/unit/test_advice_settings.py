@@ -10,10 +10,8 @@ from dataclasses import replace
 import pytest
 
 from pktdrop.advice import remedies, settings
-from pktdrop.advice.host import Host
 from pktdrop.ledger.loss import Place
-from pktdrop.namespaces import Namespaces
-from tests.unit.accounts import BLUE, KnownHost, judge, make_account, make_counters
+from tests.unit.accounts import BLUE, KnownHost, asked, judge, make_account, make_counters
 from tests.unit.make import make_backlog_drop
 
 SETTINGS = settings.load()
@@ -81,7 +79,7 @@ def test_nothing_printed_is_below_a_default() -> None:
 
 def test_what_goes_by_memory_is_worked_out() -> None:
     """sysctl(8) shows what this host has, which nobody lowered: advice is at least that, and twice what is most."""
-    host = Host(Namespaces(), make_counters())
+    host = asked(make_counters())
     place = Place()
     free, more = host.value("min_free_kbytes", place), host.value("min_free_more", place)
     assert isinstance(free, int)

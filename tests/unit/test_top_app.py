@@ -15,7 +15,6 @@ from textual.pilot import Pilot
 
 from pktdrop.errors import PktdropError
 from pktdrop.model import Count
-from pktdrop.namespaces import Namespaces
 from pktdrop.top.app import TopApp
 from pktdrop.top.canvas import Canvas
 from pktdrop.top.keys import KEYS
@@ -335,7 +334,7 @@ def test_what_cannot_be_read_is_no_end(error: Exception, said: str) -> None:
         def step(self) -> None:
             raise error
 
-    assert Looks(cast("Watch", Broken()), Namespaces()).step(False) == said
+    assert Looks(cast("Watch", Broken())).step(False) == said
 
 
 def test_failing_look_is_said_and_tried_again() -> None:
