@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pktdrop.ledger.entry import Entry
 
 _ROWS = 256
-"""Drops in a piece of text."""
+"""Drops, or entries of the ledger, in a piece of text."""
 
 
 class JsonView:
@@ -41,12 +41,10 @@ class JsonView:
         """
         yield json_text({"type": kind, "start": interval.start, "end": interval.end})[:-1] + ',"drops":['
         drops = Drops.of(selection.drops).most_first()
-        comma = ""
-        while some := [json_text(self._drop(key, count, selection.judge(key))) for key, count in islice(drops, _ROWS)]:
-            yield comma + ",".join(some)
-            comma = ","
+        yield from _pieces(self._drop(key, count, selection.judge(key)) for key, count in drops)
+        yield '],"ledger":['
+        yield from _pieces(map(entry_object, ledger.entries))
         rest = {
-            "ledger": [entry_object(entry) for entry in ledger.entries],
             "layers": dict(ledger.lost),
             "doubt": dict(ledger.doubt),
             "lost": interval.lost._asdict(),
@@ -75,6 +73,14 @@ class JsonView:
             "doubt": verdict.doubt or "",
             "other_places": key.other_places,
         }
+
+
+def _pieces(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """Yield the elements of an array, some at a time."""
+    comma = ""
+    while some := [json_text(row) for row in islice(rows, _ROWS)]:
+        yield comma + ",".join(some)
+        comma = ","
 
 
 def entry_object(entry: "Entry") -> dict[str, Any]:

@@ -18,10 +18,10 @@ def named(found: Sequence[tuple[RawKey, RawValue]]) -> list[DropKey]:
     return [make_drop(netns=Netns(key.netns, key.netns), netns_name=None) for key, _ in found]
 
 
-def block(packets: int) -> Block:
-    """One key in each of two namespaces."""
-    keys = b"".join(DROP_KEY.pack(0, netns.inode, 2, 3, 0, 0x0800) for netns in (ONE, OTHER))
-    return Block(keys, 2 * DROP_VALUE.pack(packets, 100 * packets, b"", 1, 1))
+def block(packets: int, *where: Netns) -> Block:
+    """One key in each of two namespaces, or in some."""
+    keys = [DROP_KEY.pack(0, netns.inode, 2, 3, 0, 0x0800) for netns in where or (ONE, OTHER)]
+    return Block(b"".join(keys), len(keys) * DROP_VALUE.pack(packets, 100 * packets, b"", 1, 1))
 
 
 def test_only_keys_of_a_namespace_that_has_a_name_now_are_asked_for_theirs() -> None:
@@ -38,3 +38,15 @@ def test_only_keys_of_a_namespace_that_has_a_name_now_are_asked_for_theirs() -> 
     tally.add(sources.risen([block(5)], tally))
     found = {(kind.netns, kind.netns_name): count.packets for kind, count in tally.totals.items()}
     assert found == {(ONE, None): 3, (ONE, "blue"): 2, (OTHER, None): 5}
+
+
+def test_the_kernel_counts_from_zero_when_keys_are_given_up() -> None:
+    """Of keys that are not there any more nothing is remembered, or of none; no count is lost or comes twice."""
+    for live, forget, left in (((ONE, OTHER), False, 2), ((OTHER,), False, 1), ((ONE, OTHER), True, 0)):
+        sources, tally = Sources(named), Tally()
+        tally.add(sources.risen([block(3)], tally))
+        sources.begin_anew([block(3, *live)], forget)
+        assert len(sources) == left
+        assert sources.packets == 0
+        tally.add(sources.risen([block(5)], tally))
+        assert {kind.netns: count.packets for kind, count in tally.totals.items()} == {ONE: 8, OTHER: 8}
