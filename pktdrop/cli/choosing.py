@@ -4,7 +4,6 @@
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from pktdrop.cli.tracing import Choice
 from pktdrop.escaping import safe
 from pktdrop.filters import (
     Filter,
@@ -22,20 +21,26 @@ from pktdrop.namespaces import Namespaces
 from pktdrop.protocols import Protocols
 
 
-def filters(choice: Choice) -> tuple[Filter, ...]:
+def filters(
+    reasons: Sequence[str],
+    interfaces: Sequence[str],
+    netns: Sequence[str],
+    cpus: Sequence[str],
+    protocols: Sequence[str],
+) -> tuple[Filter, ...]:
     """Return what the options mean; warn of what is not there. Raises WrongUse, and PktdropError."""
-    if choice.reasons:
-        check_reasons(choice.reasons, KernelFacts.read().reasons)
+    if reasons:
+        check_reasons(reasons, KernelFacts.read().reasons)
     found = (
-        reason_filter(choice.reasons),
-        interface_filter(choice.interfaces),
-        netns_filter(choice.netns),
-        cpu_filter(choice.cpus),
-        protocol_filter(choice.protocols, Protocols.load()),
+        reason_filter(reasons),
+        interface_filter(interfaces),
+        netns_filter(netns),
+        cpu_filter(cpus),
+        protocol_filter(protocols, Protocols.load()),
     )
-    _warn_of_interfaces(_names(choice.interfaces))
-    _warn_of_namespaces(_names(choice.netns))
-    _warn_of_cpus(_names(choice.cpus))
+    _warn_of_interfaces(_names(interfaces))
+    _warn_of_namespaces(_names(netns))
+    _warn_of_cpus(_names(cpus))
     return found
 
 

@@ -31,11 +31,12 @@ class Choice:
 
     def filters(self) -> "tuple[Filter, ...]":
         """Return what is meant. Raises WrongUse and PktdropError; warns of what is not there."""
-        if not (self.reasons or self.interfaces or self.netns or self.cpus or self.protocols):
+        given = self.reasons, self.interfaces, self.netns, self.cpus, self.protocols
+        if not any(given):
             return ()
         from pktdrop.cli.choosing import filters
 
-        return filters(self)
+        return filters(*given)
 
 
 @dataclass(frozen=True)
