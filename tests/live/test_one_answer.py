@@ -64,9 +64,11 @@ def _live(trace: Trace, is_long: bool) -> tuple[int | None, int]:
     with closed.net() as net, net["host"].socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         here = net["host"]
         send(closed.build(net), lose=N, spare=0, cpu=0)
-        _overflow(net, listener)
+        calling = _overflow(net, listener)
         if is_long:
             wait_until(lambda: len(trace.intervals) > before + 1, "a look while it is there", DEADLINE)
+        for one in (*calling, listener):  # or SYNs go on coming
+            one.close()
         with here.entered():
             return cookie_here(), here.mib("TcpExtListenOverflows")
 
