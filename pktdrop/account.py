@@ -13,7 +13,7 @@ from pktdrop.counters.gone import Together
 from pktdrop.counters.increments import Increments, Moved
 from pktdrop.drops import Drops, Interval, Snapshot, interval
 from pktdrop.look import Look
-from pktdrop.model import Count, DropKey, Judge, Netns
+from pktdrop.model import Count, DropKey, Judge, Netns, in_order
 
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Books, Ledger, Rules
@@ -103,7 +103,7 @@ class Accountant:
         read = counters.netns - then.unread
         for netns in look.dropped_in:
             self._known[netns] = self._known.pop(netns, False)
-        for netns in read:
+        for netns in sorted(read, key=in_order):
             self._known.pop(netns, None)
             self._known[netns] = True
         moved = self._increments.add(counters, self._books.width, then.unread)

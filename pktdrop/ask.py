@@ -66,7 +66,8 @@ class Asker:
         def read() -> Answer:
             found = ethtool.settings([name])[0].get(name, ethtool.NicSettings())
             pairs = (found.rx_ring, found.combined_channels, found.rx_channels)
-            return (*(number for pair in pairs for number in (pair.now, pair.max)), found.tx_pause)
+            pause = None if found.tx_pause is None else int(found.tx_pause)
+            return (*(number for pair in pairs for number in (pair.now, pair.max)), pause)
 
         return self._inside(netns, read)
 

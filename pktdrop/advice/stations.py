@@ -17,7 +17,7 @@ from pktdrop.counters.drivers import Drivers, Hint
 from pktdrop.counters.model import Row, Scope
 from pktdrop.layers import LAYERS
 from pktdrop.ledger.loss import Loss, Place
-from pktdrop.model import Netns
+from pktdrop.model import Netns, in_order
 from pktdrop.wording import number
 
 Status = Literal["ok", "unseen", "warning", "loss"]
@@ -163,7 +163,7 @@ def _full(
         length, waiting = value("txqueuelen", place), _named(row).get("qlen", 0)
         if isinstance(length, int) and _is_nearly_full(waiting, length):
             yield "qdisc", f"the queue of {words.nic(place, names)} held {number(waiting)} of {number(length)}"
-    for netns in account.counters.netns:
+    for netns in sorted(account.counters.netns, key=in_order):
         place = Place(netns=netns)
         tracked, room = value("conntrack_count", place), value("conntrack_max", place)
         if isinstance(tracked, int) and isinstance(room, int) and _is_nearly_full(tracked, room):
