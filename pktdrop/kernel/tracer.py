@@ -160,7 +160,10 @@ class Tracer:
     def _named(self, found: Sequence[tuple[RawKey, RawValue]]) -> list[DropKey]:
         """Name kinds; all names of interfaces are learnt first, as not every drop comes with one."""
         same = self._same.setdefault
-        found = [(RawKey._make(same(part, part) for part in raw), value) for raw, value in found]
+        # the flag apart from the numbers: False is equal to 0, and would be one CPU's number
+        found = [
+            (RawKey._make((*(same(part, part) for part in raw[:-1]), raw.to_group)), value) for raw, value in found
+        ]
         netns = [same(where, where) for where in (self._netns(value) for _, value in found)]
         for (raw, value), where in zip(found, netns, strict=True):
             if where is not None:
