@@ -15,6 +15,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from enum import IntEnum
+from functools import cache
 from typing import NamedTuple
 
 # System call numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
@@ -99,13 +100,18 @@ _PERF_EVENT_OPEN = ctypes.CFUNCTYPE(
 )
 
 
+@cache
+def _function(prototype: Callable[..., Callable[..., int]]) -> Callable[..., int]:
+    """Load syscall(2) once: that takes as long as five calls."""
+    return prototype(("syscall", ctypes.CDLL(None, use_errno=True)))
+
+
 def _syscall(prototype: Callable[..., Callable[..., int]], *arguments: int) -> int:
     machine = os.uname().machine
     numbers = _SYSCALLS.get(machine)
     if numbers is None:
         raise OSError(errno.ENOSYS, f"system call numbers of {machine} are not known to pktdrop")
-    call = prototype(("syscall", ctypes.CDLL(None, use_errno=True)))
-    result = call(numbers[prototype is not _BPF], *arguments)
+    result = _function(prototype)(numbers[prototype is not _BPF], *arguments)
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

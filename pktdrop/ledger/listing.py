@@ -35,11 +35,11 @@ _Key = TypeVar("_Key")
 
 def key_of(loss: Loss) -> Key:
     """Return what a loss is told apart by from others, in each interval."""
-    place = (
-        Place(cpu=loss.place.cpu)
-        if "cpu" in loss.cause.words
-        else replace(loss.place, queues=(), sources=(), others=False)
-    )
+    place = loss.place
+    if "cpu" in loss.cause.words:
+        place = Place(cpu=place.cpu)
+    elif place.queues or place.sources or place.others:
+        place = replace(place, queues=(), sources=(), others=False)
     return loss.layer, loss.kind, loss.cause.name, place, loss.is_guess, bool(loss.note), loss.stat_class
 
 

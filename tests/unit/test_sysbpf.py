@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
@@ -137,3 +138,19 @@ def test_errors_of_the_kernel_are_raised(call: Callable[[], object]) -> None:
     with pytest.raises(OSError, match=r"\S") as refused:
         call()
     assert refused.value.errno in (errno.EBADF, errno.EBADFD, errno.EPERM)
+
+
+def test_the_c_library_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look makes hundreds of system calls; loading it for each takes longer than they do."""
+    loaded: list[object] = []
+    library = ctypes.CDLL
+
+    def load(*names: object, **options: bool) -> ctypes.CDLL:
+        loaded.append(names)
+        return library(*names, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    for _ in range(3):
+        with pytest.raises(OSError, match=r"Bad file descriptor|not permitted"):
+            sysbpf.map_lookup(1 << 20, b"\0" * 4, 8)
+    assert len(loaded) <= 1
