@@ -29,6 +29,7 @@ class Asker:
         self.answers: dict[Question, Answer] = {}
         self._namespaces = namespaces
         self._counters = counters
+        self._own = namespaces.known.own
         self._readers: Mapping[str, Callable[[Netns | None, str], Answer]] = {
             "sysctl": lambda netns, name: self._inside(netns, lambda: _text(Path("/proc/sys/net", name))),
             "file": lambda _, name: _text(Path(name)),
@@ -48,8 +49,7 @@ class Asker:
         return self.answers[question]
 
     def _entered(self, netns: Netns | None) -> AbstractContextManager[None]:
-        is_here = netns is None or netns == self._namespaces.known.own
-        return nullcontext() if netns is None or is_here else self._namespaces.entered(netns)
+        return nullcontext() if netns is None or netns == self._own else self._namespaces.entered(netns)
 
     def _inside(self, netns: Netns | None, read: Callable[[], Answer]) -> Answer:
         try:

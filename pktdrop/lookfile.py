@@ -4,7 +4,7 @@
 import json
 import math
 from array import array
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Final, Union, cast, get_args, get_origin, get_type_hints
@@ -149,8 +149,8 @@ def _codec(kind: Any) -> tuple[Write, Read]:
         return _union([*map(_codec, given)], given)
     if origin is tuple and given[-1] is not ...:
         return _fixed(tuple, [*map(_codec, given)])
-    if origin in (tuple, frozenset, Collection):
-        return _many(tuple if origin is tuple else frozenset, *_codec(given[0]))
+    if origin in (tuple, frozenset):
+        return _many(origin, *_codec(given[0]))
     if origin is Mapping:
         return _mapping(given[0] is str, *(_codec(one) for one in given))
     if is_dataclass(kind):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What is measured: drops, by what they are counted by; and what the rules say of them. No I/O, no formatting."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -46,7 +46,7 @@ class Known:
     """Those that the last search found."""
     before: frozenset[Netns] = frozenset()
     """And the one before."""
-    gone: Collection[Netns] = ()
+    gone: frozenset[Netns] = frozenset()
     """Those that were searched for, and nothing led to them."""
     host: Netns | None = None
     """The kernel's first one; None: the last search did not see processes of the host, and others may be there."""

@@ -237,7 +237,8 @@ class Namespaces:
     @property
     def known(self) -> Known:
         """What is known by now. Nothing is searched for."""
-        return Known(self._names, self._present, self._before, self._gone, self._host, self._own, self.searches)
+        gone = frozenset(self._gone)
+        return Known(self._names, self._present, self._before, gone, self._host, self._own, self.searches)
 
     def learn_interface(self, netns: Netns, ifindex: int, name: str) -> None:
         """Remember a name that the kernel gave with a drop: it may be an old one."""

@@ -145,7 +145,8 @@ class Observer:
         """Return the namespaces to read, besides the own one."""
         self._due = {netns: looks - 1 for netns, looks in self._due.items() if looks > 1}
         self._due.update(dict.fromkeys(dropped_in, _RECENT))
-        due = [netns for netns in self._due if not self._namespaces.known.is_gone(netns)]
+        known = self._namespaces.known
+        due = [netns for netns in self._due if not known.is_gone(netns)]
         if self._all or is_last:
             # of what was never read there is nothing to compare with; what was made meanwhile counts from its beginning
             unread = frozenset() if self._all else self._unread

@@ -59,6 +59,11 @@ class Recorder:
         return self._observer.look(is_last)
 
     @property
+    def asked(self) -> Look:
+        """The last one, with all answers."""
+        return self._observer.asked
+
+    @property
     def lines(self) -> list[str]:
         """All of them."""
         return [*self._written, to_json(self._observer.asked)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pktdrop.demo.causes import CAUSES
 from pktdrop.kernel.tracer import Tracer
+from pktdrop.lookfile import from_json
 from pktdrop.namespaces import Namespaces
 from pktdrop.observe import Observer
 from tests.live.test_causes import send
@@ -26,6 +27,7 @@ def test_all_that_a_run_shows_follows_from_its_looks(tmp_path: Path) -> None:
         recorder = Recorder(Observer(namespaces, tracer))
         shown = outputs(recorder, STEPS, tmp_path / "first", between=lambda: send(traffic, lose=LOST, spare=3, cpu=0))
         name, inode = net[CLOSED.role].name, net[CLOSED.role].inode
+    assert from_json(recorder.lines[-1]) == recorder.asked
     assert outputs(read_back(recorder.lines, tmp_path / "looks"), STEPS, tmp_path / "again") == shown
     summary = json.loads(shown["json"].splitlines()[-1])
     assert total([drop for drop in summary["drops"] if drop["netns"] == inode]) >= STEPS * LOST

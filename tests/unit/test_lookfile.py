@@ -172,7 +172,7 @@ def _look(drops: dict[DropKey, Count], counted: Counted, number: int, **changes:
         read_at={None: moment, **dict.fromkeys(both, moment)},
     )  # fmt: skip
     snapshot = Snapshot(when, moment, dict(drops), Lost(0, number))
-    known = Known({NETNS: "host", OTHER_NETNS: "b\nlue"}, both, both, (), NETNS, NETNS, 1)
+    known = Known({NETNS: "host", OTHER_NETNS: "b\nlue"}, both, both, frozenset(), NETNS, NETNS, 1)
     return make_look(counters, before=snapshot, after=snapshot, namespaces=known, **changes)
 
 
