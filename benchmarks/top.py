@@ -25,7 +25,7 @@ from pktdrop.namespaces import Namespaces, inside
 from pktdrop.observe import Observer
 from pktdrop.top.app import TopApp
 from pktdrop.top.panel import Run
-from pktdrop.top.reader import Look
+from pktdrop.top.reader import Shown
 from pktdrop.top.screen import Screen
 from pktdrop.watch import Watch
 
@@ -101,7 +101,7 @@ def _refreshes(keys: int, budget: str) -> list[Row]:
         for _ in range(_ROUNDS):
             source.send("kinds", keys * 2, keys)
             start = time.process_time()
-            looks.append(Look(watch.step(), watch.limits))
+            looks.append(Shown(watch.step(), watch.limits))
             reading.append((time.process_time() - start) * 1000)
     showing = asyncio.run(_show(looks))
     whole = [one + other for one, other in zip(reading, showing, strict=True)]
@@ -112,7 +112,7 @@ def _refreshes(keys: int, budget: str) -> list[Row]:
     ]
 
 
-async def _show(looks: Sequence[Look]) -> list[float]:
+async def _show(looks: Sequence[Shown]) -> list[float]:
     app = TopApp(Screen(Run("host", "kernel", "tp_btf"), Filters([]), 1.0), None)
     spent = []
     async with app.run_test(size=_SIZE) as pilot:

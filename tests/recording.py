@@ -21,7 +21,7 @@ from pktdrop.reports.trace import JsonReport, TableReport
 from pktdrop.top.advice import Adviser
 from pktdrop.top.lines import plain
 from pktdrop.top.panel import Run
-from pktdrop.top.reader import Look as Shown
+from pktdrop.top.reader import Shown
 from pktdrop.top.screen import Screen
 from pktdrop.top.views import VIEWS
 from pktdrop.views.jsonlines import JsonView

@@ -17,7 +17,7 @@ from textual.widgets import Input
 from pktdrop.errors import PktdropError
 from pktdrop.top.canvas import Canvas, Terminal
 from pktdrop.top.keys import KEYS
-from pktdrop.top.reader import Look, Reader
+from pktdrop.top.reader import Reader, Shown
 from pktdrop.top.save import save
 from pktdrop.top.screen import BAR_ACTIONS, Screen
 
@@ -96,7 +96,7 @@ class TopApp(App[None]):
         """End with what Python says of an error: textual's own account has pages."""
         self.panic(Text(self._crash))
 
-    def take(self, look: Look | str) -> None:
+    def take(self, look: Shown | str) -> None:
         """Show what a look gave, or why it could not be taken."""
         if isinstance(look, str):
             self.state.fail(look)

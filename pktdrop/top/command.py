@@ -17,7 +17,7 @@ from pktdrop.kernel.tracer import Tracer
 from pktdrop.namespaces import Namespaces
 from pktdrop.observe import Observer
 from pktdrop.top.panel import Run
-from pktdrop.top.reader import Looks, Reader
+from pktdrop.top.reader import Feed, Reader
 from pktdrop.top.screen import Screen
 from pktdrop.top.series import BLOCKS, PLAIN
 from pktdrop.watch import Watch
@@ -59,11 +59,11 @@ def run(interval: float, filters: Filters, noise: bool, all_netns: bool, attach:
     for variable in ("COLUMNS", "LINES"):  # the terminal has a size; what started pktdrop may have left another one
         os.environ.pop(variable, None)
 
-    def start(stack: ExitStack) -> Looks:
+    def start(stack: ExitStack) -> Feed:
         namespaces = Namespaces()
         tracer = stack.enter_context(attach(namespaces))
         observer = Observer(namespaces, tracer, all_netns, is_over=lambda: reader.pace.is_over)
-        return Looks(Watch(observer))
+        return Feed(Watch(observer))
 
     reader = Reader(start, interval)
     try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pktdrop.advice.diagnosis import Advised
 
 
-class Look(NamedTuple):
+class Shown(NamedTuple):
     """What a look gives."""
 
     account: Account
@@ -67,8 +67,8 @@ class Pace:
         self._changed.set()
 
 
-class Looks:
-    """A Watch as the screen shows it. What cannot be read is told in place of a Look, and tried again."""
+class Feed:
+    """A Watch as the screen shows it. What cannot be read is told in place of it, and tried again."""
 
     def __init__(self, watch: Watch) -> None:
         """Take what is watched."""
@@ -82,12 +82,12 @@ class Looks:
         """What this run cannot know, a sentence each."""
         return self.watch.limits
 
-    def step(self, is_last: bool) -> Look | str:
+    def step(self, is_last: bool) -> Shown | str:
         """Look again."""
         try:
             account = self.watch.step()
             losses = self._adviser.losses(self.watch) if self.wants_advice else None
-            return Look(account, (), losses)
+            return Shown(account, (), losses)
         except (OSError, PktdropError) as failed:
             return failed.what if isinstance(failed, PktdropError) else str(failed)
 
@@ -95,18 +95,18 @@ class Looks:
 class Reader:
     """Starts what is looked at at once, without waiting for it. To be closed."""
 
-    def __init__(self, start: Callable[[ExitStack], Looks], interval: float) -> None:
-        """Take what makes the Looks, and leaves on the stack what is to be closed; and the seconds between two."""
+    def __init__(self, start: Callable[[ExitStack], Feed], interval: float) -> None:
+        """Take what makes the Feed, and leaves on the stack what is to be closed; and the seconds between two."""
         self.pace = Pace(interval)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pktdrop-reader")
         self._stack = ExitStack()
         self._starting = self._thread.submit(start, self._stack)
 
-    def started(self) -> Looks:
-        """Wait for the Looks. Raises what their start raised."""
+    def started(self) -> Feed:
+        """Wait for the Feed. Raises what its start raised."""
         return self._starting.result()
 
-    def look(self, is_advice_wanted: bool = False) -> "Future[Look | str]":
+    def look(self, is_advice_wanted: bool = False) -> "Future[Shown | str]":
         """Wait for the next time, and look: what there is to see, or why it cannot be read."""
         return self._thread.submit(self._look, is_advice_wanted)
 
@@ -117,10 +117,10 @@ class Reader:
         self._thread.shutdown()
 
     @cached_property
-    def _steps(self) -> "Iterator[tuple[Look | str, tuple[str, ...]]]":
+    def _steps(self) -> "Iterator[tuple[Shown | str, tuple[str, ...]]]":
         return steps(self.started(), self.pace)
 
-    def _look(self, is_advice_wanted: bool) -> Look | str:
+    def _look(self, is_advice_wanted: bool) -> Shown | str:
         self.started().wants_advice = is_advice_wanted
         look, limits = next(self._steps, ("it is closed", ()))
         return look if isinstance(look, str) else look._replace(limits=limits)

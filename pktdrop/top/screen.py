@@ -16,7 +16,7 @@ from pktdrop.top.help import help_page
 from pktdrop.top.history import History
 from pktdrop.top.keys import KEYS
 from pktdrop.top.lines import EMPTY, Line, Piece, fitted, window
-from pktdrop.top.reader import Look
+from pktdrop.top.reader import Shown
 from pktdrop.top.series import BLOCKS
 from pktdrop.top.views import VIEWS, Context
 
@@ -83,7 +83,7 @@ class Screen:
 
     # --- what happens
 
-    def take(self, look: Look) -> None:
+    def take(self, look: Shown) -> None:
         """Add the next interval. New limits are said at the bottom."""
         account, limits, losses = look
         self._known = account.look.namespaces

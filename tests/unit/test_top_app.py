@@ -18,7 +18,7 @@ from pktdrop.model import Count
 from pktdrop.top.app import TopApp
 from pktdrop.top.canvas import Canvas
 from pktdrop.top.keys import KEYS
-from pktdrop.top.reader import Look, Looks, Reader
+from pktdrop.top.reader import Feed, Reader, Shown
 from pktdrop.top.save import text_of
 from pktdrop.top.screen import Screen
 from tests.unit.make import make_drop
@@ -36,12 +36,12 @@ class Answers:
 
     limits = ()
 
-    def __init__(self, *answers: Look | str | Exception) -> None:
+    def __init__(self, *answers: Shown | str | Exception) -> None:
         self.answers = list(answers)
         self.wants_advice = False
         self.advised = 0
 
-    def step(self, is_last: bool) -> Look | str:
+    def step(self, is_last: bool) -> Shown | str:
         """Give the next answer."""
         self.advised += self.wants_advice
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -62,7 +62,7 @@ def drive(
     size: tuple[int, int] = SIZE,
 ) -> TopApp:  # fmt: skip
     """Run the app without a terminal, and do something with it."""
-    reader = None if answers is None else Reader(lambda _: cast("Looks", answers), screen.mode.interval)
+    reader = None if answers is None else Reader(lambda _: cast("Feed", answers), screen.mode.interval)
     app = TopApp(screen, reader)
 
     async def run() -> None:
@@ -86,7 +86,7 @@ def wanted(screen: Screen, width: int = 80, height: int = 24) -> str:
 class Slow(Answers):
     """What takes four intervals to look at."""
 
-    def step(self, is_last: bool) -> Look | str:
+    def step(self, is_last: bool) -> Shown | str:
         """Give the next answer, later."""
         end = time.monotonic() + 0.4
         while time.monotonic() < end:
@@ -334,7 +334,7 @@ def test_what_cannot_be_read_is_no_end(error: Exception, said: str) -> None:
         def step(self) -> None:
             raise error
 
-    assert Looks(cast("Watch", Broken())).step(False) == said
+    assert Feed(cast("Watch", Broken())).step(False) == said
 
 
 def test_failing_look_is_said_and_tried_again() -> None:

@@ -10,7 +10,7 @@ from pktdrop.filters import Filters, interface_filter
 from pktdrop.ledger.entry import Entry
 from pktdrop.model import THE_GONE, Count, Lost, Netns
 from pktdrop.top.history import NO_EVENT, History, Reason
-from pktdrop.top.reader import Look
+from pktdrop.top.reader import Shown
 from tests.unit.make import JUDGE, make_backlog_drop, make_drop, make_ledger, make_noise
 from tests.unit.top_steps import BLUE, DROPS, ETH0, HOST, NO_PORTS, busy_look, make_step
 
@@ -18,7 +18,7 @@ EVERYTHING = Filters([])
 NO_SOCKET = Reason("socket", "NO_SOCKET", None)
 
 
-def history_of(*looks: Look, filters: Filters = EVERYTHING) -> History:
+def history_of(*looks: Shown, filters: Filters = EVERYTHING) -> History:
     """A history of some looks."""
     history = History(2.0)
     for look in looks:

@@ -16,7 +16,7 @@ from pktdrop.ledger.loss import Place
 from pktdrop.ledger.verdict import Bracket
 from pktdrop.model import Count, DropKey, Known, Netns
 from pktdrop.top.panel import Run
-from pktdrop.top.reader import Look
+from pktdrop.top.reader import Shown
 from pktdrop.top.screen import Screen
 from tests.unit.make import (
     JUDGE,
@@ -94,7 +94,7 @@ def make_step(
     moved: Mapping[str, Mapping[Scope, Mapping[str, int]]] | None = None,
     limits: tuple[str, ...] = (),
     **changes: Any,
-) -> Look:
+) -> Shown:
     """Two seconds; what was lost is by layer what the drops are, unless a ledger says otherwise."""
     drops = drops or {}
     if ledger is None:
@@ -106,15 +106,15 @@ def make_step(
         ledger = make_ledger(losses=tuple(make_loss(packets, layer) for layer, packets in lost.items()))
     look = make_look(make_counters(), namespaces=Known(NAMES))
     account = Account(make_interval(drops, **changes), ledger, moved or {}, look, Bracket(drops, drops), JUDGE)
-    return Look(account, limits)
+    return Shown(account, limits)
 
 
-def busy_look() -> Look:
+def busy_look() -> Shown:
     """Something of everything."""
     return make_step(DROPS, LEDGER, MOVED)
 
 
-def make_screen(*looks: Look, interval: float = 2.0, filters: Filters | None = None) -> Screen:
+def make_screen(*looks: Shown, interval: float = 2.0, filters: Filters | None = None) -> Screen:
     """A screen on the host "box" that has taken some looks."""
     screen = Screen(Run("box", "6.18.44", "tp_btf fentry"), filters or Filters([]), interval)
     for look in looks:
