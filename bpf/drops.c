@@ -13,11 +13,12 @@
  *   NESTS        1 where the kernel lets a program interrupt itself on a CPU, so that adding must be atomic
  *   IS_KNOWN_PROTOCOL(protocol)  1 for those of pktdrop/data/ethertypes.tsv
  *   MAY_BE_TO_GROUP(reason)  1 where it matters whether the frame was for a group
+ *   READER and more, see samples.h
  *   MAY_BE_BACKLOG(reason)  0 where the reason says that the skb was not freed inside enqueue_to_backlog()
  */
 #include <uapi/linux/ptrace.h>
 
-#include "reads.h"
+#include "samples.h"
 
 BPF_TABLE("hash", struct drop_key, struct drop_value, drops, 65536);
 BPF_TABLE("hash", struct drop_key, struct drop_value, other_places, 4096); /* made with more for more CPUs */
@@ -25,8 +26,22 @@ BPF_TABLE("hash", u64, struct rare_protocols, rare_protocols_of_site, 4096);
 BPF_ARRAY(hot_drops, struct hot_drop, HOT_DROPS); /* made with as many for each section */
 BPF_ARRAY(hot_claims, u64, 1);			  /* made with one for each section */
 BPF_ARRAY(uncounted, u64, 1);			  /* made with one for each CPU */
-BPF_ARRAY(active_bank, u64, 1);
+BPF_ARRAY(controls, struct control, 1);
 BPF_PERCPU_ARRAY(cpu_states, struct cpu_state, 1);
+
+#if READER
+BPF_ARRAY(sample_cpus, struct sample_cpu, 1); /* made with one for each CPU */
+
+/* As BPF_RINGBUF_OUTPUT() would be, which wants its size in pages. */
+struct sample_ring_table_t {
+	int key;
+	u32 leaf;
+	void *(*ringbuf_reserve)(u64);
+	void (*ringbuf_submit)(void *, u64);
+	u32 max_entries;
+};
+__attribute__((section("maps/ringbuf"))) struct sample_ring_table_t sample_ring = {.max_entries = SAMPLE_RING};
+#endif
 
 #if NESTS
 #define ADD(to, value) __sync_fetch_and_add(&(to), value)
@@ -174,7 +189,44 @@ unused:
 	return &hot->value;
 }
 
-static __always_inline void count(struct drop_key *key, struct sk_buff *skb, const struct origin *from)
+/*
+ * Copy a packet, if its kind and this CPU may take one more until the next look. Nobody is woken up: user space reads
+ * the ring when it looks.
+ */
+static __always_inline void take_sample(struct drop_value *value, const struct drop_key *key,
+					const struct control *control, struct sk_buff *skb, struct sock *rx_sk,
+					const struct origin *from)
+{
+#if READER
+	int cpu = PLACE_CPU(key->place);
+	struct sample_cpu *here = sample_cpus.lookup(&cpu);
+	struct sample *one;
+
+	if (!here)
+		return;
+	if (!IS_BEYOND(here->taken, control->cpu_floor))
+		here->taken = control->cpu_floor;
+	if (!IS_BEYOND(value->taken, control->kind_floor))
+		value->taken = control->kind_floor;
+	if (IS_BEYOND(here->taken, control->cpu_limit) ||
+	    (IS_BEYOND(here->taken, control->cpu_scarce) && value->taken != control->kind_floor)) {
+		ADD(here->refused, 1);
+		return;
+	}
+	one = sample_ring.ringbuf_reserve(sizeof(*one));
+	if (!one) {
+		ADD(here->full, 1);
+		return;
+	}
+	here->taken += 1;
+	value->taken += 1;
+	fill_sample(one, key, skb, rx_sk, from);
+	sample_ring.ringbuf_submit(one, BPF_RB_NO_WAKEUP);
+#endif
+}
+
+static __always_inline void count(struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk,
+				  const struct origin *from, const struct control *control)
 {
 	/* while an entry is claimed, another run on this CPU must not claim it */
 	struct drop_value *value = NESTS ? NULL : hot_value(key, from);
@@ -193,6 +245,8 @@ static __always_inline void count(struct drop_key *key, struct sk_buff *skb, con
 	LOAD(len, skb->len);
 	ADD(value->packets, 1);
 	ADD(value->bytes, len);
+	if (READER && __builtin_expect(!IS_BEYOND(value->taken, control->kind_limit), 0))
+		take_sample(value, key, control, skb, rx_sk, from);
 }
 
 /* Tracepoint skb:kfree_skb(skb, location[, reason[, rx_sk]]), by BTF-typed or plain raw tracepoint. */
@@ -200,16 +254,16 @@ int count_kfree_skb(u64 *ctx)
 {
 	int zero = 0;
 	struct cpu_state *state = cpu_states.lookup(&zero);
-	u64 *bank = active_bank.lookup(&zero);
+	struct control *control = controls.lookup(&zero);
 	struct sk_buff *skb = (struct sk_buff *)ctx[0];
 	struct drop_key key = {};
 	struct sock *rx_sk = NULL;
 	struct origin from;
 	u16 protocol = 0;
 
-	if (!state || !bank) /* never: the arrays have their one entry, but the verifier cannot know */
+	if (!state || !control) /* never: the arrays have their one entry, but the verifier cannot know */
 		return 0;
-	key.place = PLACE(ctx[1], SECTION(bpf_get_smp_processor_id(), *bank));
+	key.place = PLACE(ctx[1], SECTION(bpf_get_smp_processor_id(), control->active_bank));
 #if ARGUMENTS > 2
 	key.reason = ctx[2];
 #endif
@@ -222,7 +276,7 @@ int count_kfree_skb(u64 *ctx)
 	LOAD(protocol, skb->protocol);
 	key.protocol = bounded_protocol(ANY_BANK(key.place), FROM_NETWORK16(protocol));
 	from = set_place(&key, skb, rx_sk, &state->netns);
-	count(&key, skb, &from);
+	count(&key, skb, rx_sk, &from, control);
 	return 0;
 }
 

@@ -32,15 +32,16 @@ struct drop_key {
 #define PLACE(location, section) ((location) << 16 | (section))
 #define PLACE_SECTION(place) ((place) & 0xffff)
 #define SECTION(cpu, bank) ((cpu) << 1 | (bank))
+#define PLACE_CPU(place) (PLACE_SECTION(place) >> 1)
 #define ANY_BANK(place) ((place) & ~1ULL)
 
 struct drop_value {
-	u64 packets;			     /* skbs: one GSO or GRO skb counts once, as in the kernel's own counters */
-	u64 bytes;			     /* sum of skb->len */
+	u64 packets;	  /* skbs: one GSO or GRO skb counts once, as in the kernel's own counters */
+	u64 bytes;	  /* sum of skb->len */
+	u32 taken;	  /* samples, counted as struct control says; beside what each drop changes */
+	u32 netns_inode;  /* 0: unknown */
+	u64 netns_cookie; /* of the network namespace; 0: the kernel has none, or it is unknown */
 	char interface[INTERFACE_NAME_SIZE]; /* name at the first drop of this key, NUL-padded; empty: unknown */
-	u64 netns_cookie;		     /* of the network namespace; 0: the kernel has none, or it is unknown */
-	u32 netns_inode;		     /* 0: unknown */
-	u32 unused;
 };
 
 /* The drops of one key, in the table in front of the map. Unused while key.place is 0. */
@@ -67,6 +68,63 @@ struct cpu_state {
 	u64 netns;	 /* address that proved to be a struct net, see is_netns() */
 };
 
+/*
+ * What user space tells the programs, at each look. Samples are counted from the beginning on, and so are the limits:
+ * what a kind, and a CPU, may take until the next look is the difference between limit and floor. The counts go round,
+ * so only differences are compared.
+ */
+struct control {
+	u64 active_bank;
+	u32 kind_floor;
+	u32 kind_limit; /* of drop_value.taken: the budget of each kind of drop */
+	u32 cpu_floor;
+	u32 cpu_limit;	/* of sample_cpu.taken: some can make any number of kinds */
+	u32 cpu_scarce; /* of the same: beyond it, only kinds that have none since the last look may take one */
+	u32 unused;
+};
+
+#define IS_BEYOND(count, limit) ((s32)((limit) - (count)) <= 0)
+
+/* What a CPU did about samples. */
+struct sample_cpu {
+	u64 refused; /* packets that their kind had a budget for, but the CPU had none left */
+	u64 full;    /* and that found the ring buffer full */
+	u32 taken;
+	u32 unused;
+};
+
+#define SAMPLE_BYTES 128
+#define SAMPLE_RING (512 * 1024) /* bytes; a power of two, and whole pages of any size */
+#define NO_DEVICE_TYPE 0xffff
+#define SAMPLE_HAS_MAC 1    /* `bytes` begin with the MAC header */
+#define SAMPLE_FOR_SOCKET 2 /* the socket is the one it was for (rx_sk); else it may be the one it came from */
+
+/* A copy of a dropped packet's beginning, and what is known of its socket. Offsets are from `bytes` on, modulo 2^16. */
+struct sample {
+	u64 time;	     /* ns, CLOCK_MONOTONIC */
+	struct drop_key key; /* under which the drop was counted */
+	u64 cgroup;	     /* id of the socket's, 0: unknown */
+	u64 inode;	     /* of the socket, 0: unknown, or nobody has a descriptor of it */
+	u32 length;	     /* of the packet from the first of `bytes` on */
+	u32 iif;	     /* interface it was received on, 0: none known */
+	u32 vlan;	     /* tag that the device took out: protocol in network order, then the tag; 0: none */
+	u16 captured;	     /* how many of `bytes` there are */
+	u16 network;	     /* offset of the network header */
+	u16 transport;	     /* offset of the transport header */
+	u16 data;	     /* offset of skb->data: how far the packet had got */
+	u16 device_type;     /* ARPHRD_*, NO_DEVICE_TYPE: unknown */
+	u16 family;	     /* AF_* of the socket, 0: no socket is known */
+	u16 local_port;
+	u16 remote_port;
+	u16 protocol; /* IPPROTO_* of the socket */
+	u8 state;     /* TCP_* of include/net/tcp_states.h */
+	u8 flags;     /* SAMPLE_* */
+	u8 bytes[SAMPLE_BYTES];
+};
+
 _Static_assert(sizeof(struct drop_key) == 24, "struct drop_key has padding");
 _Static_assert(sizeof(struct drop_value) == 48, "struct drop_value has padding");
 _Static_assert(sizeof(struct hot_drop) == 72, "struct hot_drop has padding");
+_Static_assert(sizeof(struct control) == 32, "struct control has padding");
+_Static_assert(sizeof(struct sample_cpu) == 24, "struct sample_cpu has padding");
+_Static_assert(sizeof(struct sample) == 80 + SAMPLE_BYTES, "struct sample has padding");

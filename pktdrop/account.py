@@ -14,6 +14,7 @@ from pktdrop.counters.increments import Increments, Moved
 from pktdrop.drops import Drops, Interval, Snapshot, interval
 from pktdrop.look import Look
 from pktdrop.model import Count, DropKey, Judge, Netns, in_order
+from pktdrop.samples.gather import ByKind, RunSamples, by_kind
 
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Books, Ledger, Rules
@@ -48,6 +49,10 @@ class Account:
     """In how many seconds the counters of each namespace rose, None: those of the host; new ones are left out."""
     is_kept: Callable[[Netns], bool] = lambda netns: True
     """Whether a namespace is told apart: it is there, or was not long ago."""
+    samples: ByKind = field(default_factory=dict)
+    """Packets that were dropped, of the kinds of which there are any; of a whole run, the first ones."""
+    sampled: Mapping[DropKey, int] = field(default_factory=dict)
+    """How many packets of each kind were sampled."""
 
     @property
     def counters(self) -> Counters:
@@ -71,6 +76,7 @@ class Accountant:
         self._increments = Increments(first.counters)
         self._known = dict.fromkeys(first.counters.netns, True)
         """Namespaces with counters or drops, those last that had one last, and whether their counters were read."""
+        self._samples = RunSamples()
         self._has_many = False
         """Many kinds moved in the last look."""
         self._searches = first.namespaces.searches
@@ -116,9 +122,12 @@ class Accountant:
         had_many, self._has_many = self._has_many, len(step.drops) > _MANY
         if had_many or self._has_many:  # in the look after those, too, when they are free themselves
             memory.give_back()
+        samples = by_kind(look.samples, step.drops)
+        self._samples.add(samples)
         return Account(
-            step, ledger, moved, look, bracket, self._rules.layers.of, self._increments.seconds, self._is_kept
-        )
+            step, ledger, moved, look, bracket, self._rules.layers.of, self._increments.seconds, self._is_kept,
+            samples, {key: len(some) for key, some in samples.items()},
+        )  # fmt: skip
 
     def whole(self) -> Account:
         """Return the account from the beginning to the last look."""
@@ -129,7 +138,8 @@ class Accountant:
         drops = run.drops if called is None else called(run.drops)
         read = {netns for netns, is_read in self._known.items() if is_read}
         ledger = self._books.of_run(drops, moved, bracket, read, _without_place(run))
-        return Account(run, ledger, moved, self._last, bracket, self._rules.layers.of)
+        judge, of_run = self._rules.layers.of, self._samples
+        return Account(run, ledger, moved, self._last, bracket, judge, samples=of_run.first, sampled=of_run.taken)
 
     def _forget_gone(self) -> None:
         """Drop what is remembered of namespaces that are gone."""

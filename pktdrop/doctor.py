@@ -212,7 +212,7 @@ def _try(rungs: Sequence[str], prepared: Prepared) -> tuple[str, dict[str, str |
     """Attach by each rung; return bcc's version, and why each failed: None where it did not."""
     found: dict[str, str | None] = {}
     try:
-        programs = Programs(prepared.compiled, {"drops": _FEW_ENTRIES})
+        programs = Programs(prepared.compiled, {"drops": _FEW_ENTRIES}, prepared.facts.cast_function)
     except MapsRefused as refused:
         if prepared.cached:
             raise

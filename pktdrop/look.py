@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pktdrop.counters.collect import Counters
 from pktdrop.drops import Snapshot
 from pktdrop.model import Known, Netns
+from pktdrop.samples.sample import Sample
 
 Answer = str | int | tuple[str | int | None, ...] | None
 """None: it is not known."""
@@ -57,3 +58,5 @@ class Look:
     """Whether it is the last one of a run."""
     answers: Mapping[Question, Answer] = field(default_factory=dict)
     """What the host said of itself, when something was lost and it was asked."""
+    samples: tuple[Sample, ...] = ()
+    """Packets dropped since the look before, of each kind the first ones."""

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import cached_property
 from itertools import count as counting
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
     from pktdrop.ask import Asker
+    from pktdrop.counters.owners import Owners
     from pktdrop.kernel.tracer import Tracer
+    from pktdrop.samples.sample import Sample
 
 AT_START = 64
 """So that a start is quick: a reading takes about two milliseconds for each namespace."""
@@ -123,6 +126,7 @@ class Observer:
     ) -> Look:
         after = self._events()
         self._asker = None
+        samples = self._samples()
         limits = () if self._tracer is None else self._tracer.limits
         return Look(
             kernel=self._kernel,
@@ -134,7 +138,21 @@ class Observer:
             dropped_in=dropped_in,
             limits=(*limits, *counters.limits, *self._late, *self._missed),
             is_last=is_last,
+            samples=samples,
         )
+
+    def _samples(self) -> "tuple[Sample, ...]":
+        """Return the packets that were sampled, with their processes as long as these are there."""
+        found = [] if self._tracer is None else self._tracer.samples()
+        if found:
+            self._owners.find(found)
+        return tuple(found)
+
+    @cached_property
+    def _owners(self) -> "Owners":
+        from pktdrop.counters.owners import Owners  # not needed before the first packet
+
+        return Owners(self._namespaces)
 
     def _events(self) -> Snapshot:
         if self._tracer is not None:

@@ -6,10 +6,14 @@ import click
 from pktdrop.cli.options import ALL_NETNS, COUNT, DURATION, FORMAT, INTERVAL, Command, Pace, family
 from pktdrop.cli.tracing import ATTACHING, CHOICE, Attaching, Choice
 from pktdrop.kernel import host
+from pktdrop.kernel.tracer import PACKETS
 from pktdrop.messages import say
 from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output
 
+MOST_PACKETS = 64
+_ROW_PACKETS = 1
+"""Lines of packets below a row, if not asked for more."""
 LEAST_WIDTH = 75
 """Narrower than this, the columns that cannot shrink do not fit."""
 
@@ -32,8 +36,14 @@ Examples:
 @ALL_NETNS
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
               help="Show at most N rows of a table.")  # fmt: skip
+@click.option("--packets", type=click.IntRange(0, MOST_PACKETS), metavar="N",
+              help="Look at the first N packets of each kind, 4 if not given; 0: at none.")  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="Show no packets in the table's rows.")
 @ATTACHING
-def trace(pace: Pace, style: str, choice: Choice, all_netns: bool, limit: int, attaching: Attaching) -> None:
+def trace(
+    pace: Pace, style: str, choice: Choice, all_netns: bool, limit: int, packets: int | None, quiet: bool,
+    attaching: Attaching,
+) -> None:  # fmt: skip
     """Show drops as they happen, by reason and CPU, and sum up at the end.
 
     Looks every INTERVAL seconds (default 1), COUNT times or until Ctrl-C.
@@ -45,7 +55,7 @@ def trace(pace: Pace, style: str, choice: Choice, all_netns: bool, limit: int, a
     wanted = choice.filters()
     output, namespaces = Output(), Namespaces()
     _warn_of_narrow_terminal(output)
-    with attaching.tracer(namespaces) as tracer:
+    with attaching.tracer(namespaces, PACKETS if packets is None else packets) as tracer:
         # nothing that attaching has to wait for
         from pktdrop.filters import Filters
         from pktdrop.observe import Observer
@@ -59,10 +69,11 @@ def trace(pace: Pace, style: str, choice: Choice, all_netns: bool, limit: int, a
         names, chosen = Protocols.load(), Filters(wanted, noise=not choice.no_noise)
         observer = Observer(namespaces, tracer, all_netns)
         watch = Watch(observer)
+        shown = 0 if quiet else _ROW_PACKETS if packets is None else packets
         report = (
             JsonReport(watch, chosen, JsonView(names, watch.is_gone), output)
             if style == "json"
-            else TableReport(watch, chosen, TableView(names, limit, watch.label), output)
+            else TableReport(watch, chosen, TableView(names, limit, watch.label, shown), output)
         )
         with pace.clock(output) as clock:
             observer.is_over = clock.is_over

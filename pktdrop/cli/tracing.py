@@ -10,7 +10,7 @@ from pktdrop.cli.options import family
 from pktdrop.escaping import safe
 from pktdrop.kernel import probes
 from pktdrop.kernel.cache import Cache, default_directory
-from pktdrop.kernel.tracer import MAP_ENTRIES, Tracer
+from pktdrop.kernel.tracer import MAP_ENTRIES, PACKETS, Tracer
 from pktdrop.messages import say
 from pktdrop.namespaces import Namespaces
 
@@ -48,10 +48,13 @@ class Attaching:
     """Only these, where there are any."""
     map_entries: int
 
-    def tracer(self, namespaces: Namespaces) -> Tracer:
-        """Attach them; warn where programs were kept that cannot be trusted. Raises PktdropError."""
+    def tracer(self, namespaces: Namespaces, packets: int = PACKETS) -> Tracer:
+        """Attach them; warn where programs were kept that cannot be trusted. Raises PktdropError.
+
+        Of each kind of drop and CPU, the first `packets` of each look are sampled.
+        """
         cache = Cache(None if self.no_cache else default_directory())
-        tracer = Tracer(namespaces, self.rungs, self.map_entries, cache)
+        tracer = Tracer(namespaces, self.rungs, self.map_entries, cache, packets)
         if cache.mistrusted:
             say(f"Warning: the compiled programs that are kept were not read: {safe(cache.mistrusted)}.")
         return tracer

@@ -38,10 +38,17 @@ class Netlink:
 
     def ask(self, kind: int, body: bytes) -> Answer:
         """Ask for a list: a message of a type, with what follows its header. Raises OSError, here or in the answer."""
-        self._sequence += 1
-        length = _HEADER.size + len(body)
-        self._socket.send(_HEADER.pack(length, kind, _NLM_F_REQUEST | _NLM_F_DUMP, self._sequence, 0) + body)
+        self._send(kind, _NLM_F_REQUEST | _NLM_F_DUMP, body)
         return Answer(self._parts(), self._sequence)
+
+    def ask_one(self, kind: int, body: bytes) -> Answer:
+        """Ask for one thing. The answer is one message: it, or an error. Raises OSError."""
+        self._send(kind, _NLM_F_REQUEST, body)
+        return Answer([self._socket.recv(_RECEIVE)], self._sequence)
+
+    def _send(self, kind: int, flags: int, body: bytes) -> None:
+        self._sequence += 1
+        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
 
     def _parts(self) -> Iterator[bytes]:
         while True:

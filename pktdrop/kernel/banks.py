@@ -7,8 +7,8 @@ bank is given up now and then: the other one is made active, the old one read, a
 
 Why no packet is lost or counted twice then:
 
-- A run of a program reads `active_bank` once, and finds or makes only entries of that bank. The whole run is one RCU
-  read-side critical section: __bpf_trace_run(), kernel/trace/bpf_trace.c.
+- A run of a program reads `active_bank` of struct control once, and finds or makes only entries of that bank. The whole
+  run is one RCU read-side critical section: __bpf_trace_run(), kernel/trace/bpf_trace.c.
 - `active_bank` is changed first. Then an element of an array of maps is updated, for its side effect: the kernel
   returns from that after synchronize_rcu(), "so that userspace, when we return to it, knows that all programs that
   could be running use the new map value" (maybe_wait_bpf_programs(), kernel/bpf/syscall.c, since Linux 4.20). So every
@@ -20,6 +20,7 @@ Why no packet is lost or counted twice then:
 """
 
 import mmap
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -27,7 +28,7 @@ from typing import NamedTuple
 
 from pktdrop.kernel import sysbpf
 from pktdrop.kernel.programs import Programs
-from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, HOT_DROP, HOT_DROPS
+from pktdrop.kernel.records import CONTROL, DROP_KEY, DROP_VALUE, HOT_DROP, HOT_DROPS
 
 _ONE_BY_ONE = 512
 """With more keys in a map than that it is read in batches, which is faster, and has a price: see sysbpf.map_items."""
@@ -61,6 +62,7 @@ class Banks:
             self._table = self._memory("hot_drops", HOT_DROP.size, 2 * HOT_DROPS * self._cpus)
             self._claims = self._memory("hot_claims", 8, 2 * self._cpus)
             self._uncounted = self._memory("uncounted", 8, self._cpus)
+            self._control = self._memory("controls", CONTROL.size, 1)
             self._open = undo.pop_all()
 
     def close(self) -> None:
@@ -89,7 +91,7 @@ class Banks:
     def give_up(self) -> list[Block]:
         """Let the programs begin anew in the other bank, and return what they counted in this one."""
         old, self._bank = self._bank, 1 - self._bank
-        self._programs.set_number("active_bank", self._bank)
+        self._control[:8] = self._bank.to_bytes(8, sys.byteorder)
         self._programs.wait()
         final = [_of_bank(block, old) for block in self._map("drops")]
         descriptor, definition = self._programs.map("drops")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pktdrop.errors import PktdropError
-from pktdrop.kernel import host, layout
+from pktdrop.kernel import host, layout, readers
 from pktdrop.kernel.btf import Btf, BtfError, Kind
 from pktdrop.kernel.reasons import ReasonNames
 from pktdrop.namespaces import cookie_here
@@ -49,6 +49,10 @@ class KernelFacts:
     netns_cookie: bool
     """Whether namespaces are known by their cookies, to the programs and to user space; else by their inodes."""
     reasons: ReasonNames
+    samples: readers.SampleFacts | None = None
+    """What the types say of packets and sockets; None: there are no samples."""
+    reader: str = readers.NONE
+    """How a BTF-typed program reads bytes of packets, one of readers.READERS."""
 
     @property
     def has_btf(self) -> bool:
@@ -68,8 +72,10 @@ class KernelFacts:
             reasons = ReasonNames.from_btf(btf, directory)
             backlog, nests = btf.function(BACKLOG_FUNCTION) or 0, btf.function(_RECURSION_GUARD) is None
             cookie = layout.has_netns_cookie(btf) and cookie_here() is not None
-            declared = layout.declarations(btf, layout.members(cookie)) + layout.packet_type(btf)
-            return cls(declared, arguments, typedef, backlog, nests, cookie, reasons)
+            samples = readers.facts(btf)
+            wanted = layout.with_members(layout.members(cookie), *([samples.members()] if samples else []))
+            declared = layout.declarations(btf, wanted) + layout.packet_type(btf)
+            return cls(declared, arguments, typedef, backlog, nests, cookie, reasons, samples)
         except FileNotFoundError:
             return cls._without_btf()
         except (OSError, BtfError, layout.LayoutError) as error:
@@ -91,7 +97,8 @@ class KernelFacts:
                 arguments = 2 + (" reason;" in text) + (" rx_sk;" in text)
                 # what gives user space the cookie came two versions after the plain member (v5.14, v5.12)
                 cookie = cookie_here() is not None
-                return cls(layout.FROM_HEADERS, arguments, 0, 0, True, cookie, ReasonNames.from_format(text))
+                reasons = ReasonNames.from_format(text)
+                return cls(layout.FROM_HEADERS, arguments, 0, 0, True, cookie, reasons, readers.SampleFacts(0, 0))
         raise PktdropError(
             "This kernel has no BTF, and the format of its tracepoint kfree_skb cannot be read.",
             "Mount tracefs: 'mount -t tracefs tracefs /sys/kernel/tracing', or start pktdrop as root.",
@@ -104,6 +111,11 @@ class KernelFacts:
         return "0" if value is None else f"(reason) == {value}"
 
     @property
+    def cast_function(self) -> int:
+        """BTF id of the kfunc that programs call to read bytes of packets; 0: none."""
+        return self.samples.cast_function if self.samples is not None else 0
+
+    @property
     def may_be_backlog(self) -> str:
         """A C expression over `reason`, true if an skb freed for it may have been on its way into a backlog."""
         values = [self.reasons.value(name) for name in _BACKLOG_REASONS]
@@ -113,9 +125,10 @@ class KernelFacts:
 
     def as_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return {**vars(self), "reasons": self.reasons.as_json()}
+        return {**vars(self), "reasons": self.reasons.as_json()}  # of a NamedTuple it makes a list
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "KernelFacts":
         """Return what as_json() wrote."""
-        return cls(**{**data, "reasons": ReasonNames.from_json(data["reasons"])})
+        samples = None if data["samples"] is None else readers.SampleFacts(*data["samples"])
+        return cls(**{**data, "reasons": ReasonNames.from_json(data["reasons"]), "samples": samples})

@@ -19,6 +19,23 @@ READ_MEMBERS: Mapping[str, Sequence[str]] = {
 """What bpf/reads.h uses on every kernel."""
 NETNS_COOKIE = "net_cookie"
 """Member of struct net that bpf/reads.h uses where `has_netns_cookie`."""
+SAMPLE_MEMBERS: Mapping[str, Sequence[str]] = {
+    "net_device": ("type",),
+    "sk_buff": ("head", "data", "tail", "mac_header", "network_header", "transport_header"),
+    "sock": ("__sk_common.skc_family", "__sk_common.skc_num", "__sk_common.skc_dport", "__sk_common.skc_state",
+             "sk_protocol"),
+}  # fmt: skip
+"""What bpf/samples.h uses besides."""
+INODE_MEMBERS: Mapping[str, Sequence[str]] = {
+    "sock": ("sk_socket",), "socket": ("file",), "file": ("f_inode",), "inode": ("i_ino",),
+}  # fmt: skip
+"""And where all of these are there: HAS_INODE."""
+CGROUP_MEMBERS: Mapping[str, Sequence[str]] = {
+    "sock": ("sk_cgrp_data.cgroup",), "cgroup": ("kn",), "kernfs_node": ("id",),
+}  # fmt: skip
+"""And where all of these are: HAS_CGROUP. Before Linux 5.15 a number holds the pointer, or something else."""
+VLAN_MEMBERS: Mapping[str, Sequence[str]] = {"sk_buff": ("vlan_all",)}
+"""And where this is: HAS_VLAN. Before Linux 6.3 a bit says whether what is in the tag is one."""
 
 FROM_HEADERS = """\
 #include <linux/skbuff.h>
@@ -28,6 +45,10 @@ FROM_HEADERS = """\
 #define ns_inum ns.inum
 #define nd_net_net nd_net.net
 #define sk_common_skc_net_net __sk_common.skc_net.net
+#define sk_common_skc_family __sk_common.skc_family
+#define sk_common_skc_num __sk_common.skc_num
+#define sk_common_skc_dport __sk_common.skc_dport
+#define sk_common_skc_state __sk_common.skc_state
 #define PACKET_TYPE_BYTE __builtin_offsetof(struct sk_buff, __pkt_type_offset)
 #define PACKET_TYPE(byte) ((byte) & 0x7)
 """
@@ -46,6 +67,24 @@ def has_netns_cookie(btf: Btf) -> bool:
     net = btf.find("net", Kind.STRUCT)
     member = None if net is None else btf.member(net, NETNS_COOKIE)
     return member is not None and btf.kind(member.type) == Kind.INT and btf.size(member.type) == _COOKIE_SIZE
+
+
+def with_members(*parts: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+    """Return all members of some parts."""
+    found: dict[str, Sequence[str]] = {}
+    for part in parts:
+        for name, paths in part.items():
+            found[name] = (*found.get(name, ()), *paths)
+    return found
+
+
+def has_members(btf: Btf, wanted: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether a kernel has all of these members, in a form that can be read."""
+    try:
+        declarations(btf, wanted)
+    except (LayoutError, BtfError):
+        return False
+    return True
 
 
 def members(netns_cookie: bool) -> Mapping[str, Sequence[str]]:

@@ -6,11 +6,12 @@ import os
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
+from pktdrop.kernel import readers
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.code import Compiled, source_directory
 from pktdrop.kernel.digest import Digest
@@ -60,22 +61,40 @@ class Build:
     safe_read: bool
     """With bpf_probe_read_kernel(), which lockdown=confidentiality forbids; else with typed loads, which need BTF."""
 
+    samples: bool = True
+    """Whether packets are sampled, where the kernel lets programs read them."""
+
     def make(self) -> Prepared:
         """Compile the programs. Raises PktdropError."""
         from pktdrop.kernel.compiler import Compiler  # a start from the cache does without
 
         with Compiler() as compiler:  # imports bcc while the facts are read
             facts = KernelFacts.read()
+            facts = replace(facts, reader=self.reader(facts))
             compiled = compiler.compile(
                 facts.layout, self.definitions(facts), own_headers=facts.has_btf, hide_symbols=not self.safe_read
             )
             return Prepared(facts, compiled, cached=False)
 
+    def reader(self, facts: KernelFacts) -> str:
+        """Return how the programs read packets: the best way that the kernel lets them."""
+        if not self.samples:
+            return readers.NONE
+        if self.safe_read:  # programs that can be loaded at all read so
+            return readers.PROBE if facts.samples is not None and readers.has_ring() else readers.NONE
+        return readers.choose(facts.samples, facts.tracepoint_id)
+
     def definitions(self, facts: KernelFacts) -> dict[str, str]:
         """Return the macros that bpf/drops.c asks for, by name."""
         from pktdrop.protocols import Protocols  # a start from the cache does without
 
+        samples = facts.samples or readers.SampleFacts(0, 0)
         return {
+            "READER": str(readers.READERS[facts.reader]),
+            "HAS_INODE": str(int(samples.inode)),
+            "HAS_CGROUP": str(int(samples.cgroup)),
+            "HAS_VLAN": str(int(samples.vlan)),
+            "CAST_TYPE": str(samples.cast_type),
             "SAFE_READ": str(int(self.safe_read)),
             "ARGUMENTS": str(facts.arguments),
             "NETNS_COOKIE": str(int(facts.netns_cookie)),
@@ -90,7 +109,8 @@ class Build:
 
         What else was compiled, and by what, is only known afterwards, and stored with it: Compiled.inputs.
         """
-        parts = [str(self.safe_read), os.uname().machine, os.uname().release, sys.version, _bcc_version()]
+        of_host = (os.uname().machine, os.uname().release, sys.version, _bcc_version())
+        parts = [str(self.safe_read), str(self.samples), *of_host]
         digest = Digest("\0".join(parts).encode())
         sources = [*source_directory().rglob("*.[ch]"), *Path(__file__).parent.glob("*.py"), DATA / "ethertypes.tsv"]
         for path in sorted(sources):

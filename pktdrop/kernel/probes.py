@@ -12,7 +12,7 @@ so the drop is counted once, with both CPUs. A probe at the return would see a f
 with the event afterwards.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -86,10 +86,22 @@ def attach(cache: Cache, map_entries: int, wanted: Collection[str]) -> tuple[Ker
             if rung == "tp_btf" and not (BTF_DIRECTORY / "vmlinux").exists():
                 raise RungError(_NO_BTF)  # nothing needs to be compiled to know it
             attach_both = partial(_attach_both, rung, _chosen(BACKLOG, wanted), refused, map_entries)
-            return prepare(Build(rung == "raw"), cache, attach_both)
+            return _prepared(rung, cache, attach_both)
         except RungError as reason:
             refused[rung] = str(reason)
     raise _cannot("skb:kfree_skb", refused)
+
+
+def _prepared(
+    rung: str, cache: Cache, attach_both: Callable[[Prepared], tuple[KernelFacts, Probes]]
+) -> tuple[KernelFacts, Probes]:
+    """Attach with samples, or without where the kernel refuses only those. Raises RungError."""
+    try:
+        return prepare(Build(rung == "raw"), cache, attach_both)
+    except RungError as reason:
+        without = prepare(Build(rung == "raw", samples=False), cache, attach_both)
+        without[1].refused["samples"] = str(reason)
+        return without
 
 
 def _attach_both(
@@ -103,8 +115,9 @@ def _attach_both(
         "hot_drops": 2 * HOT_DROPS * cpus,
         "hot_claims": 2 * cpus,
         "uncounted": cpus,
+        "sample_cpus": cpus,
     }
-    programs = Programs(prepared.compiled, entries)
+    programs = Programs(prepared.compiled, entries, prepared.facts.cast_function)
     with ExitStack() as undo:
         undo.callback(programs.close)
         kfree_skb = climb(programs, prepared, rung)

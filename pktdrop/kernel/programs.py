@@ -13,6 +13,8 @@ from pktdrop.kernel.code import Compiled, MapDefinition
 
 _INSTRUCTION_SIZE = 8
 _IMMEDIATE_OFFSET = 4  # struct bpf_insn, member imm
+_CALL_OF_CAST = struct.pack("=BBhi", 0x85, 0, 0, 0x7FFF0001)
+"""BPF_JMP | BPF_CALL with CALL_OF_CAST of bpf/samples.h, in place of a call of the kfunc (BPF_PSEUDO_KFUNC_CALL)."""
 
 
 class MapsRefused(PktdropError):
@@ -29,9 +31,13 @@ class MapsRefused(PktdropError):
 class Programs:
     """The maps of one compilation, and the programs loaded and attached over them. Closing it removes all of it."""
 
-    def __init__(self, compiled: Compiled, entries: Mapping[str, int] | None = None) -> None:
-        """Make the maps, with more or fewer entries than compiled where `entries` says so. Raises MapsRefused."""
+    def __init__(self, compiled: Compiled, entries: Mapping[str, int] | None = None, cast_function: int = 0) -> None:
+        """Make the maps, with more or fewer entries than compiled where `entries` says so. Raises MapsRefused.
+
+        `cast_function` is the BTF id of the kfunc bpf_rdonly_cast(), if programs call it.
+        """
         self._compiled = compiled
+        self._cast_function = cast_function
         self._maps: dict[str, int] = {}
         self._waiting_room: int | None = None
         with ExitStack() as undo:
@@ -49,9 +55,9 @@ class Programs:
         """Return the file descriptor and the definition of a map."""
         return self._maps[name], self._compiled.maps[name]
 
-    def set_number(self, name: str, number: int) -> None:
-        """Set the one number of an array."""
-        sysbpf.map_update(self._maps[name], struct.pack("=I", 0), struct.pack("=Q", number))
+    def has_map(self, name: str) -> bool:
+        """Tell whether there is a map of this name."""
+        return name in self._maps
 
     def wait(self) -> None:
         """Wait until every run of a program that has begun by now is over, see `banks`. Raises OSError."""
@@ -94,6 +100,11 @@ class Programs:
         instructions = bytearray(code.instructions)
         for index, map_name in code.maps.items():
             struct.pack_into("=i", instructions, index * _INSTRUCTION_SIZE + _IMMEDIATE_OFFSET, self._maps[map_name])
+        if self._cast_function:
+            call = struct.pack("=BBhi", 0x85, 2 << 4, 0, self._cast_function)
+            for at in range(0, len(instructions), _INSTRUCTION_SIZE):
+                if instructions[at : at + _INSTRUCTION_SIZE] == _CALL_OF_CAST:
+                    instructions[at : at + _INSTRUCTION_SIZE] = call
         return self._keep(sysbpf.program_load(program_type, bytes(instructions), name, attach_type, btf_id))
 
 

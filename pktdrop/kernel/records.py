@@ -5,7 +5,10 @@ import struct
 from typing import NamedTuple
 
 DROP_KEY = struct.Struct("=QIIIHH")
-DROP_VALUE = struct.Struct("=QQ16sQI4x")
+DROP_VALUE = struct.Struct("=QQ4xIQ16s")  # without `taken`, which is between the kernel and itself
+CONTROL = struct.Struct("=QIIIII4x")
+"""The active bank; then floor and limit of the samples of each kind, and of each CPU, and where those are scarce."""
+SAMPLE_CPU = struct.Struct("=QQI4x")
 HOT_DROP = struct.Struct(f"={DROP_KEY.size}s{DROP_VALUE.size}s")
 HOT_DROPS = 512
 """Entries of each section in the table in front of the map; a CPU has one section in each bank."""
@@ -13,6 +16,14 @@ OTHER_PLACES, OTHER_PLACES_OF_CPU = 4096, 128
 """Entries of the table of other places, in all and for each CPU: a busy host drops at some 100 call sites."""
 NO_CPU = 0xFFFF
 _TO_GROUP = 1 << 31
+SAMPLE = struct.Struct(f"=Q{DROP_KEY.size}sQQIIIHHHHHHHHHBB")
+"""struct sample up to its bytes; the fields of RawSample."""
+SAMPLE_BYTES = 128
+SAMPLE_RING = 512 * 1024
+"""Bytes."""
+NO_DEVICE_TYPE = 0xFFFF
+SAMPLE_HAS_MAC, SAMPLE_FOR_SOCKET = 1, 2
+"""Of RawSample.flags."""
 _TEXT = 0xFFFF << 48
 """The bits of an address of kernel text that the key leaves out."""
 
@@ -44,6 +55,40 @@ class RawValue(NamedTuple):
 
     packets: int
     octets: int
-    interface: bytes
-    netns_cookie: int
     netns_inode: int
+    netns_cookie: int
+    interface: bytes
+
+
+class RawSample(NamedTuple):
+    """struct sample, taken apart; the bytes are those that were captured."""
+
+    time: int
+    key: bytes
+    cgroup: int
+    inode: int
+    length: int
+    iif: int
+    vlan: int
+    captured: int
+    network: int
+    transport: int
+    data: int
+    device_type: int
+    family: int
+    local_port: int
+    remote_port: int
+    protocol: int
+    state: int
+    flags: int
+    content: bytes
+
+    @classmethod
+    def decode(cls, record: bytes) -> "RawSample":
+        """Take apart what the ring holds; raises struct.error where it is too short."""
+        fields = SAMPLE.unpack_from(record)
+        captured = min(fields[_CAPTURED], SAMPLE_BYTES)
+        return cls._make((*fields, record[SAMPLE.size : SAMPLE.size + captured]))
+
+
+_CAPTURED = RawSample._fields.index("captured")

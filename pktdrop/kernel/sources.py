@@ -50,6 +50,11 @@ class Sources:
         """How many packets the keys had at the last reading, in all."""
         return sum(self._packets)
 
+    def kind(self, raw: bytes) -> DropKey | None:
+        """Return the kind of a key, None if it is not known."""
+        place = self._places.get(raw)
+        return None if place is None else self._kinds[place]
+
     def risen(self, blocks: Sequence[Block], tally: Tally) -> Iterator[Row]:
         """Yield by how much the kinds of `tally` rose since the last reading."""
         moved = self._moved(blocks)

@@ -51,6 +51,7 @@ class MapType(IntEnum):
     ARRAY = 2
     PERCPU_ARRAY = 6
     ARRAY_OF_MAPS = 12
+    RINGBUF = 27
 
 
 class ProgramType(IntEnum):

@@ -4,15 +4,17 @@
 import math
 import os
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pktdrop.drops import Snapshot
-from pktdrop.kernel import host, probes, sysbpf
+from pktdrop.kernel import host, probes, readers, sysbpf
 from pktdrop.kernel.banks import Banks
 from pktdrop.kernel.cache import Cache, default_directory
-from pktdrop.kernel.records import RawKey, RawValue
+from pktdrop.kernel.records import RawKey, RawSample, RawValue
+from pktdrop.kernel.ring import Ring
 from pktdrop.kernel.sources import Sources
 from pktdrop.kernel.tally import Tally
 from pktdrop.model import DropKey, Lost, Netns
@@ -20,6 +22,7 @@ from pktdrop.namespaces import Namespaces
 
 if TYPE_CHECKING:
     from pktdrop.kernel.naming import Naming
+    from pktdrop.samples.sample import Sample
 
 _MANY_KEYS = 1024
 """In the map, besides those in the table in front of it: with fewer there is no reason to give any up."""
@@ -28,6 +31,8 @@ _SETTLE = 5.0
 """Seconds in which keys that live come back after they were given up; and the least between two times."""
 _IDLE_KINDS = 8192
 """Beyond the kinds that moved since the kernel gave them up last, so many of those that moved before are kept apart."""
+PACKETS = 4
+"""How many packets of each kind and CPU are copied between two looks."""
 MAP_ENTRIES = 65536
 """How many different drop keys the kernel has room for; each takes some 150 bytes of its memory from the start on."""
 
@@ -41,8 +46,13 @@ class Tracer:
         wanted: Collection[str] = (),
         map_entries: int = MAP_ENTRIES,
         cache: Cache | None = None,
+        packets: int = PACKETS,
     ) -> None:
-        """Attach the probes, by the rungs in `wanted` where it names some. Raises PktdropError."""
+        """Attach the probes, by the rungs in `wanted` where it names some. Raises PktdropError.
+
+        Of each kind of drop and CPU, the first `packets` of each look are sampled.
+        """
+        self.packets = packets
         self._namespaces = namespaces
         host.require_bpf_rights()
         host.raise_memlock()
@@ -54,6 +64,15 @@ class Tracer:
         self._renames = 0
         self._places, self._other_places = Sources(self._named), Sources(self._named_elsewhere)
         self._banks = Banks(self._probes.programs)
+        self._ring = Ring(self._probes.programs, packets) if packets and self._facts.reader != readers.NONE else None
+        self._samples: list[tuple[DropKey, RawSample]] = []
+        """Not handed on yet, with their kinds."""
+        self._unknown: list[RawSample] = []
+        """Of keys that were not read yet."""
+        self._counted = -math.inf
+        """When the last reading of counts began, by the monotonic clock."""
+        self._wall = 0.0
+        """What the wall clock is ahead of the monotonic one."""
         self._tally = Tally()
         self._same: dict[Any, Any] = {}
         """One of all numbers and namespaces that are equal: those of tens of thousands of keys take megabytes."""
@@ -69,6 +88,8 @@ class Tracer:
 
     def __exit__(self, *_: object) -> None:
         """Detach the probes."""
+        if self._ring is not None:
+            self._ring.close()
         self._banks.close()
         self._probes.programs.close()
 
@@ -87,6 +108,11 @@ class Tracer:
     def reasons(self) -> Collection[str]:
         """Names of the core's drop reasons that this kernel has."""
         return self._facts.reasons.core.values()
+
+    @property
+    def samples_are_off(self) -> bool:
+        """Whether no packet is sampled: none was asked for, or the kernel lets no program read them."""
+        return self._ring is None
 
     @property
     def tcp_input_has_events(self) -> bool:
@@ -115,6 +141,13 @@ class Tracer:
                 "there are thousands of kinds of drops: each time they are read, the CPU that reads traces none for "
                 "a few milliseconds, and those are not counted as missed (the ledger tells)."
             )
+        if self.packets and self._ring is None:
+            why = self._probes.refused.get("samples", "this kernel lets no program read their bytes")
+            found.append(f"packets are counted, but none is shown: {why}.")
+        if self._ring is not None and any(self._ring.refused):
+            found.append(
+                "there are too many kinds of drops to show packets of each: more were counted than could be looked at."
+            )
         if len(self._places) and self._naming.symbols.hidden:
             found.append(
                 f"call sites are addresses: {self._naming.symbols.hidden}. What only they tell is not known: the layer "
@@ -133,6 +166,7 @@ class Tracer:
             return
         self._gave_up, self._keys_that_live = now, None
         self._same.clear()
+        self._collect()
         final = self._banks.give_up()
         self._tally.add(self._places.risen(final, self._tally))
         # without cookies: by then, another namespace may have the inode that stands for this one
@@ -149,13 +183,57 @@ class Tracer:
 
     def snapshot(self) -> Snapshot:
         """Read all counts. Names are looked up for keys not seen before."""
+        self._counted = time.monotonic()
         blocks, others, missed = self._banks.read(), self._banks.other_places(), self._missed()
         moment, monotonic = time.time(), time.monotonic()  # of the counts: names take a while, symbols at first 0.1 s
+        self._wall = moment - monotonic
         self._name_again()
         self._tally.add(self._places.risen(blocks, self._tally))
         self._tally.add(self._other_places.risen(others, self._tally))
         lost = Lost(map_full=self._other_places.packets, missed=missed)
         return Snapshot(time=moment, monotonic=monotonic, drops=self._tally.totals, lost=lost)
+
+    def samples(self) -> "list[Sample]":
+        """Return the samples of drops that the last Snapshot has counted, and let each kind have new ones."""
+        self._collect()
+        if self._ring is not None:
+            self._ring.allow()
+        counted: list[tuple[DropKey, RawSample]] = []
+        later: list[tuple[DropKey, RawSample]] = []
+        for one in self._samples:
+            (counted if one[1].time <= self._counted * 1e9 else later).append(one)
+        self._samples = later
+        if not counted:
+            return []
+        from pktdrop.kernel.sampled import sample  # not needed before there is one
+
+        # by the names that they have now, if the key is still there
+        found = []
+        left: dict[DropKey, int] = defaultdict(lambda: self.packets)
+        for kind, raw in counted:
+            key = self._kind(raw) or kind
+            left[key] -= 1
+            if left[key] >= 0:  # with what the look before left, there may be more
+                found.append(sample(raw, key, self._wall))
+        return found
+
+    def _collect(self) -> None:
+        """Take what is in the ring, and give it the names that its keys have now: they may be given up."""
+        if self._ring is None:
+            return
+        found, self._unknown = self._unknown, []
+        known = len(found)
+        self._ring.read(found.append)
+        for at, raw in enumerate(found):
+            kind = self._kind(raw)
+            if kind is not None:
+                self._samples.append((kind, raw))
+            elif at >= known:  # a key of after the last reading; it is known by the next time, or given up
+                self._unknown.append(raw)
+
+    def _kind(self, raw: RawSample) -> DropKey | None:
+        key = bytes((raw.key[0] & ~1, *raw.key[1:]))  # without the bank
+        return self._places.kind(key) or self._other_places.kind(key)
 
     def _named(self, found: Sequence[tuple[RawKey, RawValue]]) -> list[DropKey]:
         """Name kinds; all names of interfaces are learnt first, as not every drop comes with one."""

@@ -2,6 +2,7 @@
 """The reports of `pktdrop trace`: each interval, filtered, and the whole run, as JSON lines or tables."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pktdrop import __version__
 from pktdrop.account import Account
@@ -12,6 +13,9 @@ from pktdrop.run import probes
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
 from pktdrop.watch import Watch
+
+if TYPE_CHECKING:
+    from pktdrop.samples.flows import Standouts
 
 
 def _opening(watch: Watch) -> str:
@@ -36,7 +40,7 @@ class JsonReport:
     def step(self, step: Account, kind: str = "interval") -> None:
         """Write the line of an interval, quiet or not."""
         selection = self.filters.select(step.interval.drops, step.judge)
-        for piece in self.view.interval(step.interval, selection, step.ledger, kind):
+        for piece in self.view.interval(step.interval, selection, step.ledger, kind, step.samples, step.sampled):
             self.output.write(piece)
 
     def end(self) -> None:
@@ -55,6 +59,7 @@ class TableReport:
     _elapsed: float = 0.0
     _quiet: float = 0.0
     _so_far: Amounts = field(default_factory=lambda: Amounts(0, 0))
+    _who: "Standouts | None" = None
 
     def start(self) -> str:
         """Show nothing: what is said tells it."""
@@ -64,7 +69,12 @@ class TableReport:
         """Show the drops of an interval and what was lost without, or for how long there was nothing."""
         selection = self.filters.select(step.interval.drops, step.judge)
         self._elapsed += step.interval.seconds
-        text = self.view.interval(step.interval, selection, step.ledger, self.output.width)
+        if step.samples:
+            from pktdrop.samples.flows import Standouts  # nothing that comes before the first packet needs it
+
+            self._who = self._who or Standouts()
+            self._who.add(step.samples, selection.drops, selection.judge)
+        text = self.view.interval(step.interval, selection, step.ledger, self.output.width, step.samples)
         if text:
             self._quiet = 0.0
             self._so_far = self._so_far.plus(Amounts.of(selection.drops, selection.judge))
@@ -77,4 +87,4 @@ class TableReport:
         """Show the totals."""
         whole = self.watch.whole()
         selection = self.filters.select(whole.interval.drops, whole.judge)
-        self.output.write(self.view.summary(whole.interval, selection, whole.ledger, self.output.width))
+        self.output.write(self.view.summary(whole.interval, selection, whole.ledger, self.output.width, self._who))

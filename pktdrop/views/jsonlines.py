@@ -15,6 +15,9 @@ from pktdrop.views.scope import as_object
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Ledger
     from pktdrop.ledger.entry import Entry
+    from pktdrop.samples.gather import ByKind
+    from pktdrop.samples.packet import Packet
+    from pktdrop.samples.sample import Sample
 
 _ROWS = 256
 """Drops, or entries of the ledger, in a piece of text."""
@@ -33,7 +36,13 @@ class JsonView:
         return _line(type="start", time=time, version=version, kernel=kernel, probes=dict(probes), limits=list(limits))
 
     def interval(
-        self, interval: Interval, selection: Selection, ledger: "Ledger", kind: str = "interval"
+        self,
+        interval: Interval,
+        selection: Selection,
+        ledger: "Ledger",
+        kind: str = "interval",
+        samples: "ByKind | None" = None,
+        sampled: Mapping[DropKey, int] | None = None,
     ) -> Iterator[str]:
         """Yield the line of one interval, or with kind "summary" that of the whole run, piece by piece.
 
@@ -41,7 +50,11 @@ class JsonView:
         """
         yield json_text({"type": kind, "start": interval.start, "end": interval.end})[:-1] + ',"drops":['
         drops = Drops.of(selection.drops).most_first()
-        yield from _pieces(self._drop(key, count, selection.judge(key)) for key, count in drops)
+        packets, taken = samples or {}, sampled or {}
+        yield from _pieces(
+            self._drop(key, count, selection.judge(key), taken.get(key, 0), packets.get(key, ()))
+            for key, count in drops
+        )
         yield '],"ledger":['
         yield from _pieces(map(entry_object, ledger.entries))
         rest = {
@@ -52,7 +65,9 @@ class JsonView:
         }
         yield "]," + json_text(rest)[1:] + "\n"
 
-    def _drop(self, key: DropKey, count: Count, verdict: Verdict) -> dict[str, Any]:
+    def _drop(
+        self, key: DropKey, count: Count, verdict: Verdict, sampled: int, samples: "Sequence[Sample]"
+    ) -> dict[str, Any]:
         return {
             "reason": key.reason,
             "subsystem": key.subsystem,
@@ -72,7 +87,45 @@ class JsonView:
             "noise": verdict.noise or "",
             "doubt": verdict.doubt or "",
             "other_places": key.other_places,
+            "sampled": sampled,
+            "samples": [self.sample(one) for one in samples],
         }
+
+    def sample(self, sample: "Sample") -> dict[str, Any]:
+        """Return a sampled packet as JSON has it."""
+        from pktdrop.samples.sample import describe
+
+        packet, socket, owner = sample.packet, sample.socket, sample.owner
+        return {
+            "time": sample.time,
+            "text": describe(packet, self._protocols.name),
+            "length": sample.length,
+            "captured": len(sample.content),
+            "received": sample.received,
+            **_packet(packet),
+            "socket": None if socket is None else {**socket._asdict(), "is_receiver": sample.is_for_socket},
+            "owner": None if owner is None else owner._asdict(),
+        }
+
+
+def _packet(packet: "Packet") -> dict[str, Any]:
+    return {
+        "source": packet.source,
+        "destination": packet.destination,
+        "protocol": packet.protocol,
+        "source_port": packet.source_port,
+        "destination_port": packet.destination_port,
+        "flags": list(packet.flags),
+        "payload": packet.payload,
+        "what": packet.what,
+        "fragment": packet.fragment,
+        "ttl": packet.ttl,
+        "sequence": packet.sequence,
+        "link_source": packet.link_source,
+        "link_destination": packet.link_destination,
+        "vlans": list(packet.vlans),
+        "inner": None if packet.inner is None else _packet(packet.inner),
+    }
 
 
 def _pieces(rows: Iterator[dict[str, Any]]) -> Iterator[str]:

@@ -3,18 +3,22 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pktdrop.drops import Interval
+from pktdrop.escaping import safe
 from pktdrop.filters import Selection
 from pktdrop.model import Amounts, Count, DropKey, Judge, Verdict
 from pktdrop.protocols import Protocols
 from pktdrop.views.scope import Name
-from pktdrop.views.text import DOUBT, MARK, Column, table
+from pktdrop.views.text import DOUBT, MARK, Column, cut, table
 from pktdrop.wording import counted, number, share
 
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Ledger
+    from pktdrop.samples.flows import Outstanding, Standouts
+    from pktdrop.samples.gather import ByKind
 
 _LEAST_SECONDS = 0.1
 """The last interval may be shorter: a rate over less says nothing."""
@@ -50,6 +54,15 @@ _DOUBT_COLUMNS = (
     Column("where", least=14, keep_end=True),
 )
 
+_WHO_COLUMNS = (
+    Column("sampled", "right"),
+    Column("reason", least=14),
+    Column("most from", least=12),
+    Column("most to", least=12),
+    Column("whose most", least=8),
+)
+_INDENT = "    "
+
 _OTHER = "other"
 """Interface and namespace of drops at other places."""
 _Drops = Mapping[DropKey, Count]
@@ -58,13 +71,16 @@ _Drops = Mapping[DropKey, Count]
 class TableView:
     """Renders intervals and the summary as text."""
 
-    def __init__(self, protocols: Protocols, limit: int, netns_name: Name) -> None:
-        """Take how many rows a table may have before the rest is one line."""
+    def __init__(self, protocols: Protocols, limit: int, netns_name: Name, packets: int = 1) -> None:
+        """Take how many rows a table may have before the rest is one line, and how many lines of packets each row."""
         self._protocols = protocols
         self._limit = limit
+        self._packets = packets
         self._netns_name = netns_name
 
-    def interval(self, interval: Interval, selection: Selection, ledger: "Ledger", width: int) -> str:
+    def interval(
+        self, interval: Interval, selection: Selection, ledger: "Ledger", width: int, samples: "ByKind | None" = None
+    ) -> str:
         """Return the block of one interval; nothing for one in which nothing was lost."""
         from pktdrop.views.ledger import without_event_lines  # nothing that comes before the first interval needs it
 
@@ -75,7 +91,8 @@ class TableView:
         ranked = sorted(selection.drops.items(), key=lambda item: (_kind(judge(item[0])), -item[1].packets))
         rows = [(self._cells(key, count, interval.seconds, judge), count.packets) for key, count in ranked]
         title = f"{_clock(interval.end)}  {_amounts(Amounts.of(selection.drops, judge))} in {interval.seconds:.1f} s"
-        parts = [title, *([self._table(_ROW_COLUMNS, rows, width)] if rows else []), *without_event]
+        below = [self._packets_of(key, count, samples or {}, width) for key, count in ranked[: self._limit]]
+        parts = [title, *([self._table(_ROW_COLUMNS, rows, width, below)] if rows else []), *without_event]
         return "\n".join(parts) + "\n\n"
 
     def _cells(self, key: DropKey, count: Count, seconds: float, judge: Judge) -> tuple[str, ...]:
@@ -90,12 +107,28 @@ class TableView:
             key.location,
         )
 
+    def _packets_of(self, key: DropKey, count: Count, samples: "ByKind", width: int) -> list[str]:
+        """Return lines that tell whose packets a row is, those seen most first."""
+        some = samples.get(key) if self._packets else None
+        if not some:
+            return []
+        from pktdrop.samples.flows import flows  # nothing that comes before the first packet needs it
+
+        lines = []
+        for flow in flows(some, self._protocols.name)[: self._packets]:
+            seen = f", {flow.seen} of {number(count.packets)} seen"
+            text = safe(flow.text + (f" {flow.owner}" if flow.owner is not None else ""))
+            lines.append(_INDENT + cut(text, width - len(_INDENT + seen)) + seen)
+        return lines
+
     def status(self, elapsed: float, so_far: Amounts, quiet: float, width: int) -> str:
         """Return the line that a terminal shows while nothing is dropped, for how many seconds now."""
         text = f"{_duration(elapsed)} elapsed, {_amounts(so_far)}"
         return (text + (f", no drops for {quiet:.0f} s" if so_far.loss else ""))[: width - 1]
 
-    def summary(self, whole: Interval, selection: Selection, ledger: "Ledger", width: int) -> str:
+    def summary(
+        self, whole: Interval, selection: Selection, ledger: "Ledger", width: int, who: "Standouts | None" = None
+    ) -> str:
         """Return the totals of the whole run."""
         from pktdrop.views.ledger import entries_table, totals_line
 
@@ -109,6 +142,8 @@ class TableView:
         if loss:
             parts.append(self._shares(_REASON_COLUMNS, _by_reason(loss, judge), width))
             parts.append(self._shares(_CPU_COLUMNS, _grouped(loss, lambda key: (cpu(key),)), width))
+        if who is not None and who.of_reason:
+            parts.append(self._who(who, width))
         for columns, drops in ((_DOUBT_COLUMNS, doubt), (_NOISE_COLUMNS, noise)):
             if drops:
                 groups = _grouped(drops, lambda key: (reason(key, judge(key)), _why(judge(key)), key.location))
@@ -119,6 +154,19 @@ class TableView:
         parts.append("\n".join([totals_line(ledger), *_copies(ledger), *_accounts(whole, selection.filtered)]))
         return "\n\n".join(parts) + "\n"
 
+    def _who(self, who: "Standouts", width: int) -> str:
+        """Name who stood out, by reason."""
+        from pktdrop.samples.flows import outstanding
+
+        ranked = sorted(who.of_reason.items(), key=lambda item: (-item[1].samples, item[0]))
+        rows = []
+        for (subsystem, name), tallies in ranked:
+            most = (outstanding(names) for names in (tallies.sources, tallies.destinations, tallies.owners))
+            cells = (_most(one, tallies.samples) for one in most)
+            reason_name = reason_of(subsystem, name)
+            rows.append(((number(tallies.samples), reason_name, *cells), tallies.samples))
+        return self._table(_WHO_COLUMNS, rows, width)
+
     def _shares(self, columns: Sequence[Column], groups: Mapping[tuple[str, ...], int], width: int) -> str:
         total = sum(groups.values())
         return self._table(
@@ -127,8 +175,18 @@ class TableView:
             width,
         )
 
-    def _table(self, columns: Sequence[Column], rows: Sequence[tuple[tuple[str, ...], int]], width: int) -> str:
+    def _table(
+        self,
+        columns: Sequence[Column],
+        rows: Sequence[tuple[tuple[str, ...], int]],
+        width: int,
+        below: Sequence[Sequence[str]] = (),
+    ) -> str:
+        """Lay out rows, no more than there may be, and below each its lines."""
         text = table(columns, [cells for cells, _ in rows[: self._limit]], width)
+        if any(below):
+            titles, *lines = text.splitlines()
+            text = "\n".join([titles, *chain(*([line, *more] for line, more in zip(lines, below, strict=True)))])
         more = [packets for _, packets in rows[self._limit :]]
         if more:
             text += f"\nand {counted(len(more), 'more row')}: {counted(sum(more), 'packet')}"
@@ -137,10 +195,19 @@ class TableView:
 
 def reason(key: DropKey, verdict: Verdict) -> str:
     """Return the reason, with its subsystem unless that is core, and the mark of noise or doubt."""
-    name = key.reason if key.subsystem == "core" else f"{key.subsystem}/{key.reason}"
-    if key.subsystem == "core" and key.reason.isdigit():
-        name = f"core/{key.reason}"
-    return name + ("", DOUBT, MARK)[_kind(verdict)]
+    return reason_of(key.subsystem, key.reason) + ("", DOUBT, MARK)[_kind(verdict)]
+
+
+def _most(one: "Outstanding | None", samples: int) -> str:
+    """Name who stood out, with how many samples unless all are."""
+    if one is None:
+        return "-"
+    return one.name if one.seen == samples else f"{one.name} ({number(one.seen)})"
+
+
+def reason_of(subsystem: str, name: str) -> str:
+    """Return a reason by its name, with its subsystem unless that is core."""
+    return f"{subsystem}/{name}" if subsystem != "core" or name.isdigit() else name
 
 
 def _kind(verdict: Verdict) -> int:

@@ -16,6 +16,8 @@ from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Loss, Place
 from pktdrop.look import Kernel, Look
 from pktdrop.model import Count, DropKey, Known, Lost, Netns
+from pktdrop.samples.sample import Sample
+from tests.unit.frames import ether, ipv4, udp
 
 NOON = 1_700_000_000.0
 """A wall-clock time: 22:13:20 UTC."""
@@ -74,6 +76,24 @@ def make_noise(**changes: Any) -> DropKey:
         "location": "ip_rcv_core+0x1b",
     }
     return make_drop(**(noise | changes))
+
+
+def make_sample(content: bytes | None = None, **changes: Any) -> Sample:
+    """The frame of a UDP datagram from 10.0.0.5:43210 to 10.0.0.9:8125, with 48 bytes, for the drop of make_drop()."""
+    content = ether(0x0800, ipv4(17, udp())) if content is None else content
+    values: dict[str, Any] = {
+        "time": NOON - 1,
+        "key": make_drop(),
+        "content": content,
+        "length": len(content),
+        "has_mac": True,
+        "network": 14,
+        "device_type": 1,
+        "received": True,
+        "tag": None,
+        "socket": None,
+    }
+    return Sample(**(values | changes))
 
 
 def make_snapshot(drops: Mapping[DropKey, Count] | None = None, **changes: Any) -> Snapshot:

@@ -12,8 +12,19 @@ from hypothesis import strategies as st
 
 from pktdrop.model import Count, Lost
 from pktdrop.protocols import Protocols
+from pktdrop.samples.sample import Owner, Socket
 from pktdrop.views.jsonlines import JsonView
-from tests.unit.make import NOON, make_backlog_drop, make_drop, make_interval, make_ledger, make_noise, make_selection
+from tests.unit.frames import MAC_A, MAC_B, ether, ipv4, udp
+from tests.unit.make import (
+    NOON,
+    make_backlog_drop,
+    make_drop,
+    make_interval,
+    make_ledger,
+    make_noise,
+    make_sample,
+    make_selection,
+)
 
 VIEW = JsonView(Protocols.load())
 
@@ -54,14 +65,14 @@ def test_an_interval() -> None:
                 "interface": "eth0", "ifindex": 2, "netns": 4026531833, "netns_cookie": 1, "netns_name": "host",
                 "netns_gone": False,
                 "protocol": "IPv4", "location": "enqueue_to_backlog+0x1a8", "layer": "backlog", "noise": "",
-                "doubt": "", "other_places": False,
+                "doubt": "", "other_places": False, "sampled": 0, "samples": [],
             },
             {
                 "reason": "NO_SOCKET", "subsystem": "core", "count": 23, "bytes": 667, "cpu": 0, "target_cpu": None,
                 "interface": "lo", "ifindex": 1, "netns": 4026532281, "netns_cookie": 7, "netns_name": "blue",
                 "netns_gone": False,
                 "protocol": "IPv4", "location": "udp_rcv+0x49e", "layer": "socket", "noise": "",
-                "doubt": "", "other_places": False,
+                "doubt": "", "other_places": False, "sampled": 0, "samples": [],
             },
         ],
         "ledger": [],
@@ -70,6 +81,37 @@ def test_an_interval() -> None:
         "lost": {"map_full": 5, "missed": 6},
         "filtered": 9,
     }  # fmt: skip
+
+
+def test_a_sample() -> None:
+    """A sampled packet has exactly these keys, and so has one in it; how many there were is told with the drop."""
+    quoting = ether(0x0800, ipv4(1, b"\3\3" + bytes(6) + ipv4(17, udp(5, 53, b"")), "10.0.0.9", "10.0.0.5"))
+    sample = make_sample(quoting, length=1400, socket=Socket(2, 53, None, 17, 7, 812, 40), owner=Owner(7, "a\x1bb"))
+    drops, key = {make_drop(): Count(23, 667)}, make_drop()
+    (drop,) = _object(
+        VIEW.interval(
+            make_interval(drops), make_selection(drops), make_ledger(), samples={key: [sample]}, sampled={key: 4}
+        )
+    )["drops"]
+    assert drop["sampled"] == 4
+    inner = {
+        "source": "10.0.0.5", "destination": "10.0.0.9", "protocol": "UDP", "source_port": 5, "destination_port": 53,
+        "flags": [], "payload": 0, "what": None, "fragment": None, "ttl": 64, "sequence": None, "link_source": None,
+        "link_destination": None, "vlans": [], "inner": None,
+    }  # fmt: skip
+    assert drop["samples"] == [
+        {
+            **inner,
+            "time": NOON - 1,
+            "text": "10.0.0.9 > 10.0.0.5 ICMP port unreachable 28 B (10.0.0.5:5 > 10.0.0.9:53 UDP 0 B)",
+            "length": 1400, "captured": 70, "received": True, "source": "10.0.0.9", "destination": "10.0.0.5",
+            "protocol": "ICMP", "source_port": None, "destination_port": None, "payload": 28,
+            "what": "port unreachable", "link_source": MAC_A, "link_destination": MAC_B, "inner": inner,
+            "socket": {"family": 2, "local_port": 53, "remote_port": None, "protocol": 17, "state": 7, "inode": 812,
+                       "cgroup": 40, "is_receiver": False},
+            "owner": {"pid": 7, "comm": "a\x1bb", "is_receiver": True},
+        }
+    ]  # fmt: skip
 
 
 def test_a_summary() -> None:

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.kernel.btf import Btf, BtfError
-from pktdrop.kernel.layout import FROM_HEADERS, READ_MEMBERS, LayoutError, declarations, flat, packet_type
+from pktdrop.kernel.layout import (
+    FROM_HEADERS,
+    READ_MEMBERS,
+    SAMPLE_MEMBERS,
+    LayoutError,
+    declarations,
+    flat,
+    packet_type,
+)
 
 BTF = Path(__file__).parents[1] / "data" / "btf"
 
@@ -175,7 +183,8 @@ def test_pointer_to_what_has_no_name(target: int) -> None:
 
 def test_same_names_over_headers() -> None:
     """Over installed kernel headers each dotted member has the flat name that it has in the declarations."""
-    dotted = [path for paths in READ_MEMBERS.values() for path in paths if "." in path]
+    read = (*READ_MEMBERS.values(), *SAMPLE_MEMBERS.values())
+    dotted = [path for paths in read for path in paths if "." in path]
     defined = re.findall(r"^#define ([a-z]\w+) (.+)$", FROM_HEADERS, re.MULTILINE)
     assert defined == [(flat(path), path) for path in dotted]
 

@@ -20,6 +20,7 @@ from pktdrop.drops import Drops, Kinds, Snapshot
 from pktdrop.look import Answer, Kernel, Look, Question
 from pktdrop.lookfile import Malformed, from_json, to_json
 from pktdrop.model import Count, DropKey, Known, Lost, Netns
+from pktdrop.samples.sample import Owner, Sample, Socket
 from tests.recording import Recorded, Recorder, outputs, read_back
 from tests.unit.accounts import DNS
 from tests.unit.fates import ETH0, FATES, NETNS, OTHER_NETNS, RECEIVER, SENDER, TAP
@@ -37,6 +38,13 @@ interfaces = st.builds(Interface, texts, st.none() | st.binary(max_size=8))
 keys = st.builds(
     DropKey, texts, texts, st.integers(0, 9), st.none() | st.integers(0, 9), st.none() | st.integers(1, 9),
     st.none() | texts, st.none() | namespaces, st.none() | texts, st.integers(0, 65535), texts, st.booleans(),
+)  # fmt: skip
+small = st.integers(0, 65535)
+samples = st.builds(
+    Sample, moments, keys, st.binary(max_size=128), small, st.booleans(), st.integers(-32768, 32767), st.none() | small,
+    st.booleans(), st.none() | small,
+    st.none() | st.builds(Socket, *[small] * 5, st.none() | numbers, st.none() | numbers),
+    st.none() | st.builds(Owner, small, texts, st.booleans()),
 )  # fmt: skip
 answers: st.SearchStrategy[Answer] = (
     st.none() | texts | numbers | st.lists(st.none() | texts | numbers, max_size=4).map(tuple)
@@ -77,6 +85,7 @@ def looks(draw: st.DrawFn) -> Look:
               draw(st.none() | namespaces), draw(st.none() | namespaces), draw(st.integers(0, 9))),
         draw(some), tuple(draw(some)), tuple(draw(st.lists(texts, max_size=2))), draw(st.booleans()),
         draw(st.dictionaries(st.builds(Question, texts, st.none() | namespaces, texts), answers, max_size=3)),
+        tuple(draw(st.lists(samples, max_size=2))),
     )  # fmt: skip
 
 

@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, NO_CPU, RawKey, RawValue
+from pktdrop.kernel.records import (
+    CONTROL,
+    DROP_KEY,
+    DROP_VALUE,
+    NO_CPU,
+    SAMPLE,
+    SAMPLE_BYTES,
+    SAMPLE_CPU,
+    SAMPLE_RING,
+    RawKey,
+    RawSample,
+    RawValue,
+)
 from tests.patience import PATIENCE
 
 BPF = Path(__file__).parents[2] / "bpf"
@@ -68,10 +80,38 @@ int main(void)
         .netns_inode = 0x31323334,
     };
 
+    struct sample sample = {
+        .time = 0x0102030405060708,
+        .key = { .place = PLACE(0xffffa1b2c3d4e5f6, SECTION(1, 1)), .netns = 9, .ifindex = 8, .reason = 7 },
+        .cgroup = 0x1112131415161718,
+        .inode = 0x2122232425262728,
+        .length = 0x31323334,
+        .iif = 0x41424344,
+        .vlan = 0x51525354,
+        .captured = 5,
+        .network = 0x7172,
+        .transport = 0x8182,
+        .data = 0x9192,
+        .device_type = 0xa1a2,
+        .family = 0xb1b2,
+        .local_port = 0xc1c2,
+        .remote_port = 0xd1d2,
+        .protocol = 0xe1e2,
+        .state = 0xf1,
+        .flags = 0xf2,
+        .bytes = "abcdefgh",
+    };
+    struct control control = { 1, 0x01020304, 0x11121314, 0x21222324, 0x31323334, 0x41424344 };
+    struct sample_cpu cpu = { 0x0102030405060708, 0x1112131415161718, 0x21222324 };
+
     printf("%lu %lu %d %d\\n", (unsigned long)sizeof(struct drop_key), (unsigned long)sizeof(value), NO_CPU,
            INTERFACE_NAME_SIZE);
     show(&value, sizeof(value));
 KEYS
+    show(&sample, sizeof(sample));
+    show(&control, sizeof(control));
+    show(&cpu, sizeof(cpu));
+    printf("%d %d %lu\\n", SAMPLE_BYTES, SAMPLE_RING, (unsigned long)sizeof(sample));
     return 0;
 }
 """
@@ -111,7 +151,32 @@ def test_value(lines: list[str]) -> None:
     """A value that C fills in is read in Python with each number in its place."""
     value = RawValue._make(DROP_VALUE.unpack(bytes.fromhex(lines[1])))
     name, cookie, inode = b"veth-abcdefghij\0", 0x2122232425262728, 0x31323334
-    assert value == RawValue(0x0102030405060708, 0x1112131415161718, name, cookie, inode)
+    assert value == RawValue(0x0102030405060708, 0x1112131415161718, inode, cookie, name)
+
+
+def test_sample(lines: list[str]) -> None:
+    """A sample that C fills in is read with each number in its place, and of its bytes those that were captured."""
+    sample = RawSample.decode(bytes.fromhex(lines[-4]))
+    assert RawKey.decode(sample.key) == RawKey(0xFFFFA1B2C3D4E5F6, 9, 8, 7, 1, 0, 0)
+    assert sample._replace(key=b"") == RawSample(
+        0x0102030405060708, b"", 0x1112131415161718, 0x2122232425262728, 0x31323334, 0x41424344, 0x51525354, 5, 0x7172,
+        0x8182, 0x9192, 0xA1A2, 0xB1B2, 0xC1C2, 0xD1D2, 0xE1E2, 0xF1, 0xF2, b"abcde",
+    )  # fmt: skip
+    assert lines[-1].split() == [str(number) for number in (SAMPLE_BYTES, SAMPLE_RING, SAMPLE.size + SAMPLE_BYTES)]
+
+
+def test_control_and_cpu(lines: list[str]) -> None:
+    """What user space writes and reads of samples has each number in its place."""
+    assert CONTROL.unpack(bytes.fromhex(lines[-3])) == (1, 0x01020304, 0x11121314, 0x21222324, 0x31323334, 0x41424344)
+    assert SAMPLE_CPU.unpack(bytes.fromhex(lines[-2])) == (0x0102030405060708, 0x1112131415161718, 0x21222324)
+
+
+@pytest.mark.parametrize("captured", [0, 5, 128, 129, 0xFFFF])
+def test_no_more_bytes_than_there_are(captured: int) -> None:
+    """Whatever the record says was captured, nothing behind its bytes is taken for the packet."""
+    record = bytearray(SAMPLE.size) + b"x" * SAMPLE_BYTES + b"behind"
+    record[SAMPLE.size - 20 : SAMPLE.size - 18] = captured.to_bytes(2, "little")
+    assert RawSample.decode(bytes(record)).content == b"x" * min(captured, SAMPLE_BYTES)
 
 
 @pytest.mark.parametrize("size", [0, DROP_KEY.size - 1, DROP_KEY.size + 1, 32])

@@ -21,7 +21,7 @@ def named(found: Sequence[tuple[RawKey, RawValue]]) -> list[DropKey]:
 def block(packets: int, *where: Netns) -> Block:
     """One key in each of two namespaces, or in some."""
     keys = [DROP_KEY.pack(0, netns.inode, 2, 3, 0, 0x0800) for netns in where or (ONE, OTHER)]
-    return Block(b"".join(keys), len(keys) * DROP_VALUE.pack(packets, 100 * packets, b"", 1, 1))
+    return Block(b"".join(keys), len(keys) * DROP_VALUE.pack(packets, 100 * packets, 1, 1, b""))
 
 
 def test_only_keys_of_a_namespace_that_has_a_name_now_are_asked_for_theirs() -> None:

@@ -15,8 +15,11 @@ from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Place
 from pktdrop.model import Amounts, Count, DropKey, Lost, Netns
 from pktdrop.protocols import Protocols
+from pktdrop.samples.flows import Standouts
+from pktdrop.samples.sample import Owner
 from pktdrop.views import table as views
 from pktdrop.views.table import TableView
+from tests.unit.frames import ether, ipv4, tcp, udp
 from tests.unit.make import (
     JUDGE,
     NOON,
@@ -26,6 +29,7 @@ from tests.unit.make import (
     make_ledger,
     make_loss,
     make_noise,
+    make_sample,
     make_selection,
 )
 
@@ -491,3 +495,51 @@ def test_the_time_is_that_of_the_end() -> None:
     drops = {make_drop(): Count(1, 1)}
     text = VIEW.interval(make_interval(drops, end=NOON + 61), make_selection(drops), NO_LEDGER, 80)
     assert text.startswith("22:14:21  ")
+
+
+def test_whose_packets_a_row_is() -> None:
+    """Below each row that has samples, the packets seen most, with how many of how many; no more lines than asked."""
+    drops = {make_drop(): Count(12_300, 28_000), NFT: Count(3, 252)}
+    samples = [make_sample(), make_sample(ether(0x0800, ipv4(6, tcp()))), make_sample()]
+    samples[1].owner = Owner(812, "a\x1bb")
+
+    def lines(packets: int, width: int = 80) -> list[str]:
+        view = TableView(Protocols.load(), 20, name_of, packets)
+        text = view.interval(make_interval(drops), make_selection(drops), NO_LEDGER, width, {make_drop(): samples})
+        return text.splitlines()[3:-1]
+
+    udp_line = "    10.0.0.5:43210 > 10.0.0.9:8125 UDP 48 B, 2 of 12,300 seen"
+    assert [line for line in lines(1) if line.startswith(" " * 4 + "10")] == [udp_line]
+    assert lines(1)[0] == udp_line
+    assert len(lines(1)) == 2
+    assert lines(5)[:2] == [
+        udp_line,
+        "    10.0.0.5:43210 > 10.0.0.9:443 TCP SYN 0 B for a\\x1bb[812], 1 of 12,300 seen",
+    ]
+    assert len(lines(0)) == 1
+    assert lines(1, 50)[0] == "    10.0.0.5:43210 > 10.0.0.9:.., 2 of 12,300 seen"
+
+
+def test_no_line_without_a_row() -> None:
+    """A row that is one of many more has no line of packets."""
+    drops = {make_drop(): Count(5, 60), NFT: Count(3, 252)}
+    view = TableView(Protocols.load(), 1, name_of)
+    samples = {make_drop(): [make_sample()], NFT: [make_sample(key=NFT)]}
+    text = view.interval(make_interval(drops), make_selection(drops), NO_LEDGER, 80, samples)
+    assert text.count(" seen") == 1
+    assert "and 1 more row: 3 packets" in text
+
+
+def test_who_stood_out() -> None:
+    """The summary names for each reason who sent most, where to, and for whom, of how many samples."""
+    drops = {make_drop(): Count(12_300, 28_000), NFT: Count(3, 252)}
+    who = Standouts()
+    some = [make_sample(), make_sample(), make_sample(ether(0x0800, ipv4(17, udp(), source="10.0.0.6")))]
+    some[0].owner = Owner(812, "dnsmasq")
+    who.add({make_drop(): some, NFT: [make_sample(ether(0x88CC))]}, drops, JUDGE)
+    text = VIEW.summary(make_interval(drops), make_selection(drops), NO_LEDGER, 120, who)
+    assert text.split("\n\n")[3] == (
+        "sampled  reason          most from          most to            whose most\n"
+        "      3  NO_SOCKET       10.0.0.5 (2)       10.0.0.9:8125 UDP  for dnsmasq[812] (1)\n"
+        "      1  NETFILTER_DROP  02:00:00:00:00:0a  02:00:00:00:00:0b  -"
+    )

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0 */
+/*
+ * Samples: copies of the first packets of each kind of drop. Which are taken, and when no more, says struct control.
+ * bcc rewrites the main file only, so all that reads the kernel's memory stands here.
+ *
+ * READER says how bytes of a packet are read, see pktdrop/kernel/readers.py; set from outside, besides:
+ *   HAS_INODE, HAS_CGROUP, HAS_VLAN  1 where the members that tell these are known
+ *   CAST_TYPE                        BTF id of struct linux_mib, which is an array from its beginning on
+ */
+#pragma once
+
+#include "reads.h"
+
+#define READER_NONE 0
+#define READER_PLAIN 1 /* loads of a BTF program, from skb->head on */
+#define READER_CAST 2  /* the same, behind the kfunc bpf_rdonly_cast() */
+#define READER_PROBE 3 /* bpf_probe_read_kernel() */
+
+#define NO_MAC_HEADER 0xffff /* skb_mac_header_was_set(), include/linux/skbuff.h */
+#define TIME_WAIT 6	     /* include/net/tcp_states.h: sockets that end behind their struct sock_common */
+#define NEW_SYN_RECV 12
+
+/* bcc knows no kfunc: user space puts the id of bpf_rdonly_cast() in place of this number, see programs.py. */
+#define CALL_OF_CAST 0x7fff0001
+static void *(*rdonly_cast)(const void *, u32) = (void *)CALL_OF_CAST;
+
+static __always_inline void copy_bytes(struct sample *one, u64 from)
+{
+#if READER == READER_PROBE
+	u32 size = one->captured;
+
+	if (size > SAMPLE_BYTES)
+		size = SAMPLE_BYTES;
+	if (bpf_probe_read_kernel(one->bytes, size, (void *)from))
+		one->captured = 0;
+#else
+	/* whole words, past the end of the packet, too: user space takes what was captured */
+	const u64 *words = (const u64 *)from;
+	u64 *to = (u64 *)one->bytes;
+
+#if READER == READER_CAST
+	words = rdonly_cast(words, CAST_TYPE);
+#endif
+#pragma unroll
+	for (int i = 0; i < SAMPLE_BYTES / 8; i++)
+		to[i] = words[i];
+#endif
+}
+
+/*
+ * Where a packet begins is not skb->data, which is wherever the packet had got to: it is the MAC header, else the
+ * network header, if they lie in what the skb has; else there is nothing better than skb->data. Some leave a header as
+ * another packet had it; headers of which the order is wrong are therefore no headers.
+ */
+static __always_inline void set_bytes(struct sample *one, struct sk_buff *skb)
+{
+	u64 head = 0, data = 0;
+	u32 tail = 0, at, start, length = 0;
+	u16 mac = 0, network = 0, transport = 0;
+
+	LOAD(head, *(u64 *)&skb->head);
+	LOAD(data, *(u64 *)&skb->data);
+	LOAD(tail, skb->tail);
+	LOAD(mac, skb->mac_header);
+	LOAD(network, skb->network_header);
+	LOAD(transport, skb->transport_header);
+	LOAD(length, skb->len);
+	at = data - head;
+	if (network && network <= tail && (mac == NO_MAC_HEADER || mac <= network))
+		start = mac == NO_MAC_HEADER ? network : mac;
+	else
+		start = mac != NO_MAC_HEADER && mac <= at ? mac : at;
+	if (mac == start)
+		one->flags |= SAMPLE_HAS_MAC;
+	one->network = network - start;
+	one->transport = transport - start;
+	one->data = at - start;
+	one->length = length + at - start;
+	at = tail > start ? tail - start : 0;
+	one->captured = at < SAMPLE_BYTES ? at : SAMPLE_BYTES;
+	copy_bytes(one, head + start);
+}
+
+static __always_inline void set_socket(struct sample *one, struct sock *sk)
+{
+	u16 remote = 0;
+
+	LOAD(one->family, sk->sk_common_skc_family);
+	LOAD(one->state, sk->sk_common_skc_state);
+	LOAD(one->local_port, sk->sk_common_skc_num);
+	LOAD(remote, sk->sk_common_skc_dport);
+	one->remote_port = FROM_NETWORK16(remote);
+	if (one->state == TIME_WAIT || one->state == NEW_SYN_RECV)
+		return;
+	LOAD(one->protocol, sk->sk_protocol);
+#if HAS_INODE
+	struct socket *socket = NULL;
+	struct file *file = NULL;
+	struct inode *inode = NULL;
+
+	LOAD(socket, sk->sk_socket);
+	if (socket)
+		LOAD(file, socket->file);
+	if (file)
+		LOAD(inode, file->f_inode);
+	if (inode)
+		LOAD(one->inode, inode->i_ino);
+#endif
+#if HAS_CGROUP
+	struct cgroup *cgroup = NULL;
+	struct kernfs_node *node = NULL;
+
+	LOAD(cgroup, sk->sk_cgrp_data_cgroup);
+	if (cgroup)
+		LOAD(node, cgroup->kn);
+	if (node)
+		LOAD(one->cgroup, node->id);
+#endif
+}
+
+static __always_inline void fill_sample(struct sample *one, const struct drop_key *key, struct sk_buff *skb,
+					struct sock *rx_sk, const struct origin *from)
+{
+	struct sock *sk = rx_sk;
+
+	one->time = bpf_ktime_get_ns();
+	one->key = *key;
+	one->cgroup = 0;
+	one->inode = 0;
+	one->vlan = 0;
+	one->device_type = NO_DEVICE_TYPE;
+	one->family = 0;
+	one->local_port = 0;
+	one->remote_port = 0;
+	one->protocol = 0;
+	one->state = 0;
+	one->flags = rx_sk ? SAMPLE_FOR_SOCKET : 0;
+	LOAD(one->iif, skb->skb_iif);
+#if HAS_VLAN
+	LOAD(one->vlan, skb->vlan_all);
+#endif
+	if (from->dev)
+		LOAD(one->device_type, from->dev->type);
+	if (!sk)
+		LOAD(sk, skb->sk);
+	if (sk)
+		set_socket(one, sk);
+	set_bytes(one, skb);
+}

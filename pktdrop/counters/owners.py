@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""Whose dropped packets are: the processes that have their sockets open.
+
+A packet comes with its socket where the kernel had found it. Where it had not, or does not say (before Linux 6.11, of
+what it received), sock_diag(7) tells which socket such a packet is for in that namespace now.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from typing import Final, NamedTuple
+
+from pktdrop.counters import sockets
+from pktdrop.counters.netlink import Netlink
+from pktdrop.model import Netns
+from pktdrop.namespaces import Namespaces
+from pktdrop.samples.sample import Owner, Sample
+
+_NETLINK_SOCK_DIAG = 4  # include/uapi/linux/netlink.h
+_SOCK_DIAG_BY_FAMILY = 20  # include/uapi/linux/sock_diag.h
+# struct inet_diag_req_v2: family, protocol, extensions, states; ports, addresses, interface and cookie (none known)
+_REQUEST = struct.Struct("=BBBxI2s2s16s16sIII")
+_ANY_COOKIE = 0xFFFFFFFF  # INET_DIAG_NOCOOKIE
+_ALL_STATES = 0xFFFFFFFF
+_INODE = struct.Struct("=68xI")  # struct inet_diag_msg
+_PROTOCOLS: Final = {"UDP": socket.IPPROTO_UDP, "TCP": socket.IPPROTO_TCP}
+_MOST_ASKED = 64
+"""Ends that are asked for in each look: senders can choose any number of ports."""
+_REMEMBERED = 4096
+_SHARE = 20
+"""Looking for processes takes at most this part of the time: there may be very many."""
+NO_SOCKET = "NO_SOCKET"
+"""The reason of packets that nobody would get."""
+
+
+class _End(NamedTuple):
+    """Where a packet goes: what is asked for a socket."""
+
+    netns: Netns
+    family: int
+    protocol: int
+    local: tuple[str, int]
+    remote: tuple[str, int]
+
+
+class Owners:
+    """Finds the processes of sampled packets, and remembers them."""
+
+    def __init__(self, namespaces: Namespaces) -> None:
+        self._namespaces = namespaces
+        self._of_inode: dict[int, sockets.Owner | None] = {}
+        self._next_search = 0.0
+        """By the monotonic clock."""
+
+    def find(self, samples: Iterable[Sample]) -> None:
+        """Set the owner of each sample of which it can be found."""
+        wanted: list[tuple[Sample, int, bool]] = []
+        ends: dict[_End, list[Sample]] = {}
+        for sample in samples:
+            if sample.socket is not None and sample.socket.inode is not None:
+                wanted.append((sample, sample.socket.inode, sample.is_for_socket))
+            elif (end := _end(sample)) is not None and (end in ends or len(ends) < _MOST_ASKED):
+                ends.setdefault(end, []).append(sample)
+        for end, inode in self._bound(ends).items():
+            wanted += [(sample, inode, True) for sample in ends[end]]
+        self._search({inode for _, inode, _ in wanted})
+        for sample, inode, is_receiver in wanted:
+            owner = self._of_inode.get(inode)
+            if owner is not None:
+                sample.owner = Owner(owner.pid, owner.comm, is_receiver)
+
+    def _search(self, inodes: set[int]) -> None:
+        """Look for processes, if there is a socket of which nothing is known, and it was not just done."""
+        unknown = inodes - self._of_inode.keys()
+        began = time.monotonic()
+        if not unknown or began < self._next_search:
+            return
+        found = sockets.owners(unknown)
+        now = time.monotonic()
+        self._next_search = now + _SHARE * (now - began)
+        self._of_inode |= {inode: found.get(inode) for inode in unknown}
+        if len(self._of_inode) > _REMEMBERED:
+            self._of_inode = dict([*self._of_inode.items()][-_REMEMBERED // 2 :])
+
+    def _bound(self, ends: Mapping[_End, object]) -> dict[_End, int]:
+        """Return the inodes of the sockets that packets to these ends would go to."""
+        found: dict[_End, int] = {}
+        for netns in dict.fromkeys(end.netns for end in ends):
+            try:
+                with self._namespaces.entered(netns), closing(Netlink(_NETLINK_SOCK_DIAG)) as netlink:
+                    for end in ends:
+                        if end.netns == netns and (inode := _ask(netlink, end)):
+                            found[end] = inode
+            except OSError:  # the namespace is gone, or may not be entered, or the kernel has no sock_diag
+                continue
+        return found
+
+
+def _end(sample: Sample) -> _End | None:
+    """Return where a packet that was received goes, if a socket may be there."""
+    packet, key = sample.packet, sample.key
+    protocol = _PROTOCOLS.get(packet.protocol or "")
+    if protocol is None or key.netns is None or not sample.received or key.reason == NO_SOCKET:
+        return None
+    if packet.source is None or packet.destination is None or packet.source_port is None:
+        return None
+    if packet.destination_port is None:
+        return None
+    family = socket.AF_INET6 if ":" in packet.destination else socket.AF_INET
+    local, remote = (packet.destination, packet.destination_port), (packet.source, packet.source_port)
+    return _End(key.netns, family, protocol, local, remote)
+
+
+def _ask(netlink: Netlink, end: _End) -> int:
+    """Return the inode of the socket at an end; 0: there is none, or nobody has it open.
+
+    Of UDP, the kernel has always taken what it is asked for the other way round: udp_dump_one() in net/ipv4/udp_diag.c.
+    """
+    first, second = (end.remote, end.local) if end.protocol == socket.IPPROTO_UDP else (end.local, end.remote)
+    addresses = (socket.inet_pton(end.family, address).ljust(16, b"\0") for address in (first[0], second[0]))
+    ports = (port.to_bytes(2, "big") for port in (first[1], second[1]))
+    body = _REQUEST.pack(
+        end.family, end.protocol, 0, _ALL_STATES, *ports, *addresses, 0, _ANY_COOKIE, _ANY_COOKIE
+    )  # fmt: skip
+    for data, start, stop in netlink.ask_one(_SOCK_DIAG_BY_FAMILY, body).messages(_SOCK_DIAG_BY_FAMILY):
+        if stop - start >= _INODE.size:
+            return int(_INODE.unpack_from(data, start)[0])
+    return 0

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Samples by what they were counted as, in one look and over a run, in bounded memory."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pktdrop.model import Count, DropKey
+
+if TYPE_CHECKING:
+    from pktdrop.samples.sample import Sample
+
+ByKind = Mapping[DropKey, Sequence["Sample"]]
+_KEPT = 2048
+"""Samples of a whole run that stay, the first of each kind."""
+_OF_A_KIND = 8
+_KINDS = 8192
+"""Kinds of a whole run whose samples are counted: there may be any number, as namespaces come and go."""
+
+
+def by_kind(samples: "Iterable[Sample]", drops: Mapping[DropKey, Count]) -> ByKind:
+    """Group the samples of a look, the first ones first.
+
+    What was counted just before the look before, and sampled after it, is left out: of no kind are there more samples
+    than drops.
+    """
+    found: dict[DropKey, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(sample.key, []).append(sample)
+    return {key: some[: drops[key].packets] for key, some in found.items() if key in drops}
+
+
+class RunSamples:
+    """What is remembered of all samples of a run: how many of each kind, and the first ones."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.taken: dict[DropKey, int] = {}
+        """By kind; of those kinds alone that had any, and of the first ones where there are very many."""
+        self.first: dict[DropKey, list[Sample]] = {}
+        self._room = _KEPT
+
+    def add(self, samples: ByKind) -> None:
+        """Add those of a look."""
+        for key, some in samples.items():
+            if key not in self.taken and len(self.taken) >= _KINDS:
+                continue
+            self.taken[key] = self.taken.get(key, 0) + len(some)
+            kept = self.first.setdefault(key, []) if self._room else self.first.get(key, [])
+            more = some[: min(self._room, max(_OF_A_KIND - len(kept), 0))]
+            kept += more
+            self._room -= len(more)
