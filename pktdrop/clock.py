@@ -56,22 +56,26 @@ class Clock:
     def ticks(self) -> Iterator[None]:
         """Yield when an interval is over; the last one, cut short by the end of the run, too."""
         start = time.monotonic()
-        self._ends_at = end = math.inf if self._duration is None else start + self._duration
+        self._ends_at = math.inf if self._duration is None else start + self._duration
         self._due = start
         done = 0
         while not self.is_last and done != self._count:
             done += 1
             # an interval that took too long to show is not made up for: the next one starts now
             self._due = max(self._due, time.monotonic() - self._interval) + self._interval
-            self._sleep_until(min(self._due, end))
+            self._sleep_until(min(self._due, self._ends_at))
             # asked before the look: a signal that comes in during it gets one more
-            self.is_last = self.interrupted or done == self._count or time.monotonic() >= end
+            self.is_last = self.interrupted or done == self._count or self.is_over()
             yield
 
     @property
     def keeps_up(self) -> bool:
         """Whether what was done since the last tick took less than an interval so far."""
         return time.monotonic() <= self._due + self._interval
+
+    def stop(self) -> None:
+        """Make the next tick the last one, at once."""
+        self._ends_at = -math.inf
 
     def is_over(self) -> bool:
         """Tell whether it is time to end: what takes long asks this, to leave the rest undone."""

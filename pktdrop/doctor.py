@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pktdrop.errors import PktdropError
-from pktdrop.kernel import host, probes
+from pktdrop.kernel import host, probes, readers
 from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.facts import BTF_DIRECTORY, KernelFacts
 from pktdrop.kernel.prepared import Build, Prepared, prepare
@@ -21,6 +21,11 @@ from pktdrop.kernel.symbols import Symbols
 
 Status = Literal["ok", "degraded", "missing"]
 _FEW_ENTRIES = 16
+_READERS = {
+    readers.PLAIN: "their first 128 bytes are read by plain loads",
+    readers.CAST: "their first 128 bytes are read by loads, by leave of bpf_rdonly_cast()",
+    readers.PROBE: "their first 128 bytes are read by bpf_probe_read_kernel()",
+}
 _VERSION = ctypes.CFUNCTYPE(ctypes.c_char_p)
 
 
@@ -175,7 +180,7 @@ def _rungs(has_btf: bool) -> Iterator[Check]:
     for safe_read, rungs in modes if has_btf else ((True, ("tp_btf", "fentry", "kprobe", "raw")),):
         cache = Cache(default_directory())
         try:
-            version, reasons = prepare(Build(safe_read), cache, partial(_try, rungs))
+            version, reader, reasons = prepare(Build(safe_read), cache, partial(_try, rungs))
         except PktdropError as refused:
             if not tried:
                 yield Check("bcc", "missing", refused.what, "The programs cannot be compiled.", refused.do)
@@ -184,6 +189,7 @@ def _rungs(has_btf: bool) -> Iterator[Check]:
         if not tried:
             yield Check("bcc", "ok", version)
             yield _kept(cache)
+            yield _packets(reader)
         tried |= reasons
     yield from _judge("kfree_skb", probes.KFREE_SKB, tried, "missing", "Drops cannot be traced: trace cannot run.")
     yield from _judge(
@@ -208,15 +214,28 @@ def _kept(cache: Cache) -> Check:
     )
 
 
-def _try(rungs: Sequence[str], prepared: Prepared) -> tuple[str, dict[str, str | None]]:
-    """Attach by each rung; return bcc's version, and why each failed: None where it did not."""
+def _packets(reader: str) -> Check:
+    if reader != readers.NONE:
+        return Check("packets", "ok", _READERS[reader])
+    return Check(
+        "packets",
+        "degraded",
+        "this kernel lets no program read their bytes",
+        "Drops are counted, but whose packets they were is not shown.",
+        "Before Linux 6.2, boot with lockdown=integrity or none.",
+    )
+
+
+def _try(rungs: Sequence[str], prepared: Prepared) -> tuple[str, str, dict[str, str | None]]:
+    """Attach by each rung; return bcc's version, how packets are read, and why each rung failed: None if it did not."""
+    reader = prepared.facts.reader
     found: dict[str, str | None] = {}
     try:
         programs = Programs(prepared.compiled, {"drops": _FEW_ENTRIES}, prepared.facts.cast_function)
     except MapsRefused as refused:
         if prepared.cached:
             raise
-        return prepared.compiled.bcc_version, dict.fromkeys(rungs, refused.what)
+        return prepared.compiled.bcc_version, reader, dict.fromkeys(rungs, refused.what)
     with closing(programs):
         for rung in rungs:
             try:
@@ -224,7 +243,7 @@ def _try(rungs: Sequence[str], prepared: Prepared) -> tuple[str, dict[str, str |
                 found[rung] = None
             except probes.RungError as reason:
                 found[rung] = str(reason)
-    return prepared.compiled.bcc_version, found
+    return prepared.compiled.bcc_version, reader, found
 
 
 def _judge(

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 UNFINISHED = ".tmp"
 """Ends the name of a file that is being written: NAME.PROCESS.RANDOM.tmp."""
@@ -169,6 +169,13 @@ def create(path: Path, data: bytes, mode: int = 0o666) -> None:
     directory, _ = open_directory(path.parent, None)
     with closing_descriptor(directory):
         _write_new(directory, path.name, data, mode)
+
+
+def create_stream(path: Path, mode: int = 0o666) -> BinaryIO:
+    """Make a new file, to be written piece by piece; see create(). Raises Refused and OSError."""
+    directory, _ = open_directory(path.parent, None)
+    with closing_descriptor(directory):
+        return open(os.open(path.name, _CREATE, mode, dir_fd=directory), "wb")
 
 
 def store(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ import click
 
 from pktdrop import __version__
 
-_COMMANDS = ("counters", "demo", "diagnose", "doctor", "top", "trace")
+_COMMANDS = ("counters", "demo", "diagnose", "doctor", "packets", "top", "trace")
 """Modules, and in each a command of the same name."""
 
 
@@ -37,6 +37,7 @@ def main() -> None:
       sudo pktdrop top                # the live view, on the whole screen
       sudo pktdrop trace              # live drops by reason and CPU
       sudo pktdrop trace -d 10        # watch for ten seconds, then sum up
+      sudo pktdrop packets            # each dropped packet, like tcpdump
       sudo pktdrop diagnose           # where packets are lost, and what to change
       pktdrop counters 1              # the kernel's own counters, each second
       pktdrop doctor                  # what works on this host

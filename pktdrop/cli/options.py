@@ -85,6 +85,9 @@ FORMAT = click.option(
 ALL_NETNS = click.option(
     "--all-netns", is_flag=True, help="Read the counters of all network namespaces each time (root)."
 )
+CAPTURE = click.option(
+    "-w", "--write", "capture", metavar="FILE", help="Write packets to a new file, for Wireshark (pcapng)."
+)
 INTERVAL = click.argument("every", metavar="[INTERVAL]", type=Seconds(min=0.1), default=1.0)
 COUNT = click.argument("count", metavar="[COUNT]", type=click.IntRange(min=1), required=False)
 DURATION = click.option(

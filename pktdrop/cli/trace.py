@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The command `pktdrop trace`."""
 
+from contextlib import ExitStack
+
 import click
 
-from pktdrop.cli.options import ALL_NETNS, COUNT, DURATION, FORMAT, INTERVAL, Command, Pace, family
+from pktdrop.cli.options import ALL_NETNS, CAPTURE, COUNT, DURATION, FORMAT, INTERVAL, Command, Pace, family
 from pktdrop.cli.tracing import ATTACHING, CHOICE, Attaching, Choice
 from pktdrop.kernel import host
 from pktdrop.kernel.tracer import PACKETS
@@ -39,10 +41,11 @@ Examples:
 @click.option("--packets", type=click.IntRange(0, MOST_PACKETS), metavar="N",
               help="Look at the first N packets of each kind, 4 if not given; 0: at none.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="Show no packets in the table's rows.")
+@CAPTURE
 @ATTACHING
 def trace(
     pace: Pace, style: str, choice: Choice, all_netns: bool, limit: int, packets: int | None, quiet: bool,
-    attaching: Attaching,
+    capture: str | None, attaching: Attaching,
 ) -> None:  # fmt: skip
     """Show drops as they happen, by reason and CPU, and sum up at the end.
 
@@ -57,11 +60,12 @@ def trace(
     _warn_of_narrow_terminal(output)
     with attaching.tracer(namespaces, PACKETS if packets is None else packets) as tracer:
         # nothing that attaching has to wait for
+        from pktdrop.account import Account
         from pktdrop.filters import Filters
         from pktdrop.observe import Observer
         from pktdrop.protocols import Protocols
-        from pktdrop.reports.trace import JsonReport, TableReport
-        from pktdrop.run import run
+        from pktdrop.reports.trace import Capturing, JsonReport, TableReport
+        from pktdrop.run import Report, run
         from pktdrop.views.jsonlines import JsonView
         from pktdrop.views.table import TableView
         from pktdrop.watch import Watch
@@ -70,13 +74,17 @@ def trace(
         observer = Observer(namespaces, tracer, all_netns)
         watch = Watch(observer)
         shown = 0 if quiet else _ROW_PACKETS if packets is None else packets
-        report = (
+        report: Report[Account] = (
             JsonReport(watch, chosen, JsonView(names, watch.is_gone), output)
             if style == "json"
             else TableReport(watch, chosen, TableView(names, limit, watch.label, shown), output)
         )
-        with pace.clock(output) as clock:
+        with pace.clock(output) as clock, ExitStack() as stack:
             observer.is_over = clock.is_over
+            if capture is not None:
+                from pktdrop.reports.capture import Capture
+
+                report = Capturing(report, chosen, stack.enter_context(Capture(capture)))
             run(watch, report, clock)
 
 

@@ -9,12 +9,13 @@ from pktdrop.account import Account
 from pktdrop.filters import Filters
 from pktdrop.model import Amounts
 from pktdrop.output import Output
-from pktdrop.run import probes
+from pktdrop.run import Report, probes
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
 from pktdrop.watch import Watch
 
 if TYPE_CHECKING:
+    from pktdrop.reports.capture import Capture
     from pktdrop.samples.flows import Standouts
 
 
@@ -46,6 +47,28 @@ class JsonReport:
     def end(self) -> None:
         """Write the line "summary"."""
         self.step(self.watch.whole(), "summary")
+
+
+@dataclass
+class Capturing:
+    """A report, of which the packets go into a file, too."""
+
+    report: Report[Account]
+    filters: Filters
+    capture: "Capture"
+
+    def start(self) -> str | None:
+        """Start the report."""
+        return self.report.start()
+
+    def step(self, step: Account) -> None:
+        """Write the packets of a look, and show it."""
+        self.capture.add(self.filters.select(step.interval.drops, step.judge).drops, step.samples, step.judge)
+        self.report.step(step)
+
+    def end(self) -> None:
+        """End the report."""
+        self.report.end()
 
 
 @dataclass

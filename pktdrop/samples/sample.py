@@ -96,8 +96,12 @@ class Sample:
         if self.is_frame:
             return decode_frame(self.content, self.tag)
         protocol = 0 if self.key.protocol == OTHER_PROTOCOL else self.key.protocol
-        start = self.network if 0 <= self.network <= _LONGEST_HEADER else 0
-        return decode(self.content[start:], protocol, self.tag)
+        return decode(self.content[self.start :], protocol, self.tag)
+
+    @property
+    def start(self) -> int:
+        """Where in `content` the network header is, of what is no frame."""
+        return self.network if 0 <= self.network <= _LONGEST_HEADER else 0
 
 
 Ethertype = Callable[[int], str]

@@ -69,10 +69,18 @@ class JsonView:
         self, key: DropKey, count: Count, verdict: Verdict, sampled: int, samples: "Sequence[Sample]"
     ) -> dict[str, Any]:
         return {
-            "reason": key.reason,
-            "subsystem": key.subsystem,
+            **self.kind(key, verdict),
             "count": count.packets,
             "bytes": count.bytes,
+            "sampled": sampled,
+            "samples": [self.sample(one) for one in samples],
+        }
+
+    def kind(self, key: DropKey, verdict: Verdict) -> dict[str, Any]:
+        """Return what a drop is counted by, and what the rules say of it, as JSON has it."""
+        return {
+            "reason": key.reason,
+            "subsystem": key.subsystem,
             "cpu": key.cpu,
             "target_cpu": key.target_cpu,
             "interface": key.interface,
@@ -87,8 +95,6 @@ class JsonView:
             "noise": verdict.noise or "",
             "doubt": verdict.doubt or "",
             "other_places": key.other_places,
-            "sampled": sampled,
-            "samples": [self.sample(one) for one in samples],
         }
 
     def sample(self, sample: "Sample") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pktdrop.demo.causes import CAUSES
 from pktdrop.demo.causes.cause import Cause, Traffic
 from pktdrop.demo.net import Net
 from tests.live.net import on_cpu, wait_until
-from tests.live.rungs import Rungs, ended, tracing_by_all
+from tests.live.rungs import Rungs, doctor, ended, tracing_by_all
 from tests.live.tracing import DEADLINE, Trace, function_of, inside, total, tracing
 
 N = 23
@@ -90,6 +90,11 @@ def without(drop: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in drop.items() if key not in keys}
 
 
+def timeless(drop: dict[str, Any]) -> dict[str, Any]:
+    """A drop whose samples have no time."""
+    return {**drop, "samples": [without(sample, "time") for sample in drop["samples"]]}
+
+
 @dataclass
 class Provoked:
     """One cause, provoked once without and once with losses, and what went wrong with that."""
@@ -120,6 +125,8 @@ class Observed:
     causes: dict[str, Provoked]
     spared: dict[Rungs, dict[str, Any]]
     lost: dict[Rungs, dict[str, Any]]
+    has_samples: bool
+    """Whether this kernel lets programs read packets, as `pktdrop doctor` says."""
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +150,7 @@ def observed() -> Iterator[Observed]:
                 for provoked in causes.values():
                     provoked.send(lose)
                 summaries.append(ended(traces))
-        yield Observed(causes, *summaries)
+        yield Observed(causes, *summaries, has_samples=doctor()["packets"]["status"] == "ok")
 
 
 @every_cause
@@ -162,8 +169,9 @@ def test_what_is_lost_is_counted_and_nothing_else(
         assert provoked.net is not None
         assert total(answers) <= N  # there is a limit on their rate
         assert expected(cause, kernel_reasons, provoked.net, N, LAST_CPU) == without(
-            drop, "bytes", "location", "layer", "noise", "doubt", "netns_cookie"
+            drop, "bytes", "location", "layer", "noise", "doubt", "netns_cookie", "sampled", "samples"
         ), rungs
+        assert drop["sampled"] == len(drop["samples"]) == (4 if observed.has_samples else 0), rungs
         # without a reason, the call site is all there is to go by, and it may be one of frees that lose nothing
         assert cause.reason not in kernel_reasons or drop["doubt"] == "", rungs
         assert drop["layer"] in layers(cause, kernel_reasons, function_of(drop["location"]))
@@ -183,7 +191,7 @@ def test_what_gets_through_is_not_counted(cause: Cause, observed: Observed) -> N
 def test_every_rung_counts_the_same(cause: Cause, observed: Observed) -> None:
     """Whatever way the probes are attached, the drops are the same to the last key."""
     provoked = observed.causes[cause.name]
-    first, *others = (sorted(provoked.drops(summary), key=place) for summary in observed.lost.values())
+    first, *others = (sorted(map(timeless, provoked.drops(summary)), key=place) for summary in observed.lost.values())
     assert [first] * len(others) == others
 
 

@@ -23,7 +23,7 @@ from pktdrop.cli import main
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("trace", "top", "counters", "diagnose", "demo", "doctor")
+COMMANDS = ("trace", "top", "counters", "diagnose", "demo", "doctor", "packets")
 DEADLINE = 60 * PATIENCE
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 _MAIN = "from pktdrop.start import main; main()"

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""The command `pktdrop packets`."""
+
+from contextlib import ExitStack
+
+import click
+
+from pktdrop.cli.options import CAPTURE, DURATION, FORMAT, Command
+from pktdrop.cli.tracing import ATTACHING, CHOICE, Attaching, Choice
+from pktdrop.clock import Clock
+from pktdrop.kernel import host
+from pktdrop.namespaces import Namespaces
+from pktdrop.output import Output
+
+_OF_A_KIND = 64
+"""Packets of each kind that are looked at between two looks."""
+
+
+@click.command(
+    cls=Command,
+    short_help="Show dropped packets one by one, like tcpdump.",
+    epilog="""\b
+Examples:
+  pktdrop packets                     # a line each, until Ctrl-C
+  pktdrop packets -c 10 --netns blue  # the first ten of a namespace
+  pktdrop packets -d 60 -w drops.pcapng --reason 'TCP_*'
+""",
+)
+@DURATION
+@click.option("-c", "--count", "most", type=click.IntRange(min=1), metavar="N", help="End after N packets.")
+@click.option("--rate", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N",
+              help="Show at most N packets a second.")  # fmt: skip
+@FORMAT
+@CAPTURE
+@CHOICE
+@ATTACHING
+def packets(
+    duration: float | None, most: int | None, rate: int, style: str, capture: str | None, choice: Choice,
+    attaching: Attaching,
+) -> None:  # fmt: skip
+    """Show dropped packets one by one: when, why, where, and whose they were.
+
+    Of a storm of one kind, some are shown, and all are counted. With -w, nothing
+    is shown, but written to a file.
+    """
+    host.require_proc()
+    wanted = choice.filters()
+    output, namespaces = Output(), Namespaces()
+    with attaching.tracer(namespaces, _OF_A_KIND) as tracer, ExitStack() as stack:
+        # nothing that attaching has to wait for
+        from pktdrop.filters import Filters
+        from pktdrop.protocols import Protocols
+        from pktdrop.reports.capture import Capture
+        from pktdrop.reports.packets import INTERVAL, PacketsReport, Settings, Source
+        from pktdrop.run import run
+        from pktdrop.views.jsonlines import JsonView
+
+        names, source = Protocols.load(), Source(namespaces, tracer)
+        file = None if capture is None else stack.enter_context(Capture(capture))
+        view = JsonView(names, lambda netns: namespaces.known.is_gone(netns)) if style == "json" else None
+        filters = Filters(wanted, noise=not choice.no_noise)
+        with Clock(INTERVAL, None, duration, output.descriptor) as clock:
+            report = PacketsReport(source, filters, Settings(most, rate), names, view, file, output, clock)
+            run(source, report, clock)

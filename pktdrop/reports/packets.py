@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""The report of `pktdrop packets`: each sampled packet, as it is dropped."""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pktdrop import __version__
+from pktdrop.clock import Clock
+from pktdrop.counters.owners import Owners
+from pktdrop.drops import Interval, interval
+from pktdrop.filters import Filters
+from pktdrop.kernel.tracer import Tracer
+from pktdrop.layers import Layers
+from pktdrop.messages import say
+from pktdrop.model import DropKey, Judge, Verdict
+from pktdrop.namespaces import Namespaces
+from pktdrop.output import Output
+from pktdrop.protocols import Protocols
+from pktdrop.reports.capture import Capture
+from pktdrop.run import probes
+from pktdrop.samples.gather import ByKind, by_kind
+from pktdrop.samples.sample import Sample
+from pktdrop.views.jsonlines import JsonView
+from pktdrop.views.packets import as_json, line
+from pktdrop.wording import number
+
+INTERVAL = 0.25
+"""Seconds between two looks."""
+
+
+class Packets(NamedTuple):
+    """What was dropped between two looks, and the samples of it."""
+
+    interval: Interval
+    samples: ByKind
+    judge: Judge
+
+
+class Source:
+    """Looks at drops and their samples alone; no counter is read."""
+
+    def __init__(self, namespaces: Namespaces, tracer: Tracer) -> None:
+        """Begin with no drop."""
+        self._namespaces = namespaces
+        self._tracer = tracer
+        self._owners = Owners(namespaces)
+        self._last = tracer.start
+        self._judge = Layers.load(reasons=tracer.reasons).of
+        self.rungs = tracer.rungs
+
+    @property
+    def limits(self) -> Sequence[str]:
+        """What cannot be known, and why."""
+        return self._tracer.limits
+
+    def step(self, is_last: bool) -> Packets:
+        """Look again."""
+        self._namespaces.look()
+        if not is_last:
+            self._tracer.give_up()
+        before, self._last = self._last, self._tracer.snapshot()
+        taken = self._tracer.samples()
+        self._owners.find(taken)
+        step = interval(before, self._last)
+        return Packets(step, by_kind(taken, step.drops), self._judge)
+
+
+class Settings(NamedTuple):
+    """What is shown."""
+
+    most: int | None
+    """Packets, then it ends."""
+    rate: int
+    """Packets a second at most."""
+
+
+class PacketsReport:
+    """Shows packets, a line each."""
+
+    def __init__(
+        self,
+        source: Source,
+        filters: Filters,
+        settings: Settings,
+        protocols: Protocols,
+        view: JsonView | None,
+        capture: Capture | None,
+        output: Output,
+        clock: Clock,
+    ) -> None:
+        """Take what makes JSON, None: lines of text, and only where there is no capture. Stops the clock at the end."""
+        self._source = source
+        self._filters = filters
+        self._settings = settings
+        self._protocols = protocols
+        self._view = view
+        self._capture = capture
+        self._output = output
+        self._clock = clock
+        self._shown = self._held = self._dropped = self._filtered = 0
+        self._allowed = float(settings.rate)
+
+    def start(self) -> str:
+        """Write the first line of JSON; return what runs."""
+        if self._view is not None:
+            source, kernel = self._source, os.uname().release
+            self._output.write(self._view.start(time.time(), __version__, kernel, source.rungs, source.limits))
+        return f"Showing dropped packets ({probes(self._source.rungs)}). Ctrl-C to end."
+
+    def step(self, step: Packets) -> None:
+        """Show those of a look, in their order."""
+        selection = self._filters.select(step.interval.drops, step.judge)
+        self._filtered += selection.filtered
+        self._dropped += sum(count.packets for count in selection.drops.values())
+        chosen = sorted(
+            (one for key, some in step.samples.items() if key in selection.drops for one in some),
+            key=lambda one: one.time,
+        )
+        # as many as in a second may come at once
+        self._allowed = min(self._allowed + step.interval.seconds * self._settings.rate, self._settings.rate)
+        shown = chosen[: int(self._allowed)]
+        self._allowed -= len(shown)
+        self._held += len(chosen) - len(shown)
+        if self._settings.most is not None:
+            shown = shown[: self._settings.most - self._shown]
+        self._shown += len(shown)
+        if self._capture is not None:
+            kept: dict[DropKey, list[Sample]] = {}
+            for sample in shown:
+                kept.setdefault(sample.key, []).append(sample)
+            self._capture.add(selection.drops, kept, step.judge)
+        if shown and (self._view is not None or self._capture is None):
+            self._output.write("".join(self._line(one, step.judge(one.key)) for one in shown))
+        if self._shown == self._settings.most:
+            self._clock.stop()
+
+    def _line(self, sample: Sample, verdict: Verdict) -> str:
+        if self._view is not None:
+            return as_json(sample, verdict, self._view)
+        return line(sample, verdict, self._protocols)
+
+    def end(self) -> None:
+        """Say how many there were."""
+        held = f", {number(self._held)} held back (--rate)" if self._held else ""
+        say(
+            f"{number(self._shown)} packets shown{held}, of {number(self._dropped)} dropped"
+            + (f"; filtered: {number(self._filtered)}." if self._filtered else ".")
+        )

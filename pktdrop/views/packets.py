@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""Sampled packets, one by one: a line or a JSON object each."""
+
+import time
+from typing import Any
+
+from pktdrop.escaping import json_text, safe
+from pktdrop.model import Verdict
+from pktdrop.protocols import Protocols
+from pktdrop.samples.sample import Sample, describe
+from pktdrop.views.jsonlines import JsonView
+from pktdrop.views.table import cpu, interface_of, netns_of, reason
+
+
+def line(sample: Sample, verdict: Verdict, protocols: Protocols) -> str:
+    """Return a line as tcpdump(8) has it, with why, where and on which CPU the packet was dropped before it."""
+    key = sample.key
+    seconds, fraction = divmod(sample.time, 1)
+    clock = time.strftime("%H:%M:%S", time.localtime(seconds))
+    parts = [
+        f"{clock}.{int(fraction * 1e6):06}",
+        reason(key, verdict),
+        key.location,
+        f"CPU {cpu(key)}",
+        interface_of(key),
+        netns_of(key),
+        describe(sample.packet, protocols.name),
+        *([] if sample.owner is None else [str(sample.owner)]),
+    ]
+    return safe(" ".join(part for part in parts if part)) + "\n"
+
+
+def comment(sample: Sample, verdict: Verdict) -> str:
+    """Return what a capture file says of a packet: why, where and on which CPU it was dropped, and whose it is."""
+    key = sample.key
+    parts = [f"{reason(key, verdict)} at {key.location}", f"CPU {cpu(key)}"]
+    if sample.owner is not None:
+        parts.append(str(sample.owner))
+    if why := verdict.noise or verdict.doubt:
+        parts.append(why)
+    return ", ".join(parts)
+
+
+def as_json(sample: Sample, verdict: Verdict, view: JsonView) -> str:
+    """Return an object in a line: what a drop has in `trace`, but for its counts, and what a sample has."""
+    of_drop: dict[str, Any] = view.kind(sample.key, verdict)
+    of_packet = view.sample(sample)
+    return json_text({"type": "packet", "drop": of_drop, **of_packet}) + "\n"
