@@ -14,6 +14,7 @@ from pktdrop.account import Account
 from pktdrop.advice import remedies, words
 from pktdrop.advice.remedies import Advice, Remedy, Value
 from pktdrop.advice.stations import Peaks, Station, flow_limited, received, squeezed, stations
+from pktdrop.advice.who import Seen, Who
 from pktdrop.causes import Causes
 from pktdrop.counters.drivers import Drivers
 from pktdrop.layers import KINDS, Layers
@@ -79,6 +80,8 @@ class Advised:
     """Nothing is advised about a small loss."""
     is_small: bool = False
     """Too few packets to change anything for: small losses are summed up."""
+    who: Who | None = None
+    """Whose packets those that were looked at were; None: none was."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,8 @@ class Circumstances:
     """Whether there can be no others than these."""
     peaks: Peaks = field(default_factory=Peaks)
     """How long queues were."""
+    seen: Seen = field(default_factory=Seen)
+    """Packets that were looked at."""
 
 
 def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -> Diagnosis:
@@ -168,7 +173,8 @@ def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -
     losses = []
     for one in found:
         small = is_small(one.packets, lost)
-        losses.append(Advised(one, _where(one, host), () if small else _advice(one, host, tables, seen), small))
+        advice = () if small else _advice(one, host, tables, seen)
+        losses.append(Advised(one, _where(one, host), advice, small, how.seen.of(one)))
     kinds = Tally(dict.fromkeys(KINDS, 0))
     for one in found:
         kinds[one.kind] += one.packets
@@ -265,9 +271,6 @@ def _doubt(account: Account) -> tuple[Noise, ...]:
     return tuple(Noise(reason, why, packets) for (reason, why), packets in sums.most_common())
 
 
-# ---------------------------------------------------------------------------------------------------------- verdict
-
-
 def _verdict(diagnosis: Diagnosis) -> str:
     seconds = f"{diagnosis.seconds:.1f} s"
     traced = diagnosis.watched.traced
@@ -322,9 +325,6 @@ def _parts(diagnosis: Diagnosis) -> list[str]:
         packets = sum(one.loss.packets for one in rest)
         parts.append(f"{share(packets, diagnosis.lost)} in {number(len(rest))} other places")
     return parts
-
-
-# ---------------------------------------------------------------------------------------------------------- fail-on
 
 
 def failures(diagnosis: Diagnosis, account: Account, conditions: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pktdrop.account import Account
 from pktdrop.advice.diagnosis import CONDITIONS, Circumstances, Tables, diagnose, failures
 from pktdrop.advice.host import Host
 from pktdrop.advice.stations import Peaks
+from pktdrop.advice.who import Seen
 from pktdrop.clock import Clock
 from pktdrop.errors import PktdropError, WrongUse
 from pktdrop.kernel.facts import KernelFacts
@@ -53,6 +54,7 @@ class DiagnoseReport:
     settings: Settings
     output: Output
     _peaks: Peaks = field(default_factory=Peaks)
+    _seen: Seen = field(default_factory=Seen)
     _elapsed: float = 0.0
     _lost: int = 0
 
@@ -63,6 +65,7 @@ class DiagnoseReport:
     def step(self, step: Account) -> None:
         """Show how much was lost so far."""
         self._peaks.look(step.counters)
+        self._seen.add(step)
         self._elapsed += step.interval.seconds
         self._lost += sum(step.ledger.lost.values())
         self.output.status(status(self._elapsed, self.settings.duration, self._lost, self.output.width))
@@ -71,7 +74,7 @@ class DiagnoseReport:
         """Judge, while namespaces are as they were; `show` is for when the probes are detached."""
         watch, known, kernel = self.watch, self.watch.look.namespaces, self.watch.kernel
         limits = (*(() if self.refused is None else (_without_events(self.refused),)), *watch.limits)
-        how = Circumstances(kernel.rungs, limits, known.present, known.sees_host, self._peaks)
+        how = Circumstances(kernel.rungs, limits, known.present, known.sees_host, self._peaks, self._seen)
         self._whole = watch.whole()
         host = Host(self._whole.look, watch.ask)
         self._judged = diagnose(self._whole, how, host, Tables.load(kernel.reasons))

@@ -30,6 +30,7 @@ _FLAGS = (
     (0x80, "CWR"),
 )  # fmt: skip
 """Of TCP, RFC 9293, in the order in which they are named."""
+_FLAG_SETS = [tuple(name for bit, name in _FLAGS if bits & bit) for bits in range(256)]
 _VXLAN_PORTS = frozenset({4789, 8472})  # IANA's, and the first that Linux had (drivers/net/vxlan)
 _GENEVE_PORT = 6081
 _UNREACHABLE = {0: "net", 1: "host", 2: "protocol", 3: "port", 4: "needs fragmentation", 13: "prohibited"}
@@ -76,8 +77,8 @@ class Packet:
     sequence: int | None = None
     acknowledged: int | None = None
     window: int | None = None
-    options: tuple[str, ...] = ()
-    """Of TCP: "mss 1460", "sackOK"."""
+    option_bytes: bytes = b""
+    """Of TCP, see `options`."""
     ttl: int | None = None
     """Or hop limit."""
     identification: int | None = None
@@ -91,6 +92,11 @@ class Packet:
     """Kind of an ICMP or SCTP message, of an ARP request; "VXLAN 42" where `inner` is what a tunnel carries."""
     inner: "Packet | None" = None
     """The packet that an ICMP error quotes, or that a tunnel carries."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Those of TCP that are known: "mss 1460", "sackOK"."""
+        return _tcp_options(self.option_bytes)
 
     def learn(self, **facts: Any) -> "Packet":
         """Note what a header says, while the packet is taken apart; return itself."""
@@ -123,7 +129,7 @@ def _frame(known: Packet, data: bytes, at: int, depth: int) -> Packet:
         tag, ethertype = unpack_from("!HH", data, at)
         vlans.append(tag & 0xFFF)
         at += 4
-    known.learn(link_source=source, link_destination=destination, vlans=tuple(vlans))
+    known.link_source, known.link_destination, known.vlans = source, destination, tuple(vlans)
     if ethertype in _VLANS:  # cut off, or more tags than anybody has
         return known
     if ethertype < _LEAST_ETHERTYPE:
@@ -134,8 +140,8 @@ def _frame(known: Packet, data: bytes, at: int, depth: int) -> Packet:
 def _network(known: Packet, data: bytes, at: int, ethertype: int, depth: int) -> Packet:
     if not ethertype and len(data) > at:
         ethertype = {4: IPV4, 6: IPV6}.get(data[at] >> 4, 0)
-    known.learn(ethertype=ethertype or None)
-    reads = {IPV4: _ipv4, IPV6: _ipv6, ARP: _arp}.get(ethertype)
+    known.ethertype = ethertype or None
+    reads = _NETWORKS.get(ethertype)
     return known if reads is None else reads(known, data, at, depth)
 
 
@@ -160,14 +166,10 @@ def _ipv4(known: Packet, data: bytes, at: int, depth: int) -> Packet:
         return known
     total, identification, fragment, ttl, protocol = unpack_from("!HHHBB", data, at + 2)
     header, offset, more = 4 * (data[at] & 15), 8 * (fragment & 0x1FFF), bool(fragment & 0x2000)
-    known.learn(
-        source=_ipv4_text(data, at + 12),
-        destination=_ipv4_text(data, at + 16),
-        ttl=ttl,
-        identification=identification,
-        fragment=offset if offset or more else None,
-        more_fragments=more,
-    )
+    known.source, known.destination = _ipv4_text(data, at + 12), _ipv4_text(data, at + 16)
+    known.ttl, known.identification = ttl, identification
+    if offset or more:
+        known.fragment, known.more_fragments = offset, more
     # 0: a segment that was larger than a packet can be (BIG TCP), or is to be filled in
     size = total - header if total >= header else None
     return _transport(known, data, at + header, protocol, size, depth)
@@ -204,7 +206,7 @@ def _ipv6(known: Packet, data: bytes, at: int, depth: int) -> Packet:
 
 
 def _transport(known: Packet, data: bytes, at: int, protocol: int, size: int | None, depth: int) -> Packet:
-    known.learn(protocol=_NAMES.get(protocol, f"IP {protocol}"), payload=size)
+    known.protocol, known.payload = _NAMES.get(protocol) or f"IP {protocol}", size
     if known.fragment:  # what is here is of the middle of something
         return known
     reads = _TRANSPORTS.get(protocol)
@@ -223,26 +225,24 @@ def _rest(size: int | None, header: int) -> int | None:
 def _ports(known: Packet, data: bytes, at: int) -> Packet:
     if len(data) < at + 4:
         return known
-    source, destination = unpack_from("!HH", data, at)
-    return known.learn(source_port=source, destination_port=destination)
+    known.source_port, known.destination_port = unpack_from("!HH", data, at)
+    return known
 
 
 def _tcp(known: Packet, data: bytes, at: int, size: int | None, depth: int) -> Packet:
     """RFC 9293. An ICMP error may quote no more than ports and sequence number."""
     _ports(known, data, at)
     if len(data) >= at + 8:
-        known.learn(sequence=unpack_from("!I", data, at + 4)[0], payload=None)
+        known.sequence, known.payload = unpack_from("!I", data, at + 4)[0], None
     if len(data) < at + 20:
         return known
     acknowledged, offset, bits, window = unpack_from("!IBBH", data, at + 8)
     header = 4 * (offset >> 4)
-    return known.learn(
-        flags=tuple(name for bit, name in _FLAGS if bits & bit),
-        acknowledged=acknowledged if bits & 0x10 else None,
-        window=window,
-        options=_tcp_options(data[at + 20 : at + header]),
-        payload=_rest(size, header),
-    )
+    known.flags = _FLAG_SETS[bits]
+    known.acknowledged, known.window = acknowledged if bits & 0x10 else None, window
+    known.option_bytes = data[at + 20 : at + header]
+    known.payload = _rest(size, header)
+    return known
 
 
 def _tcp_options(data: bytes) -> tuple[str, ...]:
@@ -270,7 +270,7 @@ def _udp(known: Packet, data: bytes, at: int, size: int | None, depth: int) -> P
     if len(data) < at + 8:
         return known
     (length,) = unpack_from("!H", data, at + 4)
-    known.learn(payload=length - 8 if length >= 8 else _rest(size, 8))
+    known.payload = length - 8 if length >= 8 else _rest(size, 8)
     at += 8
     if depth >= _MOST_INNER or len(data) < at + 8:
         return known
@@ -342,6 +342,7 @@ def _sctp(known: Packet, data: bytes, at: int, size: int | None, depth: int) -> 
     return known.learn(what=_SCTP_CHUNKS.get(chunk, f"chunk {chunk}"))
 
 
+_NETWORKS: Mapping[int, Callable[[Packet, bytes, int, int], Packet]] = {IPV4: _ipv4, IPV6: _ipv6, ARP: _arp}
 _Read = Callable[[Packet, bytes, int, int | None, int], Packet]
 _TRANSPORTS: Mapping[int, _Read] = {
     _ICMP: _icmp, _TCP: _tcp, _UDP: _udp, _UDPLITE: _udplite, _GRE: _gre, _ICMPV6: _icmpv6, _SCTP: _sctp,

@@ -8,6 +8,7 @@ from typing import Any
 from pktdrop.advice.diagnosis import KIND_WORDS, Advised, Diagnosis, Noise
 from pktdrop.advice.remedies import Advice
 from pktdrop.advice.stations import Station
+from pktdrop.advice.who import Who
 from pktdrop.escaping import json_text, safe
 from pktdrop.views.scope import as_object
 from pktdrop.views.text import Column, table
@@ -127,6 +128,8 @@ def _loss(place: int, advised: Advised, diagnosis: Diagnosis, width: int) -> str
         _labelled("Class", f"{one.kind} ({KIND_WORDS[one.kind]}); {evidence}", width),
         _labelled("Why", one.cause.why, width),
     ]
+    if advised.who is not None:
+        lines.insert(2, _labelled("Who", f"{advised.who}.", width))
     if one.note:
         lines.append(_labelled("Note", f"no drop event accounts for it: {one.note}", width))
     return "\n".join([*lines, *(line for advice in advised.advice for line in _advice(advice, width))])
@@ -231,6 +234,16 @@ def _loss_object(advised: Advised) -> dict[str, Any]:
         "guess": one.is_guess,
         "small": advised.is_small,
         "note": one.note,
+        "who": _who_object(advised.who),
         "why": one.cause.why,
         "advice": [{"say": advice.say, "command": advice.command, "cost": advice.cost} for advice in advised.advice],
+    }
+
+
+def _who_object(who: Who | None) -> dict[str, Any] | None:
+    if who is None:
+        return None
+    most = {"source": who.source, "destination": who.destination, "owner": who.owner}
+    return {"samples": who.samples} | {
+        name: None if one is None else {"name": one.name, "samples": one.seen} for name, one in most.items()
     }

@@ -122,6 +122,7 @@ def _packet(packet: "Packet") -> dict[str, Any]:
         "source_port": packet.source_port,
         "destination_port": packet.destination_port,
         "flags": list(packet.flags),
+        "options": list(packet.options),
         "payload": packet.payload,
         "what": packet.what,
         "fragment": packet.fragment,

@@ -345,3 +345,26 @@ def test_a_closed_pipe_ends_it() -> None:
     assert process.stderr is not None
     assert b"Traceback" not in process.stderr.read()
     process.stderr.close()
+
+
+def test_a_loss_says_whose_packets_they_were() -> None:
+    """Who sent them, where to, and which process they were for, by the packets that were looked at."""
+    with one_ns() as net, diagnosing() as run:
+        full = net.keep(net["host"].socket(socket.AF_INET, socket.SOCK_DGRAM))
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        full.bind(("127.0.0.1", 4008))
+        sender = net.keep(net["host"].socket(socket.AF_INET, socket.SOCK_DGRAM))
+        for _ in range(N):
+            sender.sendto(bytes(1000), ("127.0.0.1", 4008))
+        lost = net["host"].mib("UdpRcvbufErrors")
+        assert run.stop() == 0, run.stderr
+        if "none is shown" in run.stdout:
+            pytest.skip("this kernel lets no program read packets")
+        losses = json.loads(run.stdout)["losses"]
+        (loss,) = [one for one in losses if one["netns"] == net["host"].inode]
+        assert loss["packets"] == lost
+        who = loss["who"]
+        assert (who["source"]["name"], who["destination"]["name"]) == ("127.0.0.1", "127.0.0.1:4008 UDP")
+        assert who["source"]["samples"] == who["samples"] > 0
+        comm = Path("/proc/self/comm").read_text().rstrip("\n")
+        assert who["owner"] == {"name": f"for {comm}[{os.getpid()}]", "samples": who["samples"]}

@@ -96,8 +96,8 @@ def test_a_sample() -> None:
     assert drop["sampled"] == 4
     inner = {
         "source": "10.0.0.5", "destination": "10.0.0.9", "protocol": "UDP", "source_port": 5, "destination_port": 53,
-        "flags": [], "payload": 0, "what": None, "fragment": None, "ttl": 64, "sequence": None, "link_source": None,
-        "link_destination": None, "vlans": [], "inner": None,
+        "flags": [], "options": [], "payload": 0, "what": None, "fragment": None, "ttl": 64, "sequence": None,
+        "link_source": None, "link_destination": None, "vlans": [], "inner": None,
     }  # fmt: skip
     assert drop["samples"] == [
         {

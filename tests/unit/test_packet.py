@@ -92,9 +92,10 @@ def test_all_of_a_syn() -> None:
     assert packet == Packet(
         ethertype=IPV4, link_source=MAC_A, link_destination=MAC_B, vlans=(3,), source="10.0.0.5",
         destination="10.0.0.9", protocol="TCP", source_port=43210, destination_port=443, flags=("SYN",), sequence=1000,
-        acknowledged=None, window=512, options=("mss 1460", "sackOK", "timestamp 1", "wscale 7"), ttl=64,
+        acknowledged=None, window=512, option_bytes=SYN_OPTIONS, ttl=64,
         identification=7, payload=0,
     )  # fmt: skip
+    assert packet.options == ("mss 1460", "sackOK", "timestamp 1", "wscale 7")
 
 
 def test_without_a_frame() -> None:
@@ -134,9 +135,9 @@ def _grew(less: dict[str, Any], more: dict[str, Any]) -> bool:
         if name == "inner":
             if value is not None and not _grew(value, full or {}):
                 return False
-        elif name == "payload" or value in (None, (), False):  # of another header, when one more is known
+        elif name == "payload" or value in (None, (), b"", False):  # of another header, when one more is known
             continue
-        elif value != full and not (isinstance(value, tuple) and full[: len(value)] == value):
+        elif value != full and not (isinstance(value, tuple | bytes) and full[: len(value)] == value):
             return False
     return True
 
@@ -159,6 +160,7 @@ def test_bytes_turned_over(name: str, data: st.DataObject) -> None:
     end = data.draw(st.integers(0, len(frame)))
     for packet in (decode_frame(bytes(frame[:end])), decode(bytes(frame[14:end]), data.draw(st.integers(0, 0xFFFF)))):
         assert len(describe(packet, NAMES.name)) < 600
+        assert all(packet.options)
 
 
 @given(st.binary(max_size=256), st.integers(0, 0xFFFF))
