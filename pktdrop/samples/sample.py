@@ -127,6 +127,10 @@ def peers(packet: "Packet") -> str | None:
 
 def describe(packet: "Packet", ethertype: Ethertype) -> str:
     """Write a packet in a line: "10.0.0.5:43210 > 10.0.0.9:8125 UDP 48 B"."""
+    return _known(packet, ethertype) or "no network packet"
+
+
+def _known(packet: "Packet", ethertype: Ethertype) -> str:
     parts = [peers(packet), *_kind(packet, ethertype)]
     if packet.fragment is not None:
         parts.append(f"fragment at {packet.fragment}")
@@ -135,7 +139,7 @@ def describe(packet: "Packet", ethertype: Ethertype) -> str:
     if packet.vlans:
         parts.append("VLAN " + ".".join(map(str, packet.vlans)))
     text = " ".join(part for part in parts if part)
-    if packet.inner is not None and (inner := describe(packet.inner, ethertype)):
+    if packet.inner is not None and (inner := _known(packet.inner, ethertype)):
         text += f" ({inner})"
     return text
 

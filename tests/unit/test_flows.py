@@ -55,7 +55,7 @@ def test_packets_without_addresses() -> None:
     nothing = make_sample(b"", has_mac=False, network=0, key=make_drop(protocol=0))
     lldp = make_sample(ether(0x88CC, b"\2\7"), key=make_drop(protocol=0x88CC))
     assert [flow.text for flow in flows([nothing, nothing, lldp], NAMES.name)] == [
-        "",
+        "no network packet",
         "02:00:00:00:00:0a > 02:00:00:00:00:0b LLDP",
     ]
 
