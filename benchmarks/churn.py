@@ -207,7 +207,10 @@ def judge(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], slowness
     samples = [Sample(**sample) for sample in found["samples"]]
     intervals, summary = [line for line in lines if line["type"] == "interval"], lines[-1]
     known = _Lives(lives)
-    events = sum(drop["count"] for drop in summary["drops"] if _way(drop) and known.may_be(drop))
+    # those that came first go on by reason and call site alone
+    events = sum(
+        drop["count"] for drop in summary["drops"] if _way(drop) and (drop["other_places"] or known.may_be(drop))
+    )
     churn = samples[0].time + QUIET
     return Result(
         lives=lives,
