@@ -146,6 +146,8 @@ def a_pair_with(namespace: Namespace, name: str, words: str, *below: str) -> boo
         tc(namespace, "qdisc", "add", "dev", name, *below)
     for end in (name, f"{name}-peer"):
         namespace.ip("link", "set", "dev", end, "arp", "off", "up")
+    # until the kernel notices the carrier, packets go to its noop qdisc: net/core/link_watch.c, dev_activate()
+    wait_until(lambda: "state UP" in namespace.ip("link", "show", "dev", name), f"the carrier of {name}")
     return True
 
 
