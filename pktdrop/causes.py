@@ -17,6 +17,7 @@ from typing import Final
 
 from pktdrop import tables
 from pktdrop.layers import KINDS, function_of
+from pktdrop.model import full_reason
 
 #: What a match can begin with.
 MATCHES: Final = ("event", "class", "counter", "driver")
@@ -106,7 +107,7 @@ class Causes:
 
     def of_event(self, layer: str, kind: str, subsystem: str, reason: str, site: str) -> Cause:
         """Return the cause of a drop event: layer and class as in layers.tsv, the rest as for layers.Layers.rule()."""
-        name = reason if subsystem == "core" else f"{subsystem}/{reason}"
+        name = full_reason(subsystem, reason)
         return self._first(event=(name, function_of(site)), **{"class": (f"{layer}/{kind}", "")}) or self.rows[-1]
 
     def of_counter(self, counter: str) -> Cause:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from pktdrop import tables
-from pktdrop.model import DropKey, Verdict
+from pktdrop.model import DropKey, Verdict, full_reason
 
 #: The stations of a packet: the receive path from the wire to the socket, then the transmit path.
 LAYERS: Final = ("nic-fifo", "nic-ring", "driver", "backlog", "stack", "socket", "qdisc", "tx")
@@ -137,7 +137,7 @@ class Layers:
             rule = self.rule(subsystem, reason, site, protocol)
             answer = UNKNOWN if rule is None else rule.verdict
             if is_nameless(site):
-                answer = self._without_site(_full(subsystem, reason), _family(protocol), answer)
+                answer = self._without_site(full_reason(subsystem, reason), _family(protocol), answer)
             self._verdicts[question] = answer
         return answer
 
@@ -164,7 +164,7 @@ class Layers:
         number as text; ``site`` the symbol that freed the packet, with or without an offset; ``protocol`` the
         ethertype in host order, 0 if the packet has none (AF_UNIX, netlink), or GROUP.
         """
-        name, function, family = _full(subsystem, reason), function_of(site), _family(protocol)
+        name, function, family = full_reason(subsystem, reason), function_of(site), _family(protocol)
         for matcher in self._matchers:
             if matcher.matches(name, function, family):
                 return matcher.rule
@@ -174,10 +174,6 @@ class Layers:
 def is_nameless(site: str) -> bool:
     """Tell whether a call site is an address: kernel symbols are hidden, or its code is of no symbol."""
     return site.startswith("0x")
-
-
-def _full(subsystem: str, reason: str) -> str:
-    return reason if subsystem == "core" else f"{subsystem}/{reason}"
 
 
 def _family(protocol: int) -> str:

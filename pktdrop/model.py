@@ -27,6 +27,11 @@ THE_GONE: Final = Netns(0)
 """Stands for all network namespaces that are gone and are not told apart any more: no inode is 0."""
 
 
+def full_reason(subsystem: str, reason: str) -> str:
+    """Return a reason with its subsystem, unless that is the core: "NO_SOCKET", "openvswitch/OVS_DROP_LAST_ACTION"."""
+    return reason if subsystem == "core" else f"{subsystem}/{reason}"
+
+
 def in_order(netns: Netns | None) -> tuple[int, ...]:
     """Return what namespaces are sorted by: one of which nothing is known comes first."""
     return () if netns is None else (netns.inode, netns.cookie or 0, netns.number)

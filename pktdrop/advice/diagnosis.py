@@ -19,7 +19,7 @@ from pktdrop.causes import Causes
 from pktdrop.counters.drivers import Drivers
 from pktdrop.layers import KINDS, Layers
 from pktdrop.ledger.loss import Loss, Place
-from pktdrop.model import Netns
+from pktdrop.model import Netns, full_reason
 from pktdrop.wording import counted, number, share
 
 #: What each class of loss is called in a sentence.
@@ -252,7 +252,7 @@ def _noise(account: Account) -> tuple[Noise, ...]:
     for key, count in account.interval.drops.items():
         noise = account.judge(key).noise
         if noise is not None:
-            name = key.reason if key.subsystem == "core" else f"{key.subsystem}/{key.reason}"
+            name = full_reason(key.subsystem, key.reason)
             sums[name, noise] += count.packets
     copies = sum(risen.get("drops", 0) for risen in account.moved.get("packet_socket", {}).values())
     copies -= sum(packets for (_, why), packets in sums.items() if why.startswith("a capture"))

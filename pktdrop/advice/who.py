@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from pktdrop.account import Account
 from pktdrop.ledger.loss import Loss
-from pktdrop.model import Netns
+from pktdrop.model import Netns, full_reason
 from pktdrop.samples.flows import Outstanding, Tallies, outstanding
 from pktdrop.samples.sample import Sample
 
@@ -55,7 +55,7 @@ class Seen:
         for key, samples in account.samples.items():
             if account.judge(key).noise is not None:
                 continue
-            reason = key.reason if key.subsystem == "core" else f"{key.subsystem}/{key.reason}"
+            reason = full_reason(key.subsystem, key.reason)
             for sample in samples:
                 where = _Where(reason, key.netns, key.interface, key.target_cpu, _socket(sample))
                 if where in self._tallies or len(self._tallies) < _MOST:

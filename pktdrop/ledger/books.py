@@ -27,7 +27,7 @@ from pktdrop.ledger.placing import placed
 from pktdrop.ledger.reconcile import Between, Reconciled, Reconciler
 from pktdrop.ledger.rests import SHARED_FIELDS
 from pktdrop.ledger.steady import Steady
-from pktdrop.model import THE_GONE, Count, DropKey, Netns, Verdict
+from pktdrop.model import THE_GONE, Count, DropKey, Netns, Verdict, full_reason
 
 _NOT_READ: Final = "the counters of its namespace could not be read"
 _PEER_FIELDS: Final = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
@@ -249,7 +249,7 @@ def why_of(layers: Layers, causes: Causes) -> WhyOf:
 
     @cache
     def judged(subsystem: str, reason: str, location: str, verdict: Verdict) -> Why:
-        name = reason if subsystem == "core" else f"{subsystem}/{reason}"
+        name = full_reason(subsystem, reason)
         return Why(name, verdict, causes.of_event(verdict.layer, verdict.kind, subsystem, reason, location))
 
     def why(key: DropKey) -> Why:

@@ -17,6 +17,7 @@ from typing import Final
 
 from pktdrop import tables
 from pktdrop.layers import LAYERS, function_of, is_nameless
+from pktdrop.model import full_reason
 
 #: = : the events are the increments of the counter. <= : they are at most these, some increments have no event.
 #: >= : they are at least these, some events are not counted. ~ : both, neither bounds the other. other: some events are
@@ -215,7 +216,7 @@ class Identities:
         A row with no counter ends the search: what stands below it does not hold for its events. Arguments as for
         pktdrop.layers.Layers.rule(). Where the site has no name, rows of any site hold, but only explain.
         """
-        name = reason if subsystem == "core" else f"{subsystem}/{reason}"
+        name = full_reason(subsystem, reason)
         known = protocol if protocol in _PROTOCOLS.values() else -1
         question = (name, function_of(site), known)
         answer = self._answers.get(question)

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from pktdrop.escaping import safe
 from pktdrop.ledger.entry import NO_COUNTER
-from pktdrop.model import DropKey, Netns
+from pktdrop.model import DropKey, Netns, full_reason
 from pktdrop.top import history
 from pktdrop.top.history import NO_EVENT, Group, History, Reason
 from pktdrop.top.lines import Line, labelled
@@ -153,8 +153,7 @@ def _port(seen: History, key: tuple[Netns | None, str, int | None], width: int) 
 def _ledger(seen: History, key: Hashable, group: Group | None, context: Context, width: int) -> list[Line]:
     """Return the lines of counters that the drops of a row moved, or that stand for a row without drops."""
     found: list[Line] = []
-    names = {(one.reason if one.subsystem == "core" else f"{one.subsystem}/{one.reason}") for one in
-             (group.keys if group else ())}  # fmt: skip
+    names = {full_reason(one.subsystem, one.reason) for one in (group.keys if group else ())}
     places = {one.netns for one in (group.keys if group else ())}
     for line in seen.lines.values():
         if line.is_hint or not _concerns(line, key, names, places):
