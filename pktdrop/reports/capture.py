@@ -8,7 +8,7 @@ from typing import BinaryIO
 from pktdrop import __version__, files
 from pktdrop.errors import PktdropError
 from pktdrop.model import Count, DropKey, Judge, Netns
-from pktdrop.samples.gather import ByKind
+from pktdrop.samples.gather import ByKind, in_order
 from pktdrop.samples.pcapng import Pcapng
 from pktdrop.samples.sample import Sample
 from pktdrop.views.packets import comment
@@ -46,9 +46,7 @@ class Capture:
 
     def add(self, drops: Mapping[DropKey, Count], samples: ByKind, judge: Judge) -> None:
         """Write the samples of a look in their order; the last of each interface says how many others were dropped."""
-        ordered = sorted(
-            (one for key, some in samples.items() if key in drops for one in some), key=lambda one: one.time
-        )
+        ordered = in_order(samples, drops)
         for key, count in drops.items():
             wire = _wire(key)
             self._unseen[wire] = self._unseen.get(wire, 0) + count.packets - len(samples.get(key, ()))

@@ -14,13 +14,13 @@ from pktdrop.filters import Filters
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.layers import Layers
 from pktdrop.messages import say
-from pktdrop.model import DropKey, Judge, Verdict
+from pktdrop.model import Judge, Verdict
 from pktdrop.namespaces import Namespaces
 from pktdrop.output import Output
 from pktdrop.protocols import Protocols
 from pktdrop.reports.capture import Capture
 from pktdrop.run import probes
-from pktdrop.samples.gather import ByKind, by_kind
+from pktdrop.samples.gather import ByKind, by_kind, in_order
 from pktdrop.samples.sample import Sample
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.packets import as_json, line
@@ -114,10 +114,7 @@ class PacketsReport:
         selection = self._filters.select(step.interval.drops, step.judge)
         self._filtered += selection.filtered
         self._dropped += sum(count.packets for count in selection.drops.values())
-        chosen = sorted(
-            (one for key, some in step.samples.items() if key in selection.drops for one in some),
-            key=lambda one: one.time,
-        )
+        chosen = in_order(step.samples, selection.drops)
         # as many as in a second may come at once
         self._allowed = min(self._allowed + step.interval.seconds * self._settings.rate, self._settings.rate)
         shown = chosen[: int(self._allowed)]
@@ -127,10 +124,7 @@ class PacketsReport:
             shown = shown[: self._settings.most - self._shown]
         self._shown += len(shown)
         if self._capture is not None:
-            kept: dict[DropKey, list[Sample]] = {}
-            for sample in shown:
-                kept.setdefault(sample.key, []).append(sample)
-            self._capture.add(selection.drops, kept, step.judge)
+            self._capture.add(selection.drops, by_kind(shown, selection.drops), step.judge)
         if shown and (self._view is not None or self._capture is None):
             self._output.write("".join(self._line(one, step.judge(one.key)) for one in shown))
         if self._shown == self._settings.most:

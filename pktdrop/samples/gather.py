@@ -29,6 +29,11 @@ def by_kind(samples: "Iterable[Sample]", drops: Mapping[DropKey, Count]) -> ByKi
     return {key: some[: drops[key].packets] for key, some in found.items() if key in drops}
 
 
+def in_order(samples: ByKind, drops: Mapping[DropKey, object]) -> "list[Sample]":
+    """Return the samples of these kinds of drops, as they were taken one after the other."""
+    return sorted((one for key, some in samples.items() if key in drops for one in some), key=lambda one: one.time)
+
+
 class RunSamples:
     """What is remembered of all samples of a run: how many of each kind, and the first ones."""
 

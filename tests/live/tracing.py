@@ -139,6 +139,11 @@ def inside(drops: Iterable[Mapping[str, Any]], namespaces: Iterable[Namespace]) 
     return [dict(drop) for drop in drops if drop["netns"] in inodes and not drop["noise"].endswith(NO_PACKET)]
 
 
+def without_times(drops: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return drops whose samples have no time: each tracer brings the kernel's clock to the wall clock for itself."""
+    return [{**drop, "samples": [{**one, "time": None} for one in drop["samples"]]} for drop in drops]
+
+
 def total(drops: Sequence[Mapping[str, Any]]) -> int:
     """Return how many packets these drops are."""
     return sum(drop["count"] for drop in drops)
