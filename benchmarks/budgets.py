@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pktdrop import tables
+from pktdrop.rules import tables
 
 _COLUMNS = ("name", "rule", "limit", "unit", "short", "source")
 _RULES: Mapping[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge, "=": operator.eq}

@@ -9,17 +9,17 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks.report import Row, limit_row
-from pktdrop.causes import Causes
-from pktdrop.counters.drivers import Drivers
-from pktdrop.counters.model import Scope
-from pktdrop.drops import Drops
-from pktdrop.layers import Layers
 from pktdrop.ledger.books import why_of
-from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.listing import Listing
 from pktdrop.ledger.reconcile import PEER, Bracket, Moved, Reconciler
 from pktdrop.ledger.steady import Steady
-from pktdrop.model import Count, DropKey, Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Count, DropKey, Netns
+from pktdrop.model.snapshots import Drops
+from pktdrop.rules.causes import Causes
+from pktdrop.rules.drivers import Drivers
+from pktdrop.rules.identities import Identities
+from pktdrop.rules.layers import Layers
 
 _SIZES = (100, 1_000, 10_000)
 """Keys."""

@@ -12,11 +12,11 @@ from benchmarks.counters import populated
 from benchmarks.processes import sender
 from benchmarks.report import Row, limit_row, ratio_row
 from pktdrop import filters
+from pktdrop.host.namespaces import Namespaces, inside
 from pktdrop.kernel import sysbpf
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.namespaces import Namespaces, inside
-from pktdrop.observe import Observer
-from pktdrop.protocols import Protocols
+from pktdrop.observe.observer import Observer
+from pktdrop.rules.protocols import Protocols
 from pktdrop.views.table import TableView
 from pktdrop.watch import Watch
 

@@ -23,7 +23,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from benchmarks import netns
-from pktdrop.protocols import Protocols
+from pktdrop.rules.protocols import Protocols
 
 _CLOSED_PORT = 9
 _BATCH = 64

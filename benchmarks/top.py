@@ -20,9 +20,9 @@ from benchmarks.counters import populated
 from benchmarks.processes import BPFTRACE, memory, pktdrop, sender, started
 from benchmarks.report import Row, limit_row, ratio_row
 from pktdrop.filters import Filters
+from pktdrop.host.namespaces import Namespaces, inside
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.namespaces import Namespaces, inside
-from pktdrop.observe import Observer
+from pktdrop.observe.observer import Observer
 from pktdrop.top.app import TopApp
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Shown

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pktdrop.filters import Filters, netns_filter
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.namespaces import Namespaces
 from pktdrop.top.app import TopApp
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Looks, Reader

@@ -7,13 +7,13 @@ from functools import cached_property
 from itertools import compress
 from typing import TYPE_CHECKING, Final
 
-from pktdrop import memory
-from pktdrop.counters.collect import Counters
 from pktdrop.counters.gone import Together
 from pktdrop.counters.increments import Increments, Moved
-from pktdrop.drops import Drops, Interval, Snapshot, interval
-from pktdrop.look import Look
-from pktdrop.model import Count, DropKey, Judge, Netns, in_order
+from pktdrop.model.counters import Counters
+from pktdrop.model.drops import Count, DropKey, Judge, Netns, in_order
+from pktdrop.model.look import Look
+from pktdrop.model.snapshots import Drops, Interval, Snapshot, interval
+from pktdrop.process import memory
 from pktdrop.samples.gather import ByKind, RunSamples, by_kind
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from pktdrop.drops import Drops, Kinds
 from pktdrop.errors import WrongUse
 from pktdrop.kernel.reasons import CORE, ReasonNames
-from pktdrop.model import Count, DropKey, Judge
-from pktdrop.protocols import Protocols
+from pktdrop.model.drops import Count, DropKey, Judge
+from pktdrop.model.snapshots import Drops, Kinds
+from pktdrop.rules.protocols import Protocols
 
 
 @dataclass(frozen=True)

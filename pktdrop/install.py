@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pktdrop import __version__, files
+from pktdrop import __version__
+from pktdrop.process import files
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution

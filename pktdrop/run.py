@@ -4,7 +4,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from pktdrop.messages import say, say_ending
+from pktdrop.process.messages import say, say_ending
 
 Step = TypeVar("Step")
 _Given = TypeVar("_Given", covariant=True)

@@ -10,7 +10,7 @@ from typing import NoReturn
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
-from pktdrop import faults, messages  # noqa: E402
+from pktdrop.process import faults, messages  # noqa: E402
 
 
 def main() -> NoReturn:
@@ -24,7 +24,7 @@ def main() -> NoReturn:
     messages.never_fail()
     status: int | str | None = 0
     try:
-        from pktdrop.output import require_output
+        from pktdrop.process.output import require_output
 
         require_output(sys.stdout)
         from pktdrop.cli import main as commands

@@ -4,8 +4,8 @@
 from typing import Protocol
 
 from pktdrop.account import Account, Accountant
-from pktdrop.look import Answer, Look, Question
-from pktdrop.model import Netns
+from pktdrop.model.drops import Netns
+from pktdrop.model.look import Answer, Look, Question
 
 
 class Looks(Protocol):

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Protocol
 
 from pktdrop.account import Account
-from pktdrop.advice.diagnosis import Tables
 from pktdrop.counters.collect import since
+from pktdrop.diagnosis.diagnosis import Tables
 from pktdrop.filters import Filters
-from pktdrop.look import Answer, Look, Question
-from pktdrop.lookfile import from_json, to_json
-from pktdrop.output import Output
-from pktdrop.protocols import Protocols
+from pktdrop.model.look import Answer, Look, Question
+from pktdrop.model.lookfile import from_json, to_json
+from pktdrop.process.output import Output
 from pktdrop.reports.counters import CountersReport, Rise
 from pktdrop.reports.diagnose import DiagnoseReport, Settings
 from pktdrop.reports.trace import JsonReport, TableReport
+from pktdrop.rules.protocols import Protocols
 from pktdrop.top.advice import Adviser
 from pktdrop.top.lines import plain
 from pktdrop.top.panel import Run

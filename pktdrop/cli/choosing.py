@@ -4,7 +4,6 @@
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from pktdrop.escaping import safe
 from pktdrop.filters import (
     Filter,
     check_reasons,
@@ -14,11 +13,12 @@ from pktdrop.filters import (
     protocol_filter,
     reason_filter,
 )
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host, sysbpf
 from pktdrop.kernel.facts import KernelFacts
-from pktdrop.messages import say
-from pktdrop.namespaces import Namespaces
-from pktdrop.protocols import Protocols
+from pktdrop.process.messages import say
+from pktdrop.rules.protocols import Protocols
+from pktdrop.text.escaping import safe
 
 
 def filters(

@@ -5,9 +5,9 @@ import click
 
 from pktdrop.cli.options import ALL_NETNS, COUNT, FORMAT, Command, Pace, Seconds
 from pktdrop.counters.like import LIKE
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host
-from pktdrop.namespaces import Namespaces
-from pktdrop.output import Output
+from pktdrop.process.output import Output
 
 
 @click.command(

@@ -5,7 +5,7 @@ import click
 
 from pktdrop.cli.options import DURATION, FORMAT, Command, Pace
 from pktdrop.kernel import host
-from pktdrop.output import Output
+from pktdrop.process.output import Output
 
 
 @click.command(

@@ -5,7 +5,7 @@ import click
 
 from pktdrop.cli.options import ALL_NETNS, FORMAT, Command, Seconds
 from pktdrop.kernel import host
-from pktdrop.output import Output
+from pktdrop.process.output import Output
 
 
 @click.command(

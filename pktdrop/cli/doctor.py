@@ -5,7 +5,7 @@ import click
 
 from pktdrop import __version__
 from pktdrop.cli.options import FORMAT, Command
-from pktdrop.output import Output
+from pktdrop.process.output import Output
 
 
 @click.command(cls=Command)

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from pktdrop.clock import Clock
 from pktdrop.errors import PktdropError, WrongUse
-from pktdrop.messages import complain
-from pktdrop.output import Output, OutputClosed
+from pktdrop.process.clock import Clock
+from pktdrop.process.messages import complain
+from pktdrop.process.output import Output, OutputClosed
 
 _Function = Callable[..., None]
 

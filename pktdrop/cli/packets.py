@@ -7,10 +7,10 @@ import click
 
 from pktdrop.cli.options import CAPTURE, DURATION, FORMAT, Command
 from pktdrop.cli.tracing import ATTACHING, CHOICE, Attaching, Choice
-from pktdrop.clock import Clock
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host
-from pktdrop.namespaces import Namespaces
-from pktdrop.output import Output
+from pktdrop.process.clock import Clock
+from pktdrop.process.output import Output
 
 _OF_A_KIND = 64
 """Packets of each kind that are looked at between two looks."""
@@ -49,9 +49,9 @@ def packets(
     with attaching.tracer(namespaces, _OF_A_KIND) as tracer, ExitStack() as stack:
         # nothing that attaching has to wait for
         from pktdrop.filters import Filters
-        from pktdrop.protocols import Protocols
         from pktdrop.reports.capture import Capture
         from pktdrop.reports.packets import INTERVAL, PacketsReport, Settings, Source
+        from pktdrop.rules.protocols import Protocols
         from pktdrop.run import run
         from pktdrop.views.jsonlines import JsonView
 

@@ -7,11 +7,11 @@ import click
 
 from pktdrop.cli.options import ALL_NETNS, CAPTURE, COUNT, DURATION, FORMAT, INTERVAL, Command, Pace, family
 from pktdrop.cli.tracing import ATTACHING, CHOICE, Attaching, Choice
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host
 from pktdrop.kernel.tracer import PACKETS
-from pktdrop.messages import say
-from pktdrop.namespaces import Namespaces
-from pktdrop.output import Output
+from pktdrop.process.messages import say
+from pktdrop.process.output import Output
 
 MOST_PACKETS = 64
 _ROW_PACKETS = 1
@@ -62,9 +62,9 @@ def trace(
         # nothing that attaching has to wait for
         from pktdrop.account import Account
         from pktdrop.filters import Filters
-        from pktdrop.observe import Observer
-        from pktdrop.protocols import Protocols
+        from pktdrop.observe.observer import Observer
         from pktdrop.reports.trace import Capturing, JsonReport, TableReport
+        from pktdrop.rules.protocols import Protocols
         from pktdrop.run import Report, run
         from pktdrop.views.jsonlines import JsonView
         from pktdrop.views.table import TableView

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from pktdrop.cli.options import family
-from pktdrop.escaping import safe
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import probes
 from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.tracer import MAP_ENTRIES, PACKETS, Tracer
-from pktdrop.messages import say
-from pktdrop.namespaces import Namespaces
+from pktdrop.process.messages import say
+from pktdrop.text.escaping import safe
 
 if TYPE_CHECKING:
     from pktdrop.filters import Filter

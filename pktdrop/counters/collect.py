@@ -5,80 +5,22 @@ import errno
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from pktdrop.counters import ethtool, links, mib, packets, procstat, qdisc, sockets, softnet, xfrm
-from pktdrop.counters.interfaces import Interface, addresses
-from pktdrop.counters.model import Reading, Row, Scope
-from pktdrop.counters.moves import Interfaces, Place, moves, rename
-from pktdrop.model import Netns, counted_since
-from pktdrop.namespaces import Namespaces
-from pktdrop.wording import listed
+from pktdrop.counters.interfaces import addresses
+from pktdrop.counters.moves import Place, moves, rename
+from pktdrop.host.namespaces import Namespaces
+from pktdrop.model.counters import NOTHING, SOURCES, Counters, Interface, Reading, Row, Scope
+from pktdrop.model.drops import Netns, counted_since
+from pktdrop.text.wording import listed
 
-SOURCES: Final = (
-    "softnet",
-    "links",
-    "driver",
-    "mib",
-    "qdisc",
-    "socket",
-    "conntrack",
-    "neigh",
-    "rt_cache",
-    "xfrm",
-    "packet_socket",
-)
 _READ_AGAIN: Final = 4
 """Namespaces in one reading, at most."""
-NOTHING: Final = Row((), ())
 Width = Callable[[str, Scope, str], int]
 """Takes source, scope and name of a counter; returns at how many bits it wraps."""
-
-
-@dataclass(frozen=True)
-class Counters:
-    """Counters by source and scope: as they stand, or by how much they rose."""
-
-    time: float
-    """When reading began: wall clock, seconds since the epoch."""
-    monotonic: float
-    """The same by CLOCK_MONOTONIC, seconds."""
-    rows: Mapping[str, Mapping[Scope, Row]]
-    """SOURCES; names of "driver" begin with "ethtool." or "qstats."."""
-    gauges: Mapping[str, Mapping[Scope, Row]]
-    """What waits at this moment, of "softnet", "qdisc" and "socket"."""
-    drivers: Mapping[tuple[Netns | None, str], str]
-    """Driver of an interface, by namespace and name."""
-    inodes: Mapping[Scope, int]
-    """Of sockets."""
-    netns: frozenset[Netns]
-    """Namespaces that were read."""
-    failed: frozenset[str]
-    """Sources that could not be read whole."""
-    limits: tuple[str, ...]
-    interfaces: Interfaces = field(default_factory=dict)
-    """Of the namespaces that were read."""
-    late: int = 0
-    """How many namespaces were left out, as time had run out."""
-    read_at: Mapping[Netns | None, float] = field(default_factory=dict)
-    """When the counters of each namespace were read, None: those of the host; CLOCK_MONOTONIC."""
-
-    def seconds_since(self, before: "Counters", scope: Scope) -> float:
-        """Return in how many seconds the counters of a scope rose by their difference to those of an earlier reading.
-
-        Of a namespace that is new: the seconds between the readings.
-        """
-        whole = self.monotonic - before.monotonic
-        if scope.netns not in self.read_at or scope.netns not in before.read_at:
-            return whole
-        return self.read_at[scope.netns] - before.read_at[scope.netns]
-
-    @property
-    def backlogs(self) -> Mapping[int, Row]:
-        """Lengths of the queues of CPUs."""
-        return {scope.cpu: row for scope, row in self.gauges["softnet"].items() if scope.cpu is not None}
 
 
 class Collector:

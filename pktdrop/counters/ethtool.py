@@ -19,8 +19,8 @@ from functools import cached_property
 from typing import Final
 
 from pktdrop.counters import qstats
-from pktdrop.counters.model import NOT_REPORTED, Reading, Row, Scope
-from pktdrop.model import Netns
+from pktdrop.model.counters import NOT_REPORTED, Reading, Row, Scope
+from pktdrop.model.drops import Netns
 
 #: Longest name of a statistic, in bytes: ETH_GSTRING_LEN.
 NAME_BYTES: Final = 32

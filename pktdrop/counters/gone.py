@@ -4,8 +4,8 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
-from pktdrop.counters.model import Scope
-from pktdrop.model import THE_GONE, Count, DropKey, Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import THE_GONE, Count, DropKey, Netns
 
 _GONE: Final = "gone "
 """Begins what stands for interfaces and sockets that are gone: no interface has a space (dev_valid_name())."""

@@ -5,10 +5,10 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from pktdrop.counters import gone
-from pktdrop.counters.collect import NOTHING, Counters, Width, difference
-from pktdrop.counters.model import Row, Scope
+from pktdrop.counters.collect import Width, difference
 from pktdrop.counters.moves import At, moves, rename
-from pktdrop.model import THE_GONE, Netns
+from pktdrop.model.counters import NOTHING, Counters, Row, Scope
+from pktdrop.model.drops import THE_GONE, Netns
 
 Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 """Counters that rose, by source, scope and name."""

@@ -8,20 +8,11 @@ import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from fcntl import ioctl
-from typing import NamedTuple
 
 _SIOCGIFNAME = 0x8910  # include/uapi/linux/sockios.h
 _SIOCGIFHWADDR = 0x8927
 _ADDRESS = slice(18, 32)  # struct ifreq: behind the name, and the family of its struct sockaddr
 _IFREQ = struct.Struct("=16si20x")  # struct ifreq: name, ifindex, the rest of its union
-
-
-class Interface(NamedTuple):
-    """An interface at a moment."""
-
-    name: str
-    address: bytes | None
-    """Hardware address, as the kernel writes it into struct sockaddr; None where it has none of its own."""
 
 
 def addresses(named: Iterable[str]) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ and give tables in the order of the rows. Counters that the kernel does not have
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from pktdrop.counters.model import Row
+from pktdrop.model.counters import Row
 
 LIKE: Final = ("netstat", "ifconfig", "sar", "ip", "softnet")
 """The tools, by what `pktdrop counters --like` calls them."""

@@ -12,9 +12,9 @@ from contextlib import closing
 from typing import Final, NamedTuple
 
 from pktdrop.counters import interfaces
-from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.netlink import Answer, Netlink, attributes
-from pktdrop.model import Netns
+from pktdrop.model.counters import Reading, Row, Scope
+from pktdrop.model.drops import Netns
 
 #: Members of struct rtnl_link_stats64 in their order (include/uapi/linux/if_link.h). The kernel only appends to it:
 #: rx_nohandler came in Linux 4.6, rx_otherhost_dropped in 5.19.

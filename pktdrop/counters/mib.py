@@ -9,8 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from pktdrop.counters.model import Reading, Row, Scope
-from pktdrop.model import Netns
+from pktdrop.model.counters import Reading, Row, Scope
+from pktdrop.model.drops import Netns
 
 #: What is no counter: settings and numbers of the moment. A difference of two of them counts nothing.
 #: All but the last are those nstat(8) never shows (misc/nstat.c); the last is MPTCP_MIB_CURRESTAB of net/mptcp/mib.c.

@@ -9,12 +9,9 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
-from pktdrop.counters.interfaces import Interface
-from pktdrop.counters.model import Row, Scope
-from pktdrop.model import Netns
+from pktdrop.model.counters import Interface, Interfaces, Row, Scope
+from pktdrop.model.drops import Netns
 
-Interfaces = Mapping[Netns, Mapping[int, Interface]]
-"""By namespace and index."""
 Place = tuple[Netns | None, str | None]
 """Namespace and name of an interface."""
 _Value = TypeVar("_Value")

@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 
 from pktdrop.counters import sockets
 from pktdrop.counters.netlink import Netlink
-from pktdrop.model import Netns
-from pktdrop.namespaces import Namespaces
-from pktdrop.samples.sample import Owner, Sample
+from pktdrop.host.namespaces import Namespaces
+from pktdrop.model.drops import Netns
+from pktdrop.model.sample import Owner, Sample
 
 _NETLINK_SOCK_DIAG = 4  # include/uapi/linux/netlink.h
 _SOCK_DIAG_BY_FAMILY = 20  # include/uapi/linux/sock_diag.h

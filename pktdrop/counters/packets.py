@@ -14,9 +14,9 @@ from contextlib import closing
 from typing import Final
 
 from pktdrop.counters import interfaces
-from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.netlink import Answer, Netlink, attributes
-from pktdrop.model import Netns
+from pktdrop.model.counters import Reading, Row, Scope
+from pktdrop.model.drops import Netns
 
 NAMES: Final = ("drops",)
 """Copies, one for each packet (packet_rcv in net/packet/af_packet.c)."""

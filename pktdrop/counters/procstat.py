@@ -13,8 +13,8 @@ rises by what nobody lost.
 from pathlib import Path
 from typing import Final
 
-from pktdrop.counters.model import Reading, Row, Scope
-from pktdrop.model import Netns
+from pktdrop.model.counters import Reading, Row, Scope
+from pktdrop.model.drops import Netns
 
 #: Columns that are no counters.
 GAUGES: Final = frozenset(("entries",))

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from pktdrop.counters import interfaces
-from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.netlink import Answer, Netlink, attributes
-from pktdrop.model import Netns, counted_since
+from pktdrop.model.counters import Reading, Row, Scope
+from pktdrop.model.drops import Netns, counted_since
 
 #: Counters of a qdisc with nothing below it. overlimits counts packets that had to wait, requeues those the device gave
 #: back: no losses.

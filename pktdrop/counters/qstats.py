@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import Final
 
-from pktdrop.counters.model import NOT_REPORTED, Reading, Row, Scope
 from pktdrop.counters.netlink import Answer, Netlink, Piece, attributes
-from pktdrop.model import Netns
+from pktdrop.model.counters import NOT_REPORTED, Reading, Row, Scope
+from pktdrop.model.drops import Netns
 
 _NETLINK_GENERIC: Final = 16  # include/uapi/linux/netlink.h
 # include/uapi/linux/genetlink.h

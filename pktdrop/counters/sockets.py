@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pktdrop.counters import interfaces
-from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.netlink import Answer, Netlink, attributes
-from pktdrop.model import Netns
+from pktdrop.model.counters import Reading, Row, Scope
+from pktdrop.model.drops import Netns
 
 #: The counter of each socket. TCP adds the segments of a large packet, the others one for each packet.
 NAMES: Final = ("drops",)

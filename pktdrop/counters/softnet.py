@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from pktdrop.counters.model import Reading, Row, Scope
+from pktdrop.model.counters import Reading, Row, Scope
 
 #: Bits of a counter: differences are to be taken modulo 2**WIDTH.
 WIDTH: Final = 32

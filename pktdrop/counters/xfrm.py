@@ -4,8 +4,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from pktdrop.counters.model import Reading, Row, Scope
-from pktdrop.model import Netns
+from pktdrop.model.counters import Reading, Row, Scope
+from pktdrop.model.drops import Netns
 
 _FILE = Path("/proc/thread-self/net/xfrm_stat")  # /proc/net is that of the process; this thread may be somewhere else
 _LARGEST = 2**64 - 1

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Sequence
 
-from pktdrop.clock import Clock
 from pktdrop.demo.causes.cause import Cause
 from pktdrop.demo.claim import Claim
 from pktdrop.demo.stage import Stage, set_up
@@ -17,9 +16,10 @@ from pktdrop.demo.view import Report
 from pktdrop.errors import PktdropError
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.host import own_capabilities
-from pktdrop.messages import say
+from pktdrop.process.clock import Clock
+from pktdrop.process.messages import say
 from pktdrop.run import Limits
-from pktdrop.wording import counted
+from pktdrop.text.wording import counted
 
 STEP = 0.05
 """Seconds between two turns of sending."""

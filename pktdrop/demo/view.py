@@ -10,10 +10,10 @@ from pktdrop import __version__
 from pktdrop.demo.causes.cause import Cause
 from pktdrop.demo.choice import USUAL
 from pktdrop.demo.stage import Account
-from pktdrop.escaping import json_text
-from pktdrop.output import Output
-from pktdrop.views.text import Column, table
-from pktdrop.wording import number
+from pktdrop.process.output import Output
+from pktdrop.text.escaping import json_text
+from pktdrop.text.table import Column, table
+from pktdrop.text.wording import number
 
 NOT_HERE = (
     "Not among them: a full CPU backlog (CPU_BACKLOG). Its queue is one for the whole host: to fill it would lose "

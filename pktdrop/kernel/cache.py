@@ -10,8 +10,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pktdrop import files
 from pktdrop.kernel.digest import Digest
+from pktdrop.process import files
 
 FORMAT = b"pktdrop-2 "
 """Files of the first format, without it, may hold what another user had a hand in."""

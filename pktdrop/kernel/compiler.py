@@ -16,12 +16,12 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pktdrop import files
 from pktdrop.errors import PktdropError
-from pktdrop.faults import sentences
 from pktdrop.kernel import compile_worker
 from pktdrop.kernel.code import Compiled, identity, source_directory
 from pktdrop.kernel.programs import MapsRefused
+from pktdrop.process import files
+from pktdrop.process.faults import sentences
 
 _REPORT = "Run 'pktdrop doctor' and report what it shows."
 _NEWER = "The kernel's headers may be newer than bcc: install a newer bcc, or run a kernel with BTF."

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pktdrop.errors import PktdropError
+from pktdrop.host.namespaces import cookie_here
 from pktdrop.kernel import host, layout, readers
 from pktdrop.kernel.btf import Btf, BtfError, Kind
 from pktdrop.kernel.reasons import ReasonNames
-from pktdrop.namespaces import cookie_here
 
 BTF_DIRECTORY = Path("/sys/kernel/btf")
 BACKLOG_FUNCTION = "enqueue_to_backlog"

@@ -3,12 +3,12 @@
 
 from dataclasses import dataclass, field
 
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.reasons import ReasonNames
 from pktdrop.kernel.records import NO_CPU, RawKey
 from pktdrop.kernel.symbols import Symbols
-from pktdrop.layers import function_of
-from pktdrop.model import DropKey, Netns
-from pktdrop.namespaces import Namespaces
+from pktdrop.model.drops import DropKey, Netns
+from pktdrop.rules.layers import function_of
 
 _BACKLOG_SITE = "enqueue_to_backlog"
 _BACKLOG_REASON = "CPU_BACKLOG"

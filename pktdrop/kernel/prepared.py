@@ -17,7 +17,7 @@ from pktdrop.kernel.code import Compiled, source_directory
 from pktdrop.kernel.digest import Digest
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.programs import MapsRefused
-from pktdrop.tables import DATA
+from pktdrop.rules.tables import DATA
 
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _NOTES = Path("/sys/kernel/notes")
@@ -86,7 +86,7 @@ class Build:
 
     def definitions(self, facts: KernelFacts) -> dict[str, str]:
         """Return the macros that bpf/drops.c asks for, by name."""
-        from pktdrop.protocols import Protocols  # a start from the cache does without
+        from pktdrop.rules.protocols import Protocols  # a start from the cache does without
 
         samples = facts.samples or readers.SampleFacts(0, 0)
         return {

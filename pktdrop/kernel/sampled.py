@@ -2,8 +2,8 @@
 """From the record of a sampled packet to the Sample that it is."""
 
 from pktdrop.kernel.records import NO_DEVICE_TYPE, SAMPLE_FOR_SOCKET, SAMPLE_HAS_MAC, RawSample
-from pktdrop.model import DropKey
-from pktdrop.samples.sample import Sample, Socket
+from pktdrop.model.drops import DropKey
+from pktdrop.model.sample import Sample, Socket
 
 
 def sample(raw: RawSample, key: DropKey, wall: float) -> Sample:

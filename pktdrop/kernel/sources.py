@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from pktdrop.kernel.banks import Block
 from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, RawKey, RawValue
 from pktdrop.kernel.tally import Row, Tally
-from pktdrop.model import DropKey
+from pktdrop.model.drops import DropKey
 
 _KEY = struct.Struct(f"={DROP_KEY.size}s")
 _WORDS = DROP_VALUE.size // 8

@@ -4,8 +4,8 @@
 from array import array
 from collections.abc import Iterable
 
-from pktdrop.drops import Drops, Kinds
-from pktdrop.model import DropKey
+from pktdrop.model.drops import DropKey
+from pktdrop.model.snapshots import Drops, Kinds
 
 KINDS = 65536
 """How many kinds of drops are kept apart; and one in SPARE more, as those that are beyond are given up together."""

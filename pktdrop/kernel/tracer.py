@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pktdrop.drops import Snapshot
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host, probes, readers, sysbpf
 from pktdrop.kernel.banks import Banks
 from pktdrop.kernel.cache import Cache, default_directory
@@ -17,12 +17,12 @@ from pktdrop.kernel.records import RawKey, RawSample, RawValue
 from pktdrop.kernel.ring import Ring
 from pktdrop.kernel.sources import Sources
 from pktdrop.kernel.tally import Tally
-from pktdrop.model import DropKey, Lost, Netns
-from pktdrop.namespaces import Namespaces
+from pktdrop.model.drops import DropKey, Lost, Netns
+from pktdrop.model.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from pktdrop.kernel.naming import Naming
-    from pktdrop.samples.sample import Sample
+    from pktdrop.model.sample import Sample
 
 _MANY_KEYS = 1024
 """In the map, besides those in the table in front of it: with fewer there is no reason to give any up."""

@@ -11,7 +11,7 @@ from typing import Final
 from pktdrop.ledger.entry import PEER
 from pktdrop.ledger.events import Claim, Events, Packets, Where
 from pktdrop.ledger.lines import Line
-from pktdrop.model import Netns
+from pktdrop.model.drops import Netns
 
 #: Claims that are remembered for counters that are read later.
 _KEPT: Final = 16_384

@@ -9,17 +9,12 @@ from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Final
 
-from pktdrop.causes import Causes
 from pktdrop.counters import gone
 from pktdrop.counters.collect import kernel_width
-from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.increments import Moved
-from pktdrop.counters.model import Row, Scope
-from pktdrop.layers import LAYERS, Layers
 from pktdrop.ledger.attribution import Carry
 from pktdrop.ledger.entry import FOLDED, FOLDING_DRIVERS, PEER, PEER_DRIVERS, SETTLED, Entry
 from pktdrop.ledger.events import Why, WhyOf
-from pktdrop.ledger.identities import NO_COUNTER, Identities
 from pktdrop.ledger.listing import Key, Listing, added, added_doubts, key_of, of_events
 from pktdrop.ledger.loss import Loss, by_layer, in_order
 from pktdrop.ledger.nics import Nic
@@ -27,7 +22,12 @@ from pktdrop.ledger.placing import placed
 from pktdrop.ledger.reconcile import Between, Reconciled, Reconciler
 from pktdrop.ledger.rests import SHARED_FIELDS
 from pktdrop.ledger.steady import Steady
-from pktdrop.model import THE_GONE, Count, DropKey, Netns, Verdict, full_reason
+from pktdrop.model.counters import Row, Scope
+from pktdrop.model.drops import THE_GONE, Count, DropKey, Netns, Verdict, full_reason
+from pktdrop.rules.causes import Causes
+from pktdrop.rules.drivers import Drivers
+from pktdrop.rules.identities import NO_COUNTER, Identities
+from pktdrop.rules.layers import LAYERS, Layers
 
 _NOT_READ: Final = "the counters of its namespace could not be read"
 _PEER_FIELDS: Final = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")

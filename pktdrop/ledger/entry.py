@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from pktdrop.counters.model import Scope
-from pktdrop.layers import LAYERS
-from pktdrop.ledger.identities import NO_COUNTER
-from pktdrop.model import in_order
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import in_order
+from pktdrop.rules.identities import NO_COUNTER
+from pktdrop.rules.layers import LAYERS
 
 __all__ = [
     "CLASS_LAYERS",
@@ -32,7 +32,7 @@ __all__ = [
 #: are losses. unexplained: the counter has lost packets that nothing explains.
 STATUSES: Final = ("exact", "bound", "unexplained", "no-event", "silent", "doubt")
 
-#: The layer that lost what a driver counts, by class of the counter (pktdrop.counters.driver_tables.CLASSES).
+#: The layer that lost what a driver counts, by class of the counter (pktdrop.rules.driver_tables.CLASSES).
 #: Classes that are no loss of this host (pause, filter, warning) are not here.
 CLASS_LAYERS: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from pktdrop.causes import Cause
-from pktdrop.counters.model import Scope
-from pktdrop.drops import Drops as Counts
-from pktdrop.drops import Kinds
-from pktdrop.ledger.identities import NO_COUNTER, Counter, Identities, Identity
-from pktdrop.model import Count, DropKey, Netns, Verdict, in_order
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Count, DropKey, Netns, Verdict, in_order
+from pktdrop.model.snapshots import Drops as Counts
+from pktdrop.model.snapshots import Kinds
+from pktdrop.rules.causes import Cause
+from pktdrop.rules.identities import NO_COUNTER, Counter, Identities, Identity
 
 Drops = Mapping[DropKey, Count]
 Packets = Sequence[int]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import PEER
 from pktdrop.ledger.events import EVERYWHERE, Claim, Place, Where
-from pktdrop.ledger.identities import Counter
-from pktdrop.model import Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Netns
+from pktdrop.rules.identities import Counter
 
 _PLACE_UNKNOWN: Final = "it is not known of which interface or namespace some of the events are"
 

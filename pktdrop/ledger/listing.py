@@ -11,17 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from pktdrop.causes import Causes
-from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.increments import Moved
-from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER, Entry
 from pktdrop.ledger.events import Group, LossOf
-from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.loss import Loss, Place
 from pktdrop.ledger.nics import Nic, Nics
 from pktdrop.ledger.rests import Rests
-from pktdrop.model import Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Netns
+from pktdrop.rules.causes import Causes
+from pktdrop.rules.drivers import Drivers
+from pktdrop.rules.identities import Identities
 
 _UNSPECIFIED: Final = "unspecified"
 #: Losses of a run that are told apart; of more, the small ones lose their place.

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pktdrop.causes import Cause
-from pktdrop.counters.model import Scope
-from pktdrop.layers import LAYERS
-from pktdrop.model import Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Netns
+from pktdrop.rules.causes import Cause
+from pktdrop.rules.layers import LAYERS
 
 #: What shows a loss. events: the drops themselves. counters: such packets raise no event. both: some of each. guess: a
 #: field of the kernel, as filled by a driver that is not known. unexplained: a counter whose packets raise events,

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from pktdrop.counters.drivers import Drivers, NicLoss
 from pktdrop.counters.increments import Moved
-from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.entry import CLASS_LAYERS
-from pktdrop.model import Netns
+from pktdrop.model.counters import Row, Scope
+from pktdrop.model.drops import Netns
+from pktdrop.rules.drivers import Drivers, NicLoss
 
 Nic = tuple[Netns | None, str]
 """Network namespace, and name of the interface."""

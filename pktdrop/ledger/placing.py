@@ -13,7 +13,7 @@ from typing import Final
 
 from pktdrop.counters.increments import Moved
 from pktdrop.ledger.loss import Loss, Place
-from pktdrop.model import Netns
+from pktdrop.model.drops import Netns
 
 _DATAGRAM: Final = ("udp", "raw")
 _LISTENER: Final = ("tcp",)

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pktdrop.counters.model import Scope
 from pktdrop.ledger.attribution import Carry, give
 from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER, PEER, PEER_DRIVERS, Entry, place_in_order
 from pktdrop.ledger.events import Drops, Events, Group, Packets, WhyOf
-from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.lines import Classify, Line, Moved, by_source, lines_of
 from pktdrop.ledger.verdict import Between, Bracket, Judge, Windows
-from pktdrop.model import Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Netns
+from pktdrop.rules.identities import Identities
 
 __all__ = ["PEER", "PEER_DRIVERS", "Between", "Bracket", "Classify", "Drops", "Moved", "Reconciler"]
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import CLASS_LAYERS, FOLDED, PEER, SETTLED, Entry
-from pktdrop.ledger.identities import ANY_LAYER, Counter, Identities
-from pktdrop.model import Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Netns
+from pktdrop.rules.identities import ANY_LAYER, Counter, Identities
 
 #: rtnl_link_stats64 fields that the driver and the rest of the kernel both count in.
 _RECEIVED, _SENT = SHARED_FIELDS = ("links.rx_dropped", "links.tx_dropped")

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import NO_COUNTER, Entry, place_in_order
+from pktdrop.model.counters import Scope
 
 #: An event or an increment is missing.
 _OUT_OF_BALANCE: Final = ("unexplained", "silent")

@@ -4,10 +4,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pktdrop.counters.collect import Counters
-from pktdrop.counters.drivers import Drivers
-from pktdrop.counters.model import Scope
-from pktdrop.ledger.identities import ANY_LAYER, Identities
+from pktdrop.model.counters import Counters, Scope
+from pktdrop.rules.drivers import Drivers
+from pktdrop.rules.identities import ANY_LAYER, Identities
 
 
 @dataclass(frozen=True)

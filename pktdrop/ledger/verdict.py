@@ -6,11 +6,11 @@ from __future__ import annotations
 from functools import cache, cached_property
 from typing import Final, NamedTuple, Protocol
 
-from pktdrop.layers import LAYERS
 from pktdrop.ledger.entry import CLASS_LAYERS, FOLDED, PEER, Entry
 from pktdrop.ledger.events import Drops, Events, Group, Packets
-from pktdrop.ledger.identities import ANY_LAYER, Identities
 from pktdrop.ledger.lines import Line
+from pktdrop.rules.identities import ANY_LAYER, Identities
+from pktdrop.rules.layers import LAYERS
 
 #: A counter that was only read at another moment than the events.
 _APART: Final = "apart"

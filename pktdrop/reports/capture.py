@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from pktdrop import __version__, files
+from pktdrop import __version__
 from pktdrop.errors import PktdropError
-from pktdrop.model import Count, DropKey, Judge, Netns
+from pktdrop.model.drops import Count, DropKey, Judge, Netns
+from pktdrop.model.sample import Sample
+from pktdrop.process import files
 from pktdrop.samples.gather import ByKind, in_order
 from pktdrop.samples.pcapng import Pcapng
-from pktdrop.samples.sample import Sample
 from pktdrop.views.packets import comment
 from pktdrop.views.table import interface_of, netns_of
 

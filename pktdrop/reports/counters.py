@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
 
-from pktdrop.counters.collect import Collector, Counters, since
-from pktdrop.counters.drivers import Drivers
-from pktdrop.ledger.identities import Identities
+from pktdrop.counters.collect import Collector, since
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.ledger.told import Meanings
-from pktdrop.model import Netns
-from pktdrop.namespaces import Namespaces
-from pktdrop.output import Output
+from pktdrop.model.counters import Counters
+from pktdrop.model.drops import Netns
+from pktdrop.process.output import Output
+from pktdrop.rules.drivers import Drivers
+from pktdrop.rules.identities import Identities
 from pktdrop.views.counters import as_json, as_other, as_table, nothing
 
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 
 from pktdrop import __version__, filters
 from pktdrop.account import Account
-from pktdrop.advice.diagnosis import CONDITIONS, Circumstances, Tables, diagnose, failures
-from pktdrop.advice.host import Host
-from pktdrop.advice.stations import Peaks
-from pktdrop.advice.who import Seen
-from pktdrop.clock import Clock
+from pktdrop.diagnosis.diagnosis import CONDITIONS, Circumstances, Tables, diagnose, failures
+from pktdrop.diagnosis.stations import Peaks
+from pktdrop.diagnosis.values import Host
+from pktdrop.diagnosis.who import Seen
 from pktdrop.errors import PktdropError, WrongUse
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.messages import say
-from pktdrop.namespaces import Namespaces
-from pktdrop.observe import Observer
-from pktdrop.output import Output
+from pktdrop.observe.observer import Observer
+from pktdrop.process.clock import Clock
+from pktdrop.process.messages import say
+from pktdrop.process.output import Output
 from pktdrop.run import probes, run
 from pktdrop.views.diagnose import as_json, as_text, status
 from pktdrop.watch import Watch

@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pktdrop import __version__
-from pktdrop.clock import Clock
 from pktdrop.counters.owners import Owners
-from pktdrop.drops import Interval, interval
 from pktdrop.filters import Filters
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.layers import Layers
-from pktdrop.messages import say
-from pktdrop.model import Judge, Verdict
-from pktdrop.namespaces import Namespaces
-from pktdrop.output import Output
-from pktdrop.protocols import Protocols
+from pktdrop.model.drops import Judge, Verdict
+from pktdrop.model.sample import Sample
+from pktdrop.model.snapshots import Interval, interval
+from pktdrop.process.clock import Clock
+from pktdrop.process.messages import say
+from pktdrop.process.output import Output
 from pktdrop.reports.capture import Capture
+from pktdrop.rules.layers import Layers
+from pktdrop.rules.protocols import Protocols
 from pktdrop.run import probes
 from pktdrop.samples.gather import ByKind, by_kind, in_order
-from pktdrop.samples.sample import Sample
+from pktdrop.text.wording import number
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.packets import as_json, line
-from pktdrop.wording import number
 
 INTERVAL = 0.25
 """Seconds between two looks."""

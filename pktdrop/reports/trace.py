@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pktdrop import __version__
 from pktdrop.account import Account
 from pktdrop.filters import Filters
-from pktdrop.model import Amounts
-from pktdrop.output import Output
+from pktdrop.model.drops import Amounts
+from pktdrop.process.output import Output
 from pktdrop.run import Report, probes
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from pktdrop.model import DropKey, Judge
-from pktdrop.samples.packet import Packet
-from pktdrop.samples.sample import Ethertype, Owner, Sample, describe, endpoint
+from pktdrop.model.drops import DropKey, Judge
+from pktdrop.model.packet import Packet
+from pktdrop.model.sample import Owner, Sample
+from pktdrop.samples.words import Ethertype, describe, endpoint
 
 _MOST, _KEPT = 512, 128
 """Names of a sort that are counted at once, and how many of those most seen go on when there are more."""

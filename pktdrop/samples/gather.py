@@ -4,10 +4,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pktdrop.model import Count, DropKey
+from pktdrop.model.drops import Count, DropKey
 
 if TYPE_CHECKING:
-    from pktdrop.samples.sample import Sample
+    from pktdrop.model.sample import Sample
 
 ByKind = Mapping[DropKey, Sequence["Sample"]]
 _KEPT = 2048

@@ -5,10 +5,10 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from pktdrop.escaping import safe
-from pktdrop.model import Netns
-from pktdrop.samples.packet import IPV4, IPV6
-from pktdrop.samples.sample import Sample
+from pktdrop.model.drops import Netns
+from pktdrop.model.packet import IPV4, IPV6
+from pktdrop.model.sample import Sample
+from pktdrop.text.escaping import safe
 
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _BYTE_ORDER = 0x1A2B3C4D

@@ -9,7 +9,7 @@ from pktdrop.top.history import NO_EVENT, Reason
 from pktdrop.watch import Watch
 
 if TYPE_CHECKING:
-    from pktdrop.advice.diagnosis import Advised, Tables
+    from pktdrop.diagnosis.diagnosis import Advised, Tables
     from pktdrop.ledger.loss import Loss
 
 
@@ -22,8 +22,8 @@ class Adviser:
 
     def losses(self, watch: Watch) -> "tuple[Advised, ...]":
         """Return the losses since the watch began, with advice."""
-        from pktdrop.advice.diagnosis import Circumstances, Tables, diagnose  # not needed before the first loss
-        from pktdrop.advice.host import Host
+        from pktdrop.diagnosis.diagnosis import Circumstances, Tables, diagnose  # not needed before the first loss
+        from pktdrop.diagnosis.values import Host
 
         if self._tables is None:
             self._tables = Tables.load(watch.kernel.reasons)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from pktdrop.errors import PktdropError
 from pktdrop.filters import Filters
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.namespaces import Namespaces
-from pktdrop.observe import Observer
+from pktdrop.observe.observer import Observer
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Feed, Reader
 from pktdrop.top.screen import Screen

@@ -4,16 +4,16 @@
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from pktdrop.escaping import safe
 from pktdrop.ledger.entry import NO_COUNTER
-from pktdrop.model import DropKey, Netns, full_reason
+from pktdrop.model.drops import DropKey, Netns, full_reason
+from pktdrop.text.escaping import safe
+from pktdrop.text.wording import number
 from pktdrop.top import history
 from pktdrop.top.history import NO_EVENT, Group, History, Reason
 from pktdrop.top.lines import Line, labelled
 from pktdrop.top.views import Context, reasons_of
 from pktdrop.views.scope import where
 from pktdrop.views.table import cpu, interface_of, netns_of, reason
-from pktdrop.wording import number
 
 MOST: Final = 12
 """Parts of a list that are named; of the rest there is the number."""

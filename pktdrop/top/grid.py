@@ -5,10 +5,10 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from pktdrop.escaping import safe
+from pktdrop.text.escaping import safe
+from pktdrop.text.table import cut
+from pktdrop.text.wording import number
 from pktdrop.top.series import Series, sparkline
-from pktdrop.views.text import cut
-from pktdrop.wording import number
 
 GAP: Final = 1
 MOST_TREND: Final = 30

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The page that explains keys and marks."""
 
+from pktdrop.text.table import cut
 from pktdrop.top.keys import KEYS
 from pktdrop.top.lines import EMPTY, Line
-from pktdrop.views.text import cut
 
 
 def help_page(width: int) -> list[Line]:

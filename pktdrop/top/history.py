@@ -8,13 +8,13 @@ from typing import Any, Final, NamedTuple
 
 from pktdrop.account import Account
 from pktdrop.counters.gone import together
-from pktdrop.counters.model import Scope
-from pktdrop.drops import Drops, Kinds
 from pktdrop.filters import Selection
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Loss, by_layer
 from pktdrop.ledger.nics import Nic
-from pktdrop.model import THE_GONE, Count, DropKey, Judge, Lost, Netns, Verdict
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import THE_GONE, Count, DropKey, Judge, Lost, Netns, Verdict
+from pktdrop.model.snapshots import Drops, Kinds
 from pktdrop.top.series import Series
 from pktdrop.views.table import interface_of, netns_of, reason
 

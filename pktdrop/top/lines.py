@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pktdrop.escaping import safe
+from pktdrop.text.escaping import safe
 
 Piece = tuple[str, str]
 """Text, and its style, one of STYLES."""

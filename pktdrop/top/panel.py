@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pktdrop.escaping import safe
-from pktdrop.layers import LAYERS
+from pktdrop.rules.layers import LAYERS
+from pktdrop.text.escaping import safe
+from pktdrop.text.table import DOUBT, MARK, cut
+from pktdrop.text.wording import number
 from pktdrop.top.history import History
 from pktdrop.top.lines import Line, Piece, joined
 from pktdrop.top.series import sparkline
-from pktdrop.views.text import DOUBT, MARK, cut
-from pktdrop.wording import number
 
 LEAST_STATION: Final = 10
 MOST_STATION: Final = 24

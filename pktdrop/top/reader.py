@@ -16,7 +16,7 @@ from pktdrop.top.advice import Adviser
 from pktdrop.watch import Watch
 
 if TYPE_CHECKING:
-    from pktdrop.advice.diagnosis import Advised
+    from pktdrop.diagnosis.diagnosis import Advised
 
 
 class Shown(NamedTuple):

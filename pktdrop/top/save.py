@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pktdrop import files
-from pktdrop.counters.model import Scope
 from pktdrop.errors import PktdropError
-from pktdrop.escaping import json_text
+from pktdrop.model.counters import Scope
+from pktdrop.process import files
+from pktdrop.text.escaping import json_text
 from pktdrop.top.lines import Line, plain
 from pktdrop.top.screen import Screen
 from pktdrop.top.series import Series

@@ -6,9 +6,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pktdrop.escaping import safe
 from pktdrop.filters import Filters
-from pktdrop.model import Known
+from pktdrop.model.drops import Known
+from pktdrop.text.escaping import safe
 from pktdrop.top import detail, panel
 from pktdrop.top.advice import concerning
 from pktdrop.top.grid import GAP, Column, Row, Sort, arrange, widths
@@ -21,7 +21,7 @@ from pktdrop.top.series import BLOCKS
 from pktdrop.top.views import VIEWS, Context
 
 if TYPE_CHECKING:
-    from pktdrop.advice.diagnosis import Advised
+    from pktdrop.diagnosis.diagnosis import Advised
 
 _LEAST_WITH_DETAIL: Final = 14
 """A screen with fewer lines has no room for the detail."""

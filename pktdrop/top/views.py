@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER
-from pktdrop.model import Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Netns
+from pktdrop.text.table import DOUBT
+from pktdrop.text.wording import share
 from pktdrop.top.grid import Column, Row, ago, names, numbers, ranges, trend
 from pktdrop.top.history import NO_EVENT, Group, History, Line, Reason, Tally
 from pktdrop.views.scope import Name, where
-from pktdrop.views.text import DOUBT
-from pktdrop.wording import share
 
 _NOT_NOISE: Final = "*"
 _WORST_FIRST: Final = ("unexplained", "no-event", "bound", "exact", "silent")

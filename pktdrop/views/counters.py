@@ -4,13 +4,12 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from pktdrop.counters import like
-from pktdrop.counters.collect import Counters
-from pktdrop.counters.model import Row, Scope
-from pktdrop.escaping import json_text
 from pktdrop.ledger.told import Told
+from pktdrop.model.counters import Counters, Row, Scope
+from pktdrop.text.escaping import json_text
+from pktdrop.text.table import Column, table
+from pktdrop.text.wording import number
 from pktdrop.views.scope import Name, as_object, where
-from pktdrop.views.text import Column, table
-from pktdrop.wording import number
 
 _COLUMNS = (
     Column("count", "right"),

@@ -5,14 +5,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pktdrop.advice.diagnosis import KIND_WORDS, Advised, Diagnosis, Noise
-from pktdrop.advice.remedies import Advice
-from pktdrop.advice.stations import Station
-from pktdrop.advice.who import Who
-from pktdrop.escaping import json_text, safe
+from pktdrop.diagnosis.diagnosis import KIND_WORDS, Advised, Diagnosis, Noise
+from pktdrop.diagnosis.stations import Station
+from pktdrop.diagnosis.who import Who
+from pktdrop.rules.remedies import Advice
+from pktdrop.text.escaping import json_text, safe
+from pktdrop.text.table import Column, table
+from pktdrop.text.wording import counted, listed, number, share
 from pktdrop.views.scope import as_object
-from pktdrop.views.text import Column, table
-from pktdrop.wording import counted, listed, number, share
 
 _STATIONS = (
     Column("station"),

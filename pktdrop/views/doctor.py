@@ -5,8 +5,8 @@ import textwrap
 from dataclasses import asdict
 
 from pktdrop.doctor import Checks
-from pktdrop.escaping import json_text, safe
-from pktdrop.views.text import Column, table
+from pktdrop.text.escaping import json_text, safe
+from pktdrop.text.table import Column, table
 
 _COLUMNS = (Column("check"), Column("status"), Column("found", least=20, wrap=True))
 

@@ -5,19 +5,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pktdrop.drops import Drops, Interval
-from pktdrop.escaping import json_text
 from pktdrop.filters import Selection
-from pktdrop.model import Count, DropKey, Netns, Verdict
-from pktdrop.protocols import Protocols
+from pktdrop.model.drops import Count, DropKey, Netns, Verdict
+from pktdrop.model.snapshots import Drops, Interval
+from pktdrop.rules.protocols import Protocols
+from pktdrop.text.escaping import json_text
 from pktdrop.views.scope import as_object
 
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Ledger
     from pktdrop.ledger.entry import Entry
+    from pktdrop.model.packet import Packet
+    from pktdrop.model.sample import Sample
     from pktdrop.samples.gather import ByKind
-    from pktdrop.samples.packet import Packet
-    from pktdrop.samples.sample import Sample
 
 _ROWS = 256
 """Drops, or entries of the ledger, in a piece of text."""
@@ -99,7 +99,7 @@ class JsonView:
 
     def sample(self, sample: "Sample") -> dict[str, Any]:
         """Return a sampled packet as JSON has it."""
-        from pktdrop.samples.sample import describe
+        from pktdrop.samples.words import describe
 
         packet, socket, owner = sample.packet, sample.socket, sample.owner
         return {

@@ -3,14 +3,14 @@
 
 from collections.abc import Sequence
 
-from pktdrop.counters.model import Scope
-from pktdrop.escaping import safe
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import NO_COUNTER, Entry
 from pktdrop.ledger.loss import Loss
+from pktdrop.model.counters import Scope
+from pktdrop.text.escaping import safe
+from pktdrop.text.table import Column, cut, table
+from pktdrop.text.wording import counted, number
 from pktdrop.views.scope import Name, where
-from pktdrop.views.text import Column, cut, table
-from pktdrop.wording import counted, number
 
 _COLUMNS = (
     Column("rose", "right"),

@@ -4,10 +4,11 @@
 import time
 from typing import Any
 
-from pktdrop.escaping import json_text, safe
-from pktdrop.model import Verdict
-from pktdrop.protocols import Protocols
-from pktdrop.samples.sample import Sample, describe
+from pktdrop.model.drops import Verdict
+from pktdrop.model.sample import Sample
+from pktdrop.rules.protocols import Protocols
+from pktdrop.samples.words import describe
+from pktdrop.text.escaping import json_text, safe
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import cpu, interface_of, netns_of, reason
 

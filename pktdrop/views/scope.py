@@ -4,8 +4,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from pktdrop.counters.model import Scope
-from pktdrop.model import THE_GONE, Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import THE_GONE, Netns
 
 Name = Callable[[Netns], str | None]
 """Gives the name of a network namespace."""

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pktdrop.drops import Interval
-from pktdrop.escaping import safe
 from pktdrop.filters import Selection
-from pktdrop.model import Amounts, Count, DropKey, Judge, Verdict
-from pktdrop.protocols import Protocols
+from pktdrop.model.drops import Amounts, Count, DropKey, Judge, Verdict
+from pktdrop.model.snapshots import Interval
+from pktdrop.rules.protocols import Protocols
+from pktdrop.text.escaping import safe
+from pktdrop.text.table import DOUBT, MARK, Column, cut, table
+from pktdrop.text.wording import counted, number, share
 from pktdrop.views.scope import Name
-from pktdrop.views.text import DOUBT, MARK, Column, cut, table
-from pktdrop.wording import counted, number, share
 
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Ledger

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pktdrop.drops import Interval, interval
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.namespaces import Namespaces
+from pktdrop.model.snapshots import Interval, interval
 from tests.live import taps
 from tests.live.test_robustness import finish
 from tests.live.tracing import total, tracing

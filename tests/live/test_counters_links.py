@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pktdrop.counters import like, links, softnet
-from pktdrop.counters.model import Row
+from pktdrop.model.counters import Row
 from tests.live.frames import ETH_P_IP, UNKNOWN_ETHERTYPE, ethernet, ip4, udp
 from tests.live.net import Namespace, Net, ipv4, mac, run, two_ns, wait_until
 from tests.live.tools import need

@@ -10,7 +10,7 @@ import pytest
 
 from pktdrop.counters import mib
 from pktdrop.counters.mib import GAUGES, Mibs
-from pktdrop.counters.model import Reading
+from pktdrop.model.counters import Reading
 from tests.live.frames import ETH_P_IP, ethernet, ip4, udp
 from tests.live.net import Namespace, Net, ipv4, ipv6, mac, one_ns, two_ns
 

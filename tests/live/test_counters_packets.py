@@ -5,7 +5,7 @@ import re
 import socket
 
 from pktdrop.counters import packets
-from pktdrop.model import Netns
+from pktdrop.model.drops import Netns
 from tests.live.net import one_ns, wait_until
 from tests.live.test_diagnose import diagnosing, judged, of
 

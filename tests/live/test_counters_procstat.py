@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from pktdrop.counters import procstat, xfrm
-from pktdrop.counters.model import Reading, Row, Scope
+from pktdrop.model.counters import Reading, Row, Scope
 from tests.live.frames import ETH_P_IP, ethernet, ip4, udp
 from tests.live.net import Net, ipv4, mac, two_ns, wait_until
 from tests.live.tools import need

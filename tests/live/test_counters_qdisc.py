@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from pktdrop.counters import qdisc
-from pktdrop.counters.model import Row
 from pktdrop.errors import PktdropError
+from pktdrop.model.counters import Row
 from tests.live.net import Namespace, Net, ipv4, mac, run, two_ns, wait_until
 
 PORT = 4009

@@ -17,7 +17,7 @@ import pytest
 from pktdrop.demo.causes import CAUSES
 from pktdrop.demo.causes.cause import Traffic
 from pktdrop.demo.net import Net
-from pktdrop.layers import LAYERS
+from pktdrop.rules.layers import LAYERS
 from tests.live.net import Namespace, one_ns, run, wait_until
 from tests.live.tracing import DEADLINE, as_nobody, command, launch
 

@@ -22,7 +22,7 @@ from pktdrop.demo.causes import CAUSES
 from pktdrop.demo.causes.cause import Cause, Traffic
 from pktdrop.demo.net import Net
 from pktdrop.demo.tools import wait_until
-from pktdrop.ledger.identities import Identities
+from pktdrop.rules.identities import Identities
 from tests.live import provoke
 from tests.live.kernel import Kernel
 from tests.live.provoke.kit import qdisc_drops, socket_drops, xfrm

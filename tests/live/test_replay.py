@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 from pktdrop.demo.causes import CAUSES
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.lookfile import from_json
-from pktdrop.namespaces import Namespaces
-from pktdrop.observe import Observer
+from pktdrop.model.lookfile import from_json
+from pktdrop.observe.observer import Observer
 from tests.live.test_causes import send
 from tests.live.tracing import total
 from tests.recording import Recorder, outputs, read_back

@@ -13,14 +13,14 @@ import pytest
 
 from pktdrop.account import Account
 from pktdrop.demo.net import Net, one_ns, two_ns
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host, prepared, readers, ring
 from pktdrop.kernel.btf import Btf, Kind
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.model import DropKey
-from pktdrop.namespaces import Namespaces
-from pktdrop.observe import Observer
-from pktdrop.samples.sample import Owner, Sample
+from pktdrop.model.drops import DropKey
+from pktdrop.model.sample import Owner, Sample
+from pktdrop.observe.observer import Observer
 from pktdrop.watch import Watch
 from tests.live.kernel import Kernel
 from tests.live.net import on_cpu, wait_until

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pktdrop.demo.causes import CAUSES
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.naming import Naming
 from pktdrop.kernel.tracer import Tracer
-from pktdrop.model import DropKey
-from pktdrop.namespaces import Namespaces
+from pktdrop.model.drops import DropKey
 from tests.live.net import wait_until
 from tests.live.test_causes import send
 from tests.live.tracing import DEADLINE, tracing

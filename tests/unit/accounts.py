@@ -8,18 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pktdrop.account import Account
-from pktdrop.advice.diagnosis import Circumstances, Diagnosis, Tables, diagnose
-from pktdrop.advice.host import Host
-from pktdrop.advice.remedies import Value
-from pktdrop.ask import Asker
-from pktdrop.counters.collect import SOURCES, Counters
-from pktdrop.counters.model import Row, Scope
-from pktdrop.drops import Interval
+from pktdrop.diagnosis.diagnosis import Circumstances, Diagnosis, Tables, diagnose
+from pktdrop.diagnosis.values import Host
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.ledger.books import Books, Rules
 from pktdrop.ledger.loss import Place
 from pktdrop.ledger.reconcile import Bracket
-from pktdrop.model import Count, DropKey, Lost, Netns
-from pktdrop.namespaces import Namespaces
+from pktdrop.model.counters import SOURCES, Counters, Row, Scope
+from pktdrop.model.drops import Count, DropKey, Lost, Netns
+from pktdrop.model.snapshots import Interval
+from pktdrop.observe.ask import Asker
+from pktdrop.rules.remedies import Value
 from tests.unit.make import NOON, make_look
 
 HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)

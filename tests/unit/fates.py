@@ -7,19 +7,19 @@ from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pktdrop.causes import Causes
-from pktdrop.counters.driver_tables import parse, parse_links
-from pktdrop.counters.drivers import Drivers
-from pktdrop.counters.model import Scope
-from pktdrop.layers import LAYERS, Layers
 from pktdrop.ledger.books import why_of
 from pktdrop.ledger.entry import PEER, Entry
-from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.lines import Classify
 from pktdrop.ledger.listing import Listing
 from pktdrop.ledger.loss import by_layer
 from pktdrop.ledger.reconcile import Bracket, Reconciler
-from pktdrop.model import Count, DropKey, Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Count, DropKey, Netns
+from pktdrop.rules.causes import Causes
+from pktdrop.rules.driver_tables import parse, parse_links
+from pktdrop.rules.drivers import Drivers
+from pktdrop.rules.identities import Identities
+from pktdrop.rules.layers import LAYERS, Layers
 from tests.unit.make import make_drop
 
 NETNS, OTHER_NETNS = Netns(4026531833, 1), Netns(4026532281, 7)

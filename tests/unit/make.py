@@ -6,17 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pktdrop.causes import UNTOLD
-from pktdrop.counters.collect import Counters
-from pktdrop.drops import Interval, Snapshot
 from pktdrop.filters import Selection
-from pktdrop.layers import Layers
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Loss, Place
-from pktdrop.look import Kernel, Look
-from pktdrop.model import Count, DropKey, Known, Lost, Netns
-from pktdrop.samples.sample import Sample
+from pktdrop.model.counters import Counters
+from pktdrop.model.drops import Count, DropKey, Known, Lost, Netns
+from pktdrop.model.look import Kernel, Look
+from pktdrop.model.sample import Sample
+from pktdrop.model.snapshots import Interval, Snapshot
+from pktdrop.rules.causes import UNTOLD
+from pktdrop.rules.layers import Layers
 from tests.unit.frames import ether, ipv4, udp
 
 NOON = 1_700_000_000.0

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from pktdrop.advice.diagnosis import failures
-from pktdrop.advice.stations import Peaks
-from pktdrop.advice.words import cpus, socket
-from pktdrop.counters.model import Row, Scope
-from pktdrop.model import DropKey, Lost, Netns
-from pktdrop.wording import listed
+from pktdrop.diagnosis.diagnosis import failures
+from pktdrop.diagnosis.stations import Peaks
+from pktdrop.diagnosis.words import cpus, socket
+from pktdrop.model.counters import Row, Scope
+from pktdrop.model.drops import DropKey, Lost, Netns
+from pktdrop.text.wording import listed
 from tests.unit.accounts import (
     BLUE,
     DNS,

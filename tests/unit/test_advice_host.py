@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop.advice.host import Host, _mask, _number
-from pktdrop.advice.remedies import HOST_VALUES
-from pktdrop.ask import Asker
-from pktdrop.counters.model import Row, Scope
+from pktdrop.diagnosis.values import Host, _mask, _number
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.ledger.loss import Place
-from pktdrop.look import Answer, Question
-from pktdrop.model import Netns
-from pktdrop.namespaces import Namespaces
+from pktdrop.model.counters import Row, Scope
+from pktdrop.model.drops import Netns
+from pktdrop.model.look import Answer, Question
+from pktdrop.observe.ask import Asker
+from pktdrop.rules.remedies import HOST_VALUES
 from tests.unit.accounts import DNS, asked, make_counters
 from tests.unit.make import make_look
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from pktdrop.advice import remedies, settings
 from pktdrop.ledger.loss import Place
+from pktdrop.rules import remedies, settings
 from tests.unit.accounts import BLUE, KnownHost, asked, judge, make_account, make_counters
 from tests.unit.make import make_backlog_drop
 

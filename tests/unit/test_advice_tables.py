@@ -7,13 +7,12 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from pktdrop import causes, tables
-from pktdrop.advice import remedies
-from pktdrop.advice.remedies import HOST_VALUES, SEEN_VALUES, Advice, Value
-from pktdrop.causes import Causes
-from pktdrop.layers import KINDS, LAYERS, Layers, Rule
 from pktdrop.ledger.entry import CLASS_LAYERS
-from pktdrop.ledger.identities import Identities
+from pktdrop.rules import causes, remedies, tables
+from pktdrop.rules.causes import Causes
+from pktdrop.rules.identities import Identities
+from pktdrop.rules.layers import KINDS, LAYERS, Layers, Rule
+from pktdrop.rules.remedies import HOST_VALUES, SEEN_VALUES, Advice, Value
 
 CAUSES, REMEDIES = Causes.load(), remedies.load()
 RULES = Layers.load(reasons=["CPU_BACKLOG"]).rules  # those of all kernels: tests/unit/test_layers.py

@@ -6,11 +6,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from pktdrop.advice.diagnosis import Circumstances, Diagnosis, diagnose
-from pktdrop.advice.who import Seen
-from pktdrop.model import DropKey
-from pktdrop.samples.packet import IPV4
-from pktdrop.samples.sample import Owner, Sample, Socket
+from pktdrop.diagnosis.diagnosis import Circumstances, Diagnosis, diagnose
+from pktdrop.diagnosis.who import Seen
+from pktdrop.model.drops import DropKey
+from pktdrop.model.packet import IPV4
+from pktdrop.model.sample import Owner, Sample, Socket
 from pktdrop.views.diagnose import as_json, as_text
 from tests.unit.accounts import DNS, HOST, TABLES, TRACED, KnownHost, make_account
 from tests.unit.frames import ether, ipv4, udp

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop.clock import Clock
+from pktdrop.process.clock import Clock
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -198,7 +198,7 @@ def test_signals_are_given_back(pipe: tuple[int, int]) -> None:
 
 _CHILD = """
 import sys
-from pktdrop.clock import Clock
+from pktdrop.process.clock import Clock
 with Clock(3600.0, None, None, sys.stdout.fileno()) as clock:
     print("ready", flush=True)
     for _ in clock.ticks():

@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from pktdrop.cli import main
-from pktdrop.counters.collect import Collector, Counters, since
-from pktdrop.counters.drivers import Drivers
-from pktdrop.counters.model import Row, Scope
-from pktdrop.ledger.identities import Identities
+from pktdrop.counters.collect import Collector, since
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.ledger.told import Meanings, Told
-from pktdrop.model import Netns
-from pktdrop.namespaces import Namespaces
+from pktdrop.model.counters import Counters, Row, Scope
+from pktdrop.model.drops import Netns
+from pktdrop.rules.drivers import Drivers
+from pktdrop.rules.identities import Identities
 from pktdrop.views.counters import as_table, nothing
 from pktdrop.views.scope import where
 

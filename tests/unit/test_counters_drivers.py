@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.counters import driver_tables as module
-from pktdrop.counters.collect import Counters
-from pktdrop.counters.driver_tables import CLASSES
-from pktdrop.counters.drivers import Drivers, NicLoss
-from pktdrop.counters.model import Row, Scope
-from pktdrop.ledger.identities import Identities
 from pktdrop.ledger.told import Meanings
+from pktdrop.model.counters import Counters, Row, Scope
+from pktdrop.rules import driver_tables as module
+from pktdrop.rules.driver_tables import CLASSES
+from pktdrop.rules.drivers import Drivers, NicLoss
+from pktdrop.rules.identities import Identities
 
 FIXTURES = Path(__file__).parent.parent / "data/counters/ethtool"
 HEADER = "\t".join(module._COLUMNS)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pktdrop.counters import ethtool
 from pktdrop.counters.ethtool import NicSettings, Pair
-from pktdrop.counters.model import Row, Scope
-from pktdrop.model import Netns
+from pktdrop.model.counters import Row, Scope
+from pktdrop.model.drops import Netns
 
 FIXTURES = Path(__file__).parent.parent / "data/counters/ethtool"
 

@@ -9,11 +9,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.counters.collect import Counters, kernel_width
+from pktdrop.counters.collect import kernel_width
 from pktdrop.counters.increments import Increments
-from pktdrop.counters.interfaces import Interface
-from pktdrop.counters.model import Row, Scope
-from pktdrop.model import THE_GONE, Netns
+from pktdrop.model.counters import Counters, Interface, Row, Scope
+from pktdrop.model.drops import THE_GONE, Netns
 
 HERE, THERE = Netns(4026531840, 1), Netns(4026532281, 7)
 ETH0, VETH0, CPU1 = Scope(netns=HERE, interface="eth0"), Scope(netns=THERE, interface="veth0"), Scope(cpu=1)

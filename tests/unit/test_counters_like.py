@@ -8,8 +8,8 @@ import pytest
 
 from pktdrop.counters import like, softnet
 from pktdrop.counters.links import NAMES, parse
-from pktdrop.counters.model import Row
 from pktdrop.counters.netlink import Answer
+from pktdrop.model.counters import Row
 
 DATA = Path(__file__).parent.parent / "data/counters"
 SECONDS = 1.37  # between the two readings that sar had

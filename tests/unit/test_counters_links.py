@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pktdrop.counters import links
 from pktdrop.counters.links import NAMES, parse
 from pktdrop.counters.netlink import Answer
-from pktdrop.model import Netns
+from pktdrop.model.drops import Netns
 
 DATA = Path(__file__).parent.parent / "data/counters/links-6.18.44"
 # include/uapi/linux/netlink.h, rtnetlink.h

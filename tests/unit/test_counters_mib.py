@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pktdrop.counters import mib
 from pktdrop.counters.mib import GAUGES, Mib, Mibs
-from pktdrop.counters.model import Row
-from pktdrop.model import Netns
+from pktdrop.model.counters import Row
+from pktdrop.model.drops import Netns
 
 DATA = Path(__file__).parent.parent / "data/counters/mib-6.18.44"
 SNMP, NETSTAT, SNMP6 = ((DATA / file).read_bytes() for file in ("snmp", "netstat", "snmp6"))

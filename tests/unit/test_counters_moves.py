@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pktdrop.counters.collect import SOURCES, Counters, kernel_width, since
+from pktdrop.counters.collect import kernel_width, since
 from pktdrop.counters.increments import Increments
-from pktdrop.counters.interfaces import Interface
-from pktdrop.counters.model import Row, Scope
-from pktdrop.model import Netns
+from pktdrop.model.counters import SOURCES, Counters, Interface, Row, Scope
+from pktdrop.model.drops import Netns
 
 HERE, THERE = Netns(4026531840, 1), Netns(4026532281, 7)
 MAC, OTHER_MAC = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"

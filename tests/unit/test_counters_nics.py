@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop.counters.drivers import Drivers
 from pktdrop.counters.like import net_dev
 from pktdrop.counters.links import NAMES
-from pktdrop.counters.model import Row, Scope
+from pktdrop.model.counters import Row, Scope
+from pktdrop.rules.drivers import Drivers
 from tests.unit.test_counters_drivers import amounts
 
 DATA = Path(__file__).parent.parent / "data/counters"

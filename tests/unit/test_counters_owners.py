@@ -11,9 +11,9 @@ import pytest
 from pktdrop.counters import owners as module
 from pktdrop.counters import sockets
 from pktdrop.counters.owners import Owners
-from pktdrop.namespaces import Namespaces
-from pktdrop.samples.packet import IPV4
-from pktdrop.samples.sample import Owner, Sample, Socket
+from pktdrop.host.namespaces import Namespaces
+from pktdrop.model.packet import IPV4
+from pktdrop.model.sample import Owner, Sample, Socket
 from tests.unit.frames import ether, ipv4, udp
 from tests.unit.make import make_sample
 

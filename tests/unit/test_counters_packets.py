@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import struct
 
-from pktdrop.counters.model import Scope
 from pktdrop.counters.netlink import Answer
 from pktdrop.counters.packets import parse
+from pktdrop.model.counters import Scope
 from tests.unit.accounts import HOST, judge, make_account
 
 

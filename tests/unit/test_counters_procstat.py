@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters import procstat
-from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.procstat import parse
-from pktdrop.ledger.identities import Identities
-from pktdrop.model import Netns
+from pktdrop.model.counters import Reading, Row, Scope
+from pktdrop.model.drops import Netns
+from pktdrop.rules.identities import Identities
 
 DATA = Path(__file__).parent.parent / "data/counters"
 KERNELS = ("6.1.0-50-debian", "7.3.4-debian")

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters import qdisc
-from pktdrop.counters.model import Reading
 from pktdrop.counters.netlink import Answer
 from pktdrop.counters.qdisc import Qdisc, parse
-from pktdrop.model import Netns
+from pktdrop.model.counters import Reading
+from pktdrop.model.drops import Netns
 
 DATA = Path(__file__).parent.parent / "data/counters/qdisc-6.18.44"
 NETNS = Netns(4026531840, 1)

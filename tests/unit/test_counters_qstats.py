@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters import qstats
-from pktdrop.counters.model import Reading
 from pktdrop.counters.netlink import Answer
+from pktdrop.model.counters import Reading
 
 FAMILY = 27
 DONE, ERROR = 3, 2

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters import netlink, sockets
-from pktdrop.counters.model import Reading, Row
 from pktdrop.counters.netlink import Answer
 from pktdrop.counters.sockets import KINDS, Owner, Socket, owners, parse, parse_file
-from pktdrop.model import Netns
+from pktdrop.model.counters import Reading, Row
+from pktdrop.model.drops import Netns
 
 DATA = Path(__file__).parent.parent / "data/counters/sockets-6.18.44"
 NETNS = Netns(4026531840, 1)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.counters.model import Scope
 from pktdrop.counters.softnet import WIDTH, parse, parse_cpus
+from pktdrop.model.counters import Scope
 
 # net/core/net-procfs.c softnet_seq_show: processed, dropped, time_squeeze, five times 0, cpu_collision, received_rps,
 # flow_limit_count, backlog, CPU, input_pkt_queue, process_queue

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters import xfrm
-from pktdrop.counters.model import Reading, Row, Scope
 from pktdrop.counters.xfrm import parse
-from pktdrop.ledger.identities import Identities
-from pktdrop.model import Netns
+from pktdrop.model.counters import Reading, Row, Scope
+from pktdrop.model.drops import Netns
+from pktdrop.rules.identities import Identities
 
 DATA = Path(__file__).parent.parent / "data/counters"
 NETNS = Netns(4026531840, 1)

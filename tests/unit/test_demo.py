@@ -33,7 +33,7 @@ from pktdrop.demo.stage import Account, set_up
 from pktdrop.demo.tools import run, wait_until
 from pktdrop.demo.view import JsonReport, Report, TableReport, list_json, list_table
 from pktdrop.errors import PktdropError
-from pktdrop.output import Output
+from pktdrop.process.output import Output
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]

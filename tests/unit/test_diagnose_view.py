@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pktdrop.advice.diagnosis import Diagnosis
-from pktdrop.counters.model import Scope
-from pktdrop.model import Lost, Netns
+from pktdrop.diagnosis.diagnosis import Diagnosis
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Lost, Netns
 from pktdrop.views.diagnose import as_json, as_text, status
 from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, KnownHost, judge, make_account
 from tests.unit.make import make_backlog_drop, make_doubt, make_drop, make_noise

@@ -7,13 +7,13 @@ import json
 
 import pytest
 
-from pktdrop.advice.diagnosis import Diagnosis, failures
-from pktdrop.counters.model import Scope
+from pktdrop.diagnosis.diagnosis import Diagnosis, failures
 from pktdrop.filters import Filters, reason_filter
 from pktdrop.ledger.books import Books
 from pktdrop.ledger.reconcile import Bracket
-from pktdrop.model import Amounts, Count
-from pktdrop.protocols import Protocols
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Amounts, Count
+from pktdrop.rules.protocols import Protocols
 from pktdrop.top.history import History, Reason
 from pktdrop.views.diagnose import as_json, as_text
 from pktdrop.views.jsonlines import JsonView

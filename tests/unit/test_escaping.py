@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.escaping import json_text, safe
+from pktdrop.text.escaping import json_text, safe
 
 # RFC 8259, 8.2: what parsers make of a surrogate without its other half "is unpredictable"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop import faults
-from pktdrop.clock import Clock
 from pktdrop.errors import PktdropError
+from pktdrop.process import faults
+from pktdrop.process.clock import Clock
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop import files
+from pktdrop.process import files
 
 NOBODY = 65534
 LIMIT = 1000

@@ -15,8 +15,8 @@ from pktdrop.errors import WrongUse
 from pktdrop.filters import Filter, Filters
 from pktdrop.kernel.btf import Btf
 from pktdrop.kernel.reasons import ReasonNames
-from pktdrop.model import Count, DropKey, Netns
-from pktdrop.protocols import Protocols
+from pktdrop.model.drops import Count, DropKey, Netns
+from pktdrop.rules.protocols import Protocols
 from tests.unit.make import JUDGE, make_backlog_drop, make_drop, make_noise
 
 UDP = make_drop()

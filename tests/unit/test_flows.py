@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from pktdrop.protocols import Protocols
+from pktdrop.model.packet import IPV4
+from pktdrop.model.sample import Owner, Sample
+from pktdrop.rules.protocols import Protocols
 from pktdrop.samples.flows import Flow, Standouts, flows, outstanding
 from pktdrop.samples.gather import RunSamples, by_kind
-from pktdrop.samples.packet import IPV4
-from pktdrop.samples.sample import Owner, Sample
 from tests.unit.frames import ether, ipv4, tcp, udp
 from tests.unit.make import JUDGE, make_doubt, make_drop, make_noise, make_sample
 
@@ -105,7 +105,7 @@ def test_a_sender_with_many_addresses() -> None:
 
 def test_no_more_samples_than_drops() -> None:
     """Of a kind there are no more samples than its drops, and none of a kind without."""
-    from pktdrop.model import Count
+    from pktdrop.model.drops import Count
 
     other = make_drop(cpu=1)
     some = [datagram(), datagram(), make_sample(key=other)]

@@ -10,9 +10,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.model import Count, Lost
-from pktdrop.protocols import Protocols
-from pktdrop.samples.sample import Owner, Socket
+from pktdrop.model.drops import Count, Lost
+from pktdrop.model.sample import Owner, Socket
+from pktdrop.rules.protocols import Protocols
 from pktdrop.views.jsonlines import JsonView
 from tests.unit.frames import MAC_A, MAC_B, ether, ipv4, udp
 from tests.unit.make import (

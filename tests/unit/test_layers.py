@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.layers import GROUP, LAYERS, UNKNOWN, WHY_WIDTH, Layers, Rule, function_of, parse
-from pktdrop.model import Verdict
-from pktdrop.tables import DATA
+from pktdrop.model.drops import Verdict
+from pktdrop.rules.layers import GROUP, LAYERS, UNKNOWN, WHY_WIDTH, Layers, Rule, function_of, parse
+from pktdrop.rules.tables import DATA
 
 IPV4, NONE = 0x0800, 0
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pktdrop.counters.model import Row, Scope
 from pktdrop.ledger.books import Books, Ledger, Rules
 from pktdrop.ledger.reconcile import Bracket
-from pktdrop.model import Count, DropKey, Netns
+from pktdrop.model.counters import Row, Scope
+from pktdrop.model.drops import Count, DropKey, Netns
 from tests.unit.accounts import RULES
 from tests.unit.make import make_backlog_drop, make_drop
 

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.layers import LAYERS
-from pktdrop.ledger.identities import (
+from pktdrop.rules.identities import (
     NOTE_WIDTH,
     Identities,
     Identity,
     parse,
     parse_counters,
 )
+from pktdrop.rules.layers import LAYERS
 from tests.unit.test_layers import REASONS
 
 NONE, IPV4, IPV6 = 0, 0x0800, 0x86DD

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pktdrop.counters.gone import Together, together
-from pktdrop.counters.model import Scope
 from pktdrop.ledger.books import Books, Ledger, Rules
 from pktdrop.ledger.reconcile import Bracket
-from pktdrop.model import THE_GONE, Count, DropKey, Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import THE_GONE, Count, DropKey, Netns
 from tests.unit.fates import (
     CAUSES,
     ETH0,

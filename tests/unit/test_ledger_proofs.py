@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop import tables
-from pktdrop.ledger.identities import NO_COUNTER, Identities, Identity
+from pktdrop.rules import tables
+from pktdrop.rules.identities import NO_COUNTER, Identities, Identity
 from tests.live.test_ledger import EVERY
 from tests.live.test_ledger_special import PROVEN
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pktdrop.counters.model import Scope
-from pktdrop.layers import LAYERS
 from pktdrop.ledger.entry import STATUSES, Entry
 from pktdrop.ledger.reconcile import PEER, Bracket, Classify, Reconciler
-from pktdrop.model import Count, DropKey
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Count, DropKey
+from pktdrop.rules.layers import LAYERS
 from tests.unit.fates import (
     ETH0,
     FATES,

@@ -6,10 +6,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.reconcile import Bracket
 from pktdrop.ledger.steady import Steady
+from pktdrop.model.counters import Scope
 from tests.unit.fates import IDENTITIES, TRACED, backlog, counts, drop, mib, reconcile
 
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import FOLDED
 from pktdrop.ledger.reconcile import Classify
 from pktdrop.ledger.rests import Rests
+from pktdrop.model.counters import Scope
 from tests.unit.fates import (
     DNS,
     ETH0,

@@ -13,14 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pktdrop.counters.collect import SOURCES, Counters
-from pktdrop.counters.interfaces import Interface
-from pktdrop.counters.model import Row, Scope
-from pktdrop.drops import Drops, Kinds, Snapshot
-from pktdrop.look import Answer, Kernel, Look, Question
-from pktdrop.lookfile import Malformed, from_json, to_json
-from pktdrop.model import Count, DropKey, Known, Lost, Netns
-from pktdrop.samples.sample import Owner, Sample, Socket
+from pktdrop.model.counters import SOURCES, Counters, Interface, Row, Scope
+from pktdrop.model.drops import Count, DropKey, Known, Lost, Netns
+from pktdrop.model.look import Answer, Kernel, Look, Question
+from pktdrop.model.lookfile import Malformed, from_json, to_json
+from pktdrop.model.sample import Owner, Sample, Socket
+from pktdrop.model.snapshots import Drops, Kinds, Snapshot
 from tests.recording import Recorded, Recorder, outputs, read_back
 from tests.unit.accounts import DNS
 from tests.unit.fates import ETH0, FATES, NETNS, OTHER_NETNS, RECEIVER, SENDER, TAP

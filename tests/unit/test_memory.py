@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 _HOLES = """
 import ctypes, sys
 sys.path.insert(0, sys.argv[1])
-from pktdrop import memory
+from pktdrop.process import memory
 if not hasattr(ctypes.CDLL(None), "mallopt"):
     sys.exit("no mallopt")
 memory.prepare()

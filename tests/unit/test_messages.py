@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pktdrop import messages
-from pktdrop.views.text import Column, table
+from pktdrop.process import messages
+from pktdrop.text.table import Column, table
 
 PATH = "/var/cache/a-directory-with-hyphens/and-a-name-that-is-longer-than-a-line-of-a-terminal/37d6cf49df8d"
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.drops import Snapshot, interval
-from pktdrop.model import Amounts, Count, DropKey, Lost, Verdict, counted_since
+from pktdrop.model.drops import Amounts, Count, DropKey, Lost, Verdict, counted_since
+from pktdrop.model.snapshots import Snapshot, interval
 from tests.unit.make import JUDGE, NOON, make_drop, make_noise, make_snapshot
 
 KEYS = [make_drop(cpu=cpu) for cpu in range(4)] + [make_noise()]

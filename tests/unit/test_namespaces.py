@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop.model import Netns
-from pktdrop.namespaces import HOST, Namespaces, identify, inside
+from pktdrop.host.namespaces import Namespaces, identify, inside
+from pktdrop.model.drops import HOST, Netns
 from tests.patience import PATIENCE
 
 # /proc/PID/stat of 6.18, begun: what a thread of the kernel has, a process, and one that has ended and is not awaited,

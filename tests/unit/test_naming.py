@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.naming import Naming
 from pktdrop.kernel.reasons import ReasonNames
 from pktdrop.kernel.records import NO_CPU, RawKey
 from pktdrop.kernel.symbols import Symbols
-from pktdrop.model import DropKey, Netns
-from pktdrop.namespaces import Namespaces
+from pktdrop.model.drops import DropKey, Netns
 
 DATA = Path(__file__).parents[1] / "data/symbols/6.1.0-50-debian"
 UDP_RCV, BACKLOG, IP_RCV_CORE = 0xFFFFFFFF818B4DB0, 0xFFFFFFFF817CE720, 0xFFFFFFFF8186CFA0

@@ -17,7 +17,7 @@ from typing import TextIO
 import pytest
 
 from pktdrop.errors import PktdropError
-from pktdrop.output import Output, OutputClosed
+from pktdrop.process.output import Output, OutputClosed
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,7 @@ def test_a_full_disk_is_said() -> None:
 
 def test_no_standard_output_at_all() -> None:
     """A process started without standard output says so, and how to start it, in two lines."""
-    code = "import sys\nfrom pktdrop.output import Output\nfrom pktdrop.errors import PktdropError\n"
+    code = "import sys\nfrom pktdrop.process.output import Output\nfrom pktdrop.errors import PktdropError\n"
     code += "try:\n    Output()\nexcept PktdropError as error:\n    print(error, file=sys.stderr)\n"
     done = subprocess.run(
         ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, code],
@@ -199,7 +199,7 @@ def test_width_without_a_terminal_is_80() -> None:
     """In a pipe a table is as wide as on the smallest usual terminal."""
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     done = subprocess.run(
-        [sys.executable, "-c", "from pktdrop.output import Output; print(Output().width)"],
+        [sys.executable, "-c", "from pktdrop.process.output import Output; print(Output().width)"],
         env={**environment, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         capture_output=True,

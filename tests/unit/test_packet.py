@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.protocols import Protocols
-from pktdrop.samples.packet import ARP, IPV4, IPV6, Packet, decode, decode_frame
-from pktdrop.samples.sample import describe
+from pktdrop.model.packet import ARP, IPV4, IPV6, Packet, decode, decode_frame
+from pktdrop.rules.protocols import Protocols
+from pktdrop.samples.words import describe
 from tests.unit.frames import MAC_A, MAC_B, ether, ipv4, ipv6, tcp, udp
 
 NAMES = Protocols.load()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop.samples.packet import IPV4, IPV6, Packet, decode_frame
+from pktdrop.model.packet import IPV4, IPV6, Packet, decode_frame
 from tests.patience import PATIENCE
 from tests.unit.frames import ether, ipv4, ipv6, tcp, udp
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.protocols import Protocols
+from pktdrop.rules.protocols import Protocols
 
 PROTOCOLS = Protocols.load()
 UAPI = Path("/usr/include/linux/if_ether.h")

@@ -9,9 +9,9 @@ import click
 import pytest
 
 from pktdrop.cli import main
-from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import Entry
-from pktdrop.model import Count, Netns
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Count, Netns
 from pktdrop.views.table import _ROW_COLUMNS
 from tests.unit.make import make_drop, make_interval, make_ledger, make_selection
 from tests.unit.test_jsonlines import VIEW

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from pktdrop.clock import Clock
+from pktdrop.process.clock import Clock
 from pktdrop.run import run
 
 

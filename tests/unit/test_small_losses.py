@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from pktdrop.advice.diagnosis import failures, is_small
-from pktdrop.counters.model import Scope
+from pktdrop.diagnosis.diagnosis import failures, is_small
 from pktdrop.ledger.entry import Entry
+from pktdrop.model.counters import Scope
 from pktdrop.views.diagnose import as_json, as_text
 from pktdrop.views.ledger import ranked_entries
 from tests.unit.accounts import BLUE, HOST, UNTRACED, judge, make_account

@@ -7,7 +7,7 @@ from pktdrop.kernel.banks import Block
 from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, RawKey, RawValue
 from pktdrop.kernel.sources import Sources
 from pktdrop.kernel.tally import Tally
-from pktdrop.model import DropKey, Netns
+from pktdrop.model.drops import DropKey, Netns
 from tests.unit.make import make_drop
 
 ONE, OTHER = Netns(11, 11), Netns(12, 12)

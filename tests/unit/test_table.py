@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.counters.model import Scope
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Place
-from pktdrop.model import Amounts, Count, DropKey, Lost, Netns
-from pktdrop.protocols import Protocols
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Amounts, Count, DropKey, Lost, Netns
+from pktdrop.model.sample import Owner
+from pktdrop.rules.protocols import Protocols
 from pktdrop.samples.flows import Standouts
-from pktdrop.samples.sample import Owner
 from pktdrop.views import table as views
 from pktdrop.views.table import TableView
 from tests.unit.frames import ether, ipv4, tcp, udp

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.drops import interval
 from pktdrop.kernel.tally import SPARE, Tally
-from pktdrop.model import Count, DropKey, Netns
+from pktdrop.model.drops import Count, DropKey, Netns
+from pktdrop.model.snapshots import interval
 from tests.unit.make import make_drop, make_snapshot
 
 KEYS = [make_drop(netns=Netns(netns), ifindex=netns, reason=reason) for netns in range(1, 7) for reason in ("A", "B")]

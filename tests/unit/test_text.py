@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.escaping import safe
-from pktdrop.views.text import Column, cut, table
-from pktdrop.wording import number, share
+from pktdrop.text.escaping import safe
+from pktdrop.text.table import Column, cut, table
+from pktdrop.text.wording import number, share
 
 WORDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
 

@@ -7,9 +7,9 @@ from collections.abc import Hashable
 
 import pytest
 
-from pktdrop.advice.diagnosis import Advised, Circumstances, diagnose
-from pktdrop.counters.model import Scope
-from pktdrop.model import Count, Netns
+from pktdrop.diagnosis.diagnosis import Advised, Circumstances, diagnose
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Count, Netns
 from pktdrop.top.advice import concerning
 from pktdrop.top.history import Reason
 from pktdrop.top.save import text_of

@@ -14,7 +14,7 @@ import pytest
 from textual.pilot import Pilot
 
 from pktdrop.errors import PktdropError
-from pktdrop.model import Count
+from pktdrop.model.drops import Count
 from pktdrop.top.app import TopApp
 from pktdrop.top.canvas import Canvas
 from pktdrop.top.keys import KEYS

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pktdrop.counters.model import Row, Scope
 from pktdrop.filters import Filters, interface_filter
 from pktdrop.ledger.entry import Entry
-from pktdrop.model import THE_GONE, Count, Lost, Netns
+from pktdrop.model.counters import Row, Scope
+from pktdrop.model.drops import THE_GONE, Count, Lost, Netns
 from pktdrop.top.history import NO_EVENT, History, Reason
 from pktdrop.top.reader import Shown
 from tests.unit.make import JUDGE, make_backlog_drop, make_drop, make_ledger, make_noise

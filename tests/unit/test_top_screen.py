@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pktdrop.errors import PktdropError
 from pktdrop.filters import Filters, reason_filter
-from pktdrop.model import Count, Lost
+from pktdrop.model.drops import Count, Lost
 from pktdrop.top.history import Reason
 from pktdrop.top.keys import KEYS
 from pktdrop.top.lines import STYLES, plain

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pktdrop.counters.increments import Moved
-from pktdrop.model import THE_GONE, Known, Netns
-from pktdrop.namespaces import Namespaces
-from pktdrop.observe import AT_START, Observer
+from pktdrop.host.namespaces import Namespaces
+from pktdrop.model.drops import THE_GONE, Known, Netns
+from pktdrop.observe.observer import AT_START, Observer
 from pktdrop.watch import Watch
 
 

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pktdrop.account import Account
-from pktdrop.counters.collect import Counters
-from pktdrop.counters.model import Row, Scope
 from pktdrop.filters import Filters
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Place
 from pktdrop.ledger.verdict import Bracket
-from pktdrop.model import Count, DropKey, Known, Netns
+from pktdrop.model.counters import Counters, Row, Scope
+from pktdrop.model.drops import Count, DropKey, Known, Netns
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Shown
 from pktdrop.top.screen import Screen

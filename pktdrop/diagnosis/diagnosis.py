@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: MIT
+"""An account of drops and counters, judged: where packets were lost, why, and what to change. Reads only its tables."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from pktdrop.account import Account
+from pktdrop.diagnosis import words
+from pktdrop.diagnosis.stations import Peaks, Station, flow_limited, received, squeezed, stations
+from pktdrop.diagnosis.who import Seen, Who
+from pktdrop.ledger.loss import Loss, Place
+from pktdrop.model.drops import Netns, full_reason
+from pktdrop.rules import remedies
+from pktdrop.rules.causes import Causes
+from pktdrop.rules.drivers import Drivers
+from pktdrop.rules.layers import KINDS, Layers
+from pktdrop.rules.remedies import Advice, Remedy, Value
+from pktdrop.text.wording import counted, number, share
+
+#: What each class of loss is called in a sentence.
+KIND_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "capacity": "for lack of room",
+        "policy": "refused on purpose",
+        "routing": "with nowhere to go",
+        "malformed": "damaged or malformed",
+        "protocol": "against the rules of a protocol",
+        "teardown": "in queues that ended",
+        "unspecified": "for an unknown reason",
+    }
+)
+CONDITIONS: Final = ("loss", "capacity", "unexplained")
+"""What --fail-on knows besides drop reasons."""
+#: A loss is small where it has fewer packets than this, whatever its share...
+STRAY: Final = 3
+#: ...or fewer than this, and less than one percent of all that was lost.
+FEW: Final = 100
+_NAMED: Final = 3
+"""Places that the verdict names; of more, one sum."""
+_NOT_TRACED: Final = "none"
+_AT_INTERFACES: Final = ("nic-fifo", "nic-ring", "driver")
+_TOLD_BY_EVENTS: Final = ("driver", "stack", "socket", "qdisc", "tx")
+
+
+class Host(words.Names, Protocol):
+    """Names and values of this host: pktdrop.diagnosis.values.Host."""
+
+    def value(self, name: str, place: Place) -> Value | None:
+        """Return a value (names: remedies.HOST_VALUES) for a place; None if it is not known there."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The facts that a diagnosis is made by."""
+
+    causes: Causes
+    remedies: tuple[Remedy, ...]
+    layers: Layers
+    drivers: Drivers
+
+    @classmethod
+    def load(cls, reasons: Collection[str] = ()) -> Tables:
+        """Read those that come with pktdrop, for a kernel that has these reasons of the core."""
+        return cls(Causes.load(), remedies.load(), Layers.load(reasons=reasons), Drivers.load())
+
+
+@dataclass(frozen=True)
+class Advised:
+    """A loss, with where it was in words, and what to do about it."""
+
+    loss: Loss
+    where: str
+    """ "in the RX ring of eth0 (queue 3)"."""
+    advice: tuple[Advice, ...]
+    """Nothing is advised about a small loss."""
+    is_small: bool = False
+    """Too few packets to change anything for: small losses are summed up."""
+    who: Who | None = None
+    """Whose packets those that were looked at were; None: none was."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Frees that are no loss, or of which that is not known, and why."""
+
+    reason: str
+    why: str
+    packets: int
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the diagnosis is based on."""
+
+    interfaces: int
+    cpus: int
+    namespaces: int
+    """Those that were read at the end."""
+    unread: int
+    """Namespaces that are there, but could not be read."""
+    sees_all: bool
+    """Whether there can be no others: who has no rights does not see those of other users."""
+    received: int
+    """Packets that interfaces received in the window."""
+    rungs: Mapping[str, str]
+    """By which way each probe was attached; "none": it was not."""
+
+    @property
+    def traced(self) -> bool:
+        """Whether drops were seen, or only counters."""
+        return self.rungs.get("kfree_skb", _NOT_TRACED) != _NOT_TRACED
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The answer."""
+
+    start: float
+    end: float
+    seconds: float
+    lost: int
+    """Packets; the sum of the losses, and of the stations."""
+    unexplained: int | None
+    """Of these, what counters show and nothing explains; None: not known without tracing."""
+    uncounted: int
+    """Drops that could not be counted."""
+    kinds: Mapping[str, int]
+    """Lost packets by class, in the order of layers.KINDS."""
+    stations: tuple[Station, ...]
+    losses: tuple[Advised, ...]
+    """Those for lack of room first, then by size; small ones behind the others."""
+    noise: tuple[Noise, ...]
+    doubt: tuple[Noise, ...]
+    """Of which it is not known whether they were lost; neither among the lost nor among the noise."""
+    watched: Watched
+    limits: tuple[str, ...]
+    """What could not be seen, a sentence each."""
+
+    @property
+    def verdict(self) -> str:
+        """Where packets were lost, in one or two sentences."""
+        return _verdict(self)
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """How an account came about."""
+
+    rungs: Mapping[str, str]
+    """By which way each probe was attached; "none": it was not."""
+    limits: tuple[str, ...] = ()
+    """What could not be seen."""
+    present: frozenset[Netns] = frozenset()
+    """Network namespaces there are."""
+    sees_all: bool = True
+    """Whether there can be no others than these."""
+    peaks: Peaks = field(default_factory=Peaks)
+    """How long queues were."""
+    seen: Seen = field(default_factory=Seen)
+    """Packets that were looked at."""
+
+
+def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -> Diagnosis:
+    """Judge an account."""
+    found = account.ledger.losses
+    seen = {"squeezed": squeezed(account), "flow_limited": flow_limited(account)}
+    lost = sum(one.packets for one in found)
+    losses = []
+    for one in found:
+        small = is_small(one.packets, lost)
+        advice = () if small else _advice(one, host, tables, seen)
+        losses.append(Advised(one, _where(one, host), advice, small, how.seen.of(one)))
+    kinds = Tally(dict.fromkeys(KINDS, 0))
+    for one in found:
+        kinds[one.kind] += one.packets
+    watched = Watched(
+        interfaces=len(account.counters.rows.get("links", {})),
+        cpus=len(account.counters.rows.get("softnet", {})),
+        namespaces=len(account.counters.netns),
+        unread=len(how.present - account.counters.netns),
+        sees_all=how.sees_all,
+        received=received(account),
+        rungs=dict(how.rungs),
+    )
+    return Diagnosis(
+        start=account.interval.start,
+        end=account.interval.end,
+        seconds=account.interval.seconds,
+        lost=lost,
+        unexplained=sum(one.packets for one in found if one.note) if watched.traced else None,
+        uncounted=account.interval.lost.missed,
+        kinds={kind: packets for kind, packets in kinds.items() if packets},
+        stations=stations(account, found, how.peaks, tables.drivers, host, host.value, _blind(watched)),
+        losses=tuple(sorted(losses, key=_turn)),
+        noise=_noise(account),
+        doubt=_doubt(account),
+        watched=watched,
+        limits=how.limits,
+    )
+
+
+def is_small(packets: int, lost: int) -> bool:
+    """Tell whether a loss is too small to change anything for, of so many packets that were lost in all."""
+    return packets < STRAY or (packets < FEW and 100 * packets < lost)
+
+
+def _turn(one: Advised) -> tuple[bool, bool, int]:
+    """Return what losses are ranked by."""
+    return one.is_small, one.loss.kind != "capacity", -one.loss.packets
+
+
+def _blind(watched: Watched) -> dict[str, str]:
+    """Return why nothing seen at a station does not mean that nothing was lost there, by layer.
+
+    What CPUs count of their backlogs is seen from everywhere; of other layers some losses have no counter, and those
+    of interfaces are in each namespace.
+    """
+    blind: dict[str, str] = {}
+    if watched.unread or not watched.sees_all:
+        blind |= dict.fromkeys(_AT_INTERFACES, "interfaces of other network namespaces were not seen")
+    if not watched.traced:
+        blind |= dict.fromkeys(_TOLD_BY_EVENTS, "drops were not traced, and counters show only some")
+    return blind
+
+
+def _where(one: Loss, names: words.Names) -> str:
+    """Say where, and how far that can be relied on."""
+    text = words.where(one.cause, one.place, names)
+    doubts = (("unexplained", one.note), ("guessed: its driver is not known", one.is_guess))
+    return text + "".join(f" ({doubt})" for doubt, holds in doubts if holds)
+
+
+def _advice(one: Loss, host: Host, tables: Tables, seen: Mapping[str, Value]) -> tuple[Advice, ...]:
+    of_loss: dict[str, Value] = dict(seen)
+    if len(one.place.qdiscs) == 1:
+        of_loss["qdisc_kind"] = one.place.qdiscs[0].partition(" ")[0]
+
+    def value(name: str) -> Value | None:
+        return of_loss[name] if name in of_loss else host.value(name, one.place)
+
+    filled = (remedy.advice(value) for remedy in tables.remedies if remedy.cause == one.cause.name)
+    return tuple(advice for advice in filled if advice is not None)
+
+
+def _noise(account: Account) -> tuple[Noise, ...]:
+    sums: Tally[tuple[str, str]] = Tally()
+    for key, count in account.interval.drops.items():
+        noise = account.judge(key).noise
+        if noise is not None:
+            name = full_reason(key.subsystem, key.reason)
+            sums[name, noise] += count.packets
+    copies = sum(risen.get("drops", 0) for risen in account.moved.get("packet_socket", {}).values())
+    copies -= sum(packets for (_, why), packets in sums.items() if why.startswith("a capture"))
+    if copies > 0:
+        sums["packet_socket.drops", "copies a capture had no room for, packets went on"] += copies
+    return tuple(Noise(reason, why, packets) for (reason, why), packets in sums.most_common())
+
+
+def _doubt(account: Account) -> tuple[Noise, ...]:
+    """Sum up what neither the place in the kernel nor a counter tells."""
+    sums: Tally[tuple[str, str]] = Tally()
+    for entry in account.ledger.entries:
+        if entry.status == "doubt":
+            for reason, packets in entry.by:
+                sums[reason, entry.note] += packets
+    return tuple(Noise(reason, why, packets) for (reason, why), packets in sums.most_common())
+
+
+def _verdict(diagnosis: Diagnosis) -> str:
+    seconds = f"{diagnosis.seconds:.1f} s"
+    traced = diagnosis.watched.traced
+    uncounted = f" {number(diagnosis.uncounted)} more drops could not be counted." if diagnosis.uncounted else ""
+    if not diagnosis.lost:
+        if diagnosis.uncounted:
+            return f"{number(diagnosis.uncounted)} drops in {seconds} on this host could not be counted; no other loss."
+        if not traced:
+            return f"No counter of lost packets rose {_seen_of(diagnosis)} in {seconds}; drops could not be traced."
+        return f"Nothing was lost on this host in {seconds}."
+    parts = ", ".join(_parts(diagnosis))
+    unexplained = (
+        "Drops were not traced: there may be more, and what is unexplained is not known."
+        if diagnosis.unexplained is None
+        else f"Unexplained: {number(diagnosis.unexplained)}."
+    )
+    return f"{_opening(diagnosis, seconds)}: {parts}. {unexplained}{uncounted}"
+
+
+def _opening(diagnosis: Diagnosis, seconds: str) -> str:
+    """Say how much was lost; what was refused on purpose is told apart."""
+    packets = counted(diagnosis.lost, "packet")
+    policy = diagnosis.kinds.get("policy", 0)
+    if not diagnosis.watched.traced:
+        text = f"In {seconds} counters {_seen_of(diagnosis, 'of')} show {packets} lost"
+    elif policy == diagnosis.lost:
+        return f"In {seconds} this host lost nothing but {packets} refused on purpose (policy)"
+    else:
+        text = f"In {seconds} this host lost {packets}"
+    return f"{text}, {number(policy)} of them refused on purpose (policy)" if policy else text
+
+
+def _seen_of(diagnosis: Diagnosis, preposition: str = "on") -> str:
+    """Say how much of the host counters speak for."""
+    watched = diagnosis.watched
+    namespaces = f"network namespace{'s' * (watched.namespaces + watched.unread != 1)}"
+    if watched.unread:
+        whole = number(watched.namespaces + watched.unread)
+        return f"in {number(watched.namespaces)} of {whole} {namespaces} of this host"
+    if not watched.sees_all:
+        return f"in {number(watched.namespaces)} {namespaces} that could be seen"
+    return f"{preposition} this host"
+
+
+def _parts(diagnosis: Diagnosis) -> list[str]:
+    """Say where, the largest share first; the shares that are too many to name are one sum."""
+    ranked = sorted(diagnosis.losses, key=lambda one: -one.loss.packets)
+    named = ranked if len(ranked) <= _NAMED + 1 else ranked[:_NAMED]
+    parts = [f"{share(one.loss.packets, diagnosis.lost)} {one.where}" for one in named]
+    rest = ranked[len(named) :]
+    if rest:
+        packets = sum(one.loss.packets for one in rest)
+        parts.append(f"{share(packets, diagnosis.lost)} in {number(len(rest))} other places")
+    return parts
+
+
+def failures(diagnosis: Diagnosis, account: Account, conditions: Sequence[str]) -> tuple[str, ...]:
+    """Return which conditions of --fail-on hold: CONDITIONS, or patterns of drop reasons, noise or not."""
+    amounts = {
+        "loss": diagnosis.lost + diagnosis.uncounted,
+        "capacity": diagnosis.kinds.get("capacity", 0),
+        "unexplained": diagnosis.unexplained or 0,
+    }
+    return tuple(
+        one for one in conditions if (amounts[one.lower()] if one.lower() in amounts else _drops(account, one)) > 0
+    )
+
+
+def _drops(account: Account, pattern: str) -> int:
+    """Count drops of a reason, whatever the case of its letters: "NO_SOCKET", "TCP_*", "openvswitch/*"."""
+    return sum(
+        count.packets
+        for key, count in account.interval.drops.items()
+        if fnmatchcase((key.reason if "/" not in pattern else f"{key.subsystem}/{key.reason}").upper(), pattern.upper())
+    )

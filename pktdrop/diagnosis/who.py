@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""Whose packets a loss was: what most of the packets that were looked at have in common."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from pktdrop.account import Account
+from pktdrop.ledger.loss import Loss
+from pktdrop.model.drops import Netns, full_reason
+from pktdrop.model.sample import Sample
+from pktdrop.samples.flows import Outstanding, Tallies, outstanding
+
+_MOST: Final = 1024
+"""Places of which packets are remembered: those of containers may be any number."""
+
+
+class Who(NamedTuple):
+    """Who stood out among the packets of a loss that were looked at."""
+
+    samples: int
+    source: Outstanding | None
+    destination: Outstanding | None
+    owner: Outstanding | None
+    """ "for statsd[812]"."""
+
+    def __str__(self) -> str:
+        """Return "from 10.0.0.5 (4 of 4 samples), to 10.0.0.9:8125 UDP (3), for statsd[812] (4)"."""
+        of = f" of {self.samples} sample{'s' * (self.samples != 1)}"
+        parts: list[str] = []
+        for word, one in (("from ", self.source), ("to ", self.destination), ("", self.owner)):
+            if one is not None:
+                parts.append(f"{word}{one.name} ({one.seen}{'' if parts else of})")
+        return ", ".join(parts)
+
+
+class _Where(NamedTuple):
+    reason: str
+    netns: Netns | None
+    interface: str | None
+    target_cpu: int | None
+    socket: str | None
+    """As in the name of a socket: "ino:812"."""
+
+
+class Seen:
+    """All packets that were looked at, summed up by what tells losses apart."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._tallies: dict[_Where, Tallies] = {}
+
+    def add(self, account: Account) -> None:
+        """Add those of an account, but for noise."""
+        for key, samples in account.samples.items():
+            if account.judge(key).noise is not None:
+                continue
+            reason = full_reason(key.subsystem, key.reason)
+            for sample in samples:
+                where = _Where(reason, key.netns, key.interface, key.target_cpu, _socket(sample))
+                if where in self._tallies or len(self._tallies) < _MOST:
+                    self._tallies.setdefault(where, Tallies()).add(sample)
+
+    def of(self, loss: Loss) -> Who | None:
+        """Return who stood out among the packets of a loss; None if none of them was looked at."""
+        found = _sum(tallies for where, tallies in self._tallies.items() if _is_of(where, loss))
+        if not found.samples:
+            return None
+        return Who(found.samples, *map(outstanding, (found.sources, found.destinations, found.owners)))
+
+
+def _socket(sample: Sample) -> str | None:
+    if sample.socket is None or sample.socket.inode is None or not sample.is_for_socket:
+        return None
+    return f"ino:{sample.socket.inode}"
+
+
+def _is_of(where: _Where, loss: Loss) -> bool:
+    """Tell whether packets are of a loss, by what is known of both."""
+    place = loss.place
+    if where.reason not in loss.reasons:
+        return False
+    pairs: tuple[tuple[object, object], ...] = (
+        (where.netns, place.netns), (where.interface, place.interface), (where.target_cpu, place.cpu),
+    )  # fmt: skip
+    if any(None not in (one, other) and one != other for one, other in pairs):
+        return False
+    sockets = [scope.socket or "" for scope in place.sockets]
+    return where.socket is None or not sockets or any(where.socket in socket.split(" ") for socket in sockets)
+
+
+def _sum(parts: Iterable[Tallies]) -> Tallies:
+    whole = Tallies(0, Counter(), Counter(), Counter())
+    for part in parts:
+        whole.samples += part.samples
+        whole.sources.update(part.sources)
+        whole.destinations.update(part.destinations)
+        whole.owners.update(part.owners)
+    return whole

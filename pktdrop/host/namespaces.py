@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: MIT
+"""Network namespaces: which there are, their names, and being inside one.
+
+An inode is given again within seconds; a cookie never (`Netns`). Nothing here keeps a namespace alive: no descriptor of
+one stays open, and what leads to one is checked each time that it is followed.
+"""
+
+import ctypes
+import errno
+import os
+import re
+import socket
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from fcntl import ioctl
+from pathlib import Path
+from typing import TypeVar
+
+from pktdrop.model.drops import HOST, Known, Netns
+
+_CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+_SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14 and later
+_COOKIE = struct.Struct("=Q")
+# include/uapi/linux/nsfs.h: the kind of a namespace (Linux 4.11), and its id (6.18), of network namespaces the cookie
+_NS_GET_NSTYPE = 0xB703
+_NS_GET_ID = 0x8008B70D
+_PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int, use_errno=True)
+_SETNS = _PROTOTYPE(("setns", ctypes.CDLL(None, use_errno=True)))  # once: each CDLL() makes a class
+_KTHREADD = 2
+_PF_KTHREAD = 0x00200000  # include/linux/sched.h
+_NET_ROOT = re.compile(rb"net:\[([0-9]{1,20})\]")
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_HERE = Path("/proc/thread-self/ns/net")
+_REMEMBERED = 4096
+"""Namespaces that are gone whose names are still known, and those known to be gone: the last ones."""
+_Known = TypeVar("_Known")
+_LIKE_OTHERS = re.compile(r"host|gone(:.*)?|[0-9]+|.*\[[0-9]+\]", re.DOTALL)
+"""Names that files of namespaces may have, and that would be read as the host, an inode, or a process."""
+
+
+def cookie_here() -> int | None:
+    """Return the cookie of the network namespace this thread is in; None where the kernel does not tell it."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asked:
+            answer = asked.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, _COOKIE.size)
+    except OSError:
+        return None
+    return int(_COOKIE.unpack(answer)[0]) if len(answer) == _COOKIE.size else None
+
+
+def identify(path: Path) -> Netns:
+    """Return the network namespace that a path names; its number is left 0.
+
+    Raises OSError where the path names none (a plain file, another kind of namespace). The cookie is None where the
+    kernel tells none, or only to whom may enter the namespace, and this process may not.
+    """
+    with _opened(path) as (descriptor, inode):
+        return Netns(inode, _cookie(descriptor))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[int, int]]:
+    """Open what a path names, and give its descriptor and its inode. Raises OSError if it is no network namespace."""
+    # looked at before it is opened: anything may stand in a directory, and some files do something when opened
+    status = path.stat()
+    if status.st_dev != _HERE.stat().st_dev:
+        raise OSError(errno.EINVAL, "it is no network namespace", str(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_dev != _HERE.stat().st_dev or _kind(descriptor) != _CLONE_NEWNET:
+            raise OSError(errno.EINVAL, "it is no network namespace", str(path))
+        yield descriptor, status.st_ino
+    finally:
+        os.close(descriptor)
+
+
+def _kind(descriptor: int) -> int:
+    try:
+        return ioctl(descriptor, _NS_GET_NSTYPE)
+    except OSError:  # a kernel that cannot tell; setns(2) will
+        return _CLONE_NEWNET
+
+
+def _cookie(descriptor: int) -> int | None:
+    answer = bytearray(_COOKIE.size)
+    try:
+        ioctl(descriptor, _NS_GET_ID, answer)
+        return int(_COOKIE.unpack(answer)[0])
+    except OSError:  # before Linux 6.18: from inside
+        with suppress(OSError), _entered(descriptor):
+            return cookie_here()
+        return None
+
+
+@contextmanager
+def _entered(descriptor: int) -> Iterator[None]:
+    with _HERE.open("rb") as home:
+        _setns(descriptor)
+        try:
+            yield
+        finally:
+            _setns(home.fileno())
+
+
+def _setns(descriptor: int) -> None:
+    if _SETNS(descriptor, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@contextmanager
+def inside(path: Path, netns: Netns | None = None) -> Iterator[None]:
+    """Move this thread into the namespace that `path` names, and back at the end.
+
+    Raises OSError where the namespace is gone or may not be entered (CAP_SYS_ADMIN), or where `netns`, which it must
+    be, is given and the path names another one by now.
+    """
+    with ExitStack() as stack:
+        try:
+            descriptor, inode = stack.enter_context(_opened(path))
+            stack.enter_context(_entered(descriptor))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        if netns is not None and (inode, cookie_here() if netns.cookie is not None else None) != netns[:2]:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        yield
+
+
+class Namespaces:
+    """Names of network namespaces and of the interfaces in them, looked up when first asked for.
+
+    A name stays known after its namespace or interface is gone. All there is is searched for once at most between two
+    calls of `look`.
+    """
+
+    def __init__(
+        self,
+        run: Path = Path("/run/netns"),
+        proc: Path = Path("/proc"),
+        identify: Callable[[Path], Netns] = identify,
+    ) -> None:
+        """Take the directory of named namespaces (ip-netns(8)), that of processes, and what tells namespaces apart."""
+        self._run = run
+        self._proc = proc
+        self._identify_path = identify
+        self._names: dict[Netns, str] = {}
+        self._paths: dict[Netns, Path] = {}
+        self._interfaces: dict[Netns, dict[int, str]] = {}
+        self.renames = 0
+        """How often an interface was seen to have another name than before."""
+        self.renames_before = 0
+        """Of these, up to the beginning of this look: within a look drops and counters go by the same names."""
+        self._host: Netns | None = None
+        self._own: Netns | None = None
+        self._refused: str | None = None
+        """Why the last search could not read the directory of named namespaces."""
+        self._searched = False
+        self._listed: set[Netns] = set()
+        self._pending: dict[Netns, None] = {}
+        """Those asked for and not found so far: the next search settles them."""
+        self._gone: dict[Netns, None] = {}
+        """Those that a search did not find, which began after they were asked for."""
+        self._present: frozenset[Netns] = frozenset()
+        """Those that the last search found."""
+        self._before: frozenset[Netns] = frozenset()
+        """And the one before."""
+        self.searches = 0
+        """How many there were."""
+        self._numbers: dict[int, int] = {}
+        """Of inodes, where there are no cookies: how many namespaces had each before."""
+
+    def look(self) -> None:
+        """Begin the next look: what was not found so far may be searched for again."""
+        self._searched = False
+        self.renames_before = self.renames
+        self._listed.clear()
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the last search could not see or read: a sentence each."""
+        names = f"names of network namespaces: {self._run} cannot be read: {self._refused}."
+        return (*((names,) if self._refused else ()), *self._unseen())
+
+    def _unseen(self) -> tuple[str, ...]:
+        if not self.searches or self.sees_host or _is_kernel_thread(self._proc / str(_KTHREADD)):
+            return ()
+        where = "/proc hides those of others (hidepid)" if self._hides_processes() else "this is a PID namespace"
+        return (
+            f"processes and network namespaces of the host cannot be seen: {where}. Drops in those show an inode, and "
+            "their counters are not read.",
+        )
+
+    def _hides_processes(self) -> bool:
+        with suppress(OSError):
+            for line in (self._proc / "self/mountinfo").read_bytes().splitlines():
+                fields = line.split(b" ")
+                if len(fields) > 4 and fields[4] == os.fsencode(self._proc) and b"hidepid=" in fields[-1]:
+                    return True
+        return False
+
+    @property
+    def sees_host(self) -> bool:
+        """Whether the last search saw the processes of the host: threads of the kernel are among them."""
+        return self._host is not None
+
+    def own(self) -> Netns:
+        """Return the namespace this thread is in. Raises OSError without /proc."""
+        if self._own is None or self._own.inode != _HERE.stat().st_ino:  # none has its inode while this thread is in it
+            self._own = self._numbered(self._identify_path(_HERE))
+        return self._own
+
+    def of_drop(self, inode: int, cookie: int | None) -> Netns:
+        """Return the namespace of a drop, as the kernel tells of it."""
+        return self._numbered(Netns(inode, cookie))
+
+    def name(self, netns: Netns) -> str | None:
+        """Return "host", or the name under /run/netns, or "comm[pid]" of the first process in it, or None."""
+        self._look_for(netns)
+        return self._names.get(netns)
+
+    def expect(self, netns: Netns) -> None:
+        """Let the next search settle whether a namespace is there: those of many drops take one search, not many."""
+        if netns not in self._names and netns not in self._gone:
+            self._pending[netns] = None
+
+    def is_settled(self, netns: Netns) -> bool:
+        """Tell whether it was searched for, so that a name it does not have now is not to be expected."""
+        return netns in self._gone
+
+    def present(self, netns: Netns) -> bool:
+        """Tell whether one of the last two searches found a namespace: processes may hand it on during one."""
+        return netns in self._present or netns in self._before
+
+    @property
+    def known(self) -> Known:
+        """What is known by now. Nothing is searched for."""
+        gone = frozenset(self._gone)
+        return Known(self._names, self._present, self._before, gone, self._host, self._own, self.searches)
+
+    def learn_interface(self, netns: Netns, ifindex: int, name: str) -> None:
+        """Remember a name that the kernel gave with a drop: it may be an old one."""
+        self._interfaces.setdefault(netns, {}).setdefault(ifindex, name)
+
+    def learn_interfaces(self, netns: Netns, names: Mapping[int, str]) -> None:
+        """Remember the names that interfaces have now, all of them."""
+        before = self._interfaces.get(netns, {})
+        self.renames += any(name != names.get(ifindex, name) for ifindex, name in before.items())
+        self._interfaces[netns] = dict(names)
+
+    def interface(self, netns: Netns, ifindex: int) -> str | None:
+        """Return the name of an interface, or None if it or its namespace cannot be found."""
+        if self.known_interface(netns, ifindex) is None and netns not in self._listed and netns not in self._gone:
+            self._listed.add(netns)
+            self.name(netns)
+            self._list_interfaces(netns)
+        return self.known_interface(netns, ifindex)
+
+    def known_interface(self, netns: Netns, ifindex: int) -> str | None:
+        """Return the name of an interface as far as it is known: nothing is searched for."""
+        return self._interfaces.get(netns, {}).get(ifindex)
+
+    def paths(self) -> dict[Netns, Path]:
+        """Return a path to each namespace that has a name, a mount or a process."""
+        self._search()
+        return dict(self._paths)
+
+    @contextmanager
+    def entered(self, netns: Netns) -> Iterator[None]:
+        """Move this thread into a namespace, and back at the end. Raises OSError as `inside` does.
+
+        The path that led there before may have ended with its process: then another one is searched for.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(inside(self._path(netns), netns))
+            except OSError:
+                self._paths.pop(netns, None)
+                self._present -= {netns}
+                stack.enter_context(inside(self._path(netns), netns))
+            yield
+
+    @contextmanager
+    def entered_host(self) -> Iterator[None]:
+        """Move this thread into the kernel's first namespace, and back. Raises OSError where it cannot be seen."""
+        if self._host is None:
+            self._search()
+        if self._host is None:
+            raise OSError(errno.ENOENT, "the host's network namespace cannot be seen from here")
+        with self.entered(self._host):
+            yield
+
+    def _path(self, netns: Netns) -> Path:
+        if netns not in self._paths:
+            self._look_for(netns)
+        if netns not in self._paths:
+            raise OSError(errno.ENOENT, "it is gone, or nothing that can be seen is in it")
+        return self._paths[netns]
+
+    def interfaces(self) -> set[str]:
+        """Return the names of the interfaces of all namespaces that can be entered."""
+        for netns in self.paths():
+            self._list_interfaces(netns)
+        found = {name for names in self._interfaces.values() for name in names.values()}
+        return {*(name for _, name in socket.if_nameindex()), *found}
+
+    def _list_interfaces(self, netns: Netns) -> None:
+        path = self._paths.get(netns)
+        if path is None:
+            return
+        try:
+            with inside(path, netns):
+                self.learn_interfaces(netns, dict(socket.if_nameindex()))
+        except OSError:  # gone or not to be entered: the drop shows the number of its interface
+            self._paths.pop(netns, None)
+
+    # ------------------------------------------------------------------------------------------------------ searching
+
+    def _look_for(self, netns: Netns) -> None:
+        if netns not in self._present and netns not in self._gone:
+            self._pending[netns] = None
+            self._search()
+
+    def _search(self) -> None:
+        """Find all namespaces there are, unless that was done in this look."""
+        if self._searched:
+            return
+        self._searched = True
+        self.searches += 1
+        self._paths.clear()
+        found: dict[Netns, str] = {}
+        for netns, path, name in (*self._mounts(), *self._processes(), *self._named()):
+            self._paths[netns] = path
+            if found.get(netns) != HOST:
+                found[netns] = name
+        self._interfaces = {
+            netns: names
+            for netns, names in self._interfaces.items()
+            if netns in found or netns in self._present or netns in self._pending
+        }
+        self._host = next((netns for netns, name in found.items() if name == HOST), None)
+        self._count_again(frozenset(found))
+        self._gone = _last({netns: None for netns in (*self._gone, *self._pending) if netns not in found})
+        self._pending.clear()
+        self._names = {**_last({netns: name for netns, name in self._names.items() if netns not in found}), **found}
+
+    def _count_again(self, found: frozenset[Netns]) -> None:
+        """Where there are no cookies: what has the inode of a namespace that is not there any more is another one."""
+        for netns in self._present - found:
+            if netns.cookie is None:
+                self._numbers[netns.inode] = netns.number + 1
+        self._before, self._present = self._present, found
+
+    def _processes(self) -> Iterator[tuple[Netns, Path, str]]:
+        """Yield the namespaces that processes are in, each by its first process."""
+        seen: set[int] = set()
+        for pid in sorted(int(entry.name) for entry in self._proc.iterdir() if entry.name.isdigit()):
+            process = self._proc / str(pid)
+            with suppress(OSError):  # it ended, or belongs to somebody else: another one may tell
+                inode = (process / "ns/net").stat().st_ino
+                is_host = pid == _KTHREADD and _is_kernel_thread(process)
+                if inode in seen and not is_host:
+                    continue
+                comm = (process / "comm").read_bytes().rstrip(b"\n").decode(errors="backslashreplace")
+                netns = self._numbered(self._identify_path(process / "ns/net"))
+                seen.add(inode)
+                yield netns, process / "ns/net", HOST if is_host else f"{comm}[{pid}]"
+
+    def _named(self) -> Iterator[tuple[Netns, Path, str]]:
+        """Yield the namespaces below /run/netns."""
+        self._refused = None
+        entries: list[Path] = []
+        try:
+            entries = sorted(self._run.iterdir())
+        except (FileNotFoundError, NotADirectoryError):  # nobody has named one
+            pass
+        except OSError as refused:
+            self._refused = refused.strerror
+        for entry in entries:
+            with suppress(OSError):  # deleted meanwhile, or no namespace
+                yield self._numbered(self._identify_path(entry)), entry, _called(entry)
+
+    def _mounts(self) -> Iterator[tuple[Netns, Path, str]]:
+        """Yield namespaces that a mount keeps, with or without a process: container runtimes have directories for them.
+
+        The fourth field is the root of the mount, "net:[4026532281]", the fifth where it is: proc_pid_mountinfo(5).
+        """
+        with suppress(OSError):  # no /proc: there is nothing to find
+            for line in (self._proc / "self/mountinfo").read_bytes().splitlines():
+                fields = line.split(b" ")
+                if len(fields) > 4 and _NET_ROOT.fullmatch(fields[3]):
+                    octal = _OCTAL.sub(lambda escape: bytes((int(escape[1], 8) & 0xFF,)), fields[4])
+                    path = Path(os.fsdecode(octal))
+                    with suppress(OSError):  # unmounted meanwhile, or something else is mounted there, too
+                        yield self._numbered(self._identify_path(path)), path, _called(path)
+
+    def _numbered(self, netns: Netns) -> Netns:
+        if netns.cookie is not None or netns.inode not in self._numbers:
+            return netns
+        return netns._replace(number=self._numbers[netns.inode])
+
+
+def _called(path: Path) -> str:
+    """Return what a file calls a namespace: its name, or its path where the name would be read as something else."""
+    return str(path) if _LIKE_OTHERS.fullmatch(path.name) else path.name
+
+
+def _is_kernel_thread(process: Path) -> bool:
+    """Tell whether the kernel says so: without a command line is also a process that has ended or cleared it."""
+    try:
+        # proc_pid_stat(5): the name in parentheses, which may have more of them, then state... and flags
+        return bool(int((process / "stat").read_bytes().rpartition(b")")[2].split()[6]) & _PF_KTHREAD)
+    except (OSError, ValueError, IndexError):  # there is no such process, or it is hidden
+        return False
+
+
+def _last(what: dict[Netns, _Known]) -> dict[Netns, _Known]:
+    """Return what is known of the last ones, so that memory does not grow with those that were."""
+    return what if len(what) <= _REMEMBERED else dict(list(what.items())[-_REMEMBERED:])

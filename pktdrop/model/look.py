@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""What was read at one moment: facts only, which never change. All else follows from Looks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pktdrop.model.counters import Counters
+from pktdrop.model.drops import Known, Netns
+from pktdrop.model.sample import Sample
+from pktdrop.model.snapshots import Snapshot
+
+Answer = str | int | tuple[str | int | None, ...] | None
+"""None: it is not known."""
+
+
+class Question(NamedTuple):
+    """What a host is asked for, besides drops and counters: see `ask.Asker`."""
+
+    what: str
+    netns: Netns | None
+    name: str
+
+
+Ask = Callable[[Question], Answer]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What traces drops, and how far."""
+
+    release: str
+    rungs: Mapping[str, str]
+    """By which rung each probe is attached; "none": it is not."""
+    reasons: tuple[str, ...] = ()
+    """Names of the core's drop reasons that this kernel has; none where drops are not traced."""
+    tcp_input_has_events: bool = True
+    """Whether this kernel raises an event for the input that TCP drops."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything read at one moment."""
+
+    kernel: Kernel
+    before: Snapshot
+    """Events before the counters were read."""
+    counters: Counters
+    after: Snapshot
+    namespaces: Known
+    unread: frozenset[Netns]
+    """Namespaces that were there at the first look, and of which no counters have been read."""
+    dropped_in: tuple[Netns, ...] = ()
+    """Namespaces with drops since the look before."""
+    limits: tuple[str, ...] = ()
+    """What cannot be known, and why: a sentence each."""
+    is_last: bool = False
+    """Whether it is the last one of a run."""
+    answers: Mapping[Question, Answer] = field(default_factory=dict)
+    """What the host said of itself, when something was lost and it was asked."""
+    samples: tuple[Sample, ...] = ()
+    """Packets dropped since the look before, of each kind the first ones."""

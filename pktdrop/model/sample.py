@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""One sampled packet: a copy of its beginning, as the kernel had it when it was dropped."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from pktdrop.model.drops import OTHER_PROTOCOL, DropKey
+
+if TYPE_CHECKING:
+    from pktdrop.model.packet import Packet
+
+ETHERNET_TYPES = frozenset({1, 772, 801, 802, 803})
+"""ARPHRD_* of devices with Ethernet headers: Ethernet itself, loopback; include/uapi/linux/if_arp.h."""
+_ETHERNET_HEADER = 14
+_LONGEST_HEADER = 64
+"""Bytes that VLAN tags and the like may make of it."""
+
+
+class Socket(NamedTuple):
+    """The socket that a packet was for, or came from, as far as the kernel knew. None: not known, or none."""
+
+    family: int
+    """AF_*."""
+    local_port: int | None
+    remote_port: int | None
+    protocol: int | None
+    """IPPROTO_*."""
+    state: int
+    """TCP_* of include/net/tcp_states.h; other protocols use some of them."""
+    inode: int | None
+    cgroup: int | None
+    is_receiver: bool = False
+    """The kernel says that the packet was for it; else it may be the one that the packet came from."""
+
+
+class Owner(NamedTuple):
+    """A process that has a socket open."""
+
+    pid: int
+    comm: str
+    is_receiver: bool = True
+    """The packet was for it; else it came from it."""
+
+    def __str__(self) -> str:
+        """Return "for dnsmasq[812]", or "from dnsmasq[812]"."""
+        return f"{'for' if self.is_receiver else 'from'} {self.comm}[{self.pid}]"
+
+
+@dataclass
+class Sample:
+    """A packet, and the kind of drop that it was counted as."""
+
+    time: float
+    """Wall clock, seconds since the epoch."""
+    key: DropKey
+    content: bytes
+    """The packet's beginning: from its MAC header on, if it has one, else from its network header."""
+    length: int
+    """Of the whole packet from there on, in bytes."""
+    has_mac: bool
+    network: int
+    """Offset of the network header in `content`; the kernel may not have got so far, then it means nothing."""
+    device_type: int | None
+    """ARPHRD_*, None: not known."""
+    received: bool
+    """Whether it came in by an interface; else it was sent from here, or did not get far enough to tell."""
+    tag: int | None
+    """VLAN that the device took out of the frame."""
+    socket: Socket | None
+    owner: Owner | None = None
+    """Looked for after it was taken, so it may be gone; None: not known."""
+
+    @cached_property
+    def is_frame(self) -> bool:
+        """Whether `content` begins with an Ethernet header."""
+        if not self.has_mac or (self.device_type is not None and self.device_type not in ETHERNET_TYPES):
+            return False
+        # behind the header, or not set yet, which is a number from a packet that was there before or far below
+        return self.network >= _ETHERNET_HEADER or self.network < 0
+
+    @cached_property
+    def is_for_socket(self) -> bool:
+        """Whether the packet was for the socket that is known; else it came from that."""
+        if self.socket is None or self.socket.is_receiver:
+            return self.socket is not None
+        port, packet = self.socket.local_port, self.packet
+        return self.received and port is not None and port == packet.destination_port != packet.source_port
+
+    @cached_property
+    def packet(self) -> "Packet":
+        """What is in it."""
+        from pktdrop.model.packet import decode, decode_frame  # not needed before there is one
+
+        if self.is_frame:
+            return decode_frame(self.content, self.tag)
+        protocol = 0 if self.key.protocol == OTHER_PROTOCOL else self.key.protocol
+        return decode(self.content[self.start :], protocol, self.tag)
+
+    @property
+    def start(self) -> int:
+        """Where in `content` the network header is, of what is no frame."""
+        return self.network if 0 <= self.network <= _LONGEST_HEADER else 0

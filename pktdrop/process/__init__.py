@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""A process among others: signals, standard files, other files, memory, faults."""

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""What a statistic of a driver means. The same words mean different things in different drivers: see the tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pktdrop.rules import tables
+from pktdrop.rules.driver_tables import ERRORS, LinkRule, Rule, parse, parse_links
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ANY: Final = "*"
+#: Between a driver and a statistic: such drivers as do not have that statistic.
+_WITHOUT: Final = "!"
+_PIECE: Final = re.compile(r"(\{queue\}|\{n\}|\*)")
+_PIECES: Final = {"{queue}": r"(?P<queue>[0-9]{1,9})", "{n}": r"[0-9]+", "*": r".*"}
+_QUEUE: Final = re.compile(r"(?:queue|ring|rxq|rx|q|ch)[-_ #\[]*([0-9]{1,9})(?![0-9])|\[([0-9]{1,9})\]", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What one counter of one driver says."""
+
+    kind: str
+    """One of CLASSES."""
+    events: tuple[str, ...]
+    """What it counts; two counters with the same events count the same packets."""
+    role: str
+    """One of ROLES."""
+    queue: int | None
+    """Number of the queue, where the name has one."""
+    counts: str
+    """"loss" or "hint"."""
+    confidence: str
+    """"driver": read in the driver's source; "generic": guessed from the name."""
+    bits: int
+    """Width at which the counter wraps; 64: never."""
+    note: str | None
+    line: int
+    """Line of drivers.tsv."""
+
+
+class _Matcher:
+    """One rule with its name compiled."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule: Final = rule
+        text = "".join(_PIECES.get(piece, re.escape(piece)) for piece in _PIECE.split(rule.name))
+        # names that are guessed at are compared in whatever case their driver writes them
+        self._name = re.compile(text, re.DOTALL | (re.IGNORECASE if ANY in rule.drivers else 0))
+        self._has_queue = "{queue}" in rule.name
+
+    def match(self, name: str) -> tuple[Rule, int | None] | None:
+        found = self._name.fullmatch(name)
+        if found is None:
+            return None
+        return self.rule, int(found["queue"]) if self._has_queue else None
+
+
+class DriverMeanings:
+    """The rules, ready to be asked; each distinct question is worked out once."""
+
+    #: Most questions whose answers are remembered; names come from drivers and could be endless.
+    _REMEMBERED: Final = 65536
+
+    def __init__(self, rules: Iterable[Rule], links: Iterable[LinkRule]) -> None:
+        self.rules: Final = tuple(rules)
+        self.links: Final = tuple(links)
+        self._of_driver: dict[str, list[Rule]] = {}
+        for rule in self.rules:
+            for driver in rule.drivers:
+                self._of_driver.setdefault(driver, []).append(rule)
+        # made when a driver is first asked for: a host has a few drivers, the table has all
+        self._matchers: dict[str, tuple[_Matcher, ...]] = {}
+        self._links: dict[tuple[str, str], LinkRule] = {}
+        for link in self.links:
+            for driver in link.drivers:
+                self._links[driver, link.field] = link
+        self._link_of: dict[tuple[str | None, str], LinkRule | None] = {}
+        """What link() answered; drivers and fields are those of the kernel."""
+        self._known = frozenset(self._of_driver) | {driver for driver, _ in self._links}
+        self._without: dict[str, list[str]] = {}
+        for known in sorted(self._known):
+            driver, found, statistic = known.partition(_WITHOUT)
+            if found:
+                self._without.setdefault(driver, []).append(statistic)
+        self._kinds = {
+            (driver, rule.events[0]): rule.kind
+            for rule in self.rules
+            for driver in rule.drivers
+            if rule.counts == "loss" and rule.role != "sum"
+        }
+        # what a driver counts but hands on, or does not know to be lost
+        self._unlost = {
+            (driver, rule.events[0]) for rule in self.rules for driver in rule.drivers if rule.counts == "hint"
+        } - frozenset(self._kinds)
+        self._answers: dict[tuple[str, str], Meaning | None] = {}
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the tables that come with pktdrop.
+
+        Raises ValueError, naming file and line, if one is malformed; OSError if it cannot be read.
+        """
+        return cls(
+            tables.load(tables.DATA / "drivers.tsv", parse), tables.load(tables.DATA / "driver_links.tsv", parse_links)
+        )
+
+    def knows(self, driver: str) -> bool:
+        """Tell whether there are rules for this driver: else all that is said of it is a guess."""
+        return driver != ANY and driver in self._known
+
+    def variant(self, driver: str | None, names: Iterable[str]) -> str | None:
+        """Return the driver as its statistics tell it: "i40e!rx_missed_errors" is an i40e without that one.
+
+        ``names`` are all statistics that it has. Older drivers give other meanings to names that they have already.
+        """
+        absent = self._without.get(driver or ANY)
+        if driver is None or not absent:
+            return driver
+        there = frozenset(name.removeprefix("ethtool.") for name in names if name.startswith("ethtool."))
+        lacks = [statistic for statistic in absent if there and statistic not in there]
+        return f"{driver}{_WITHOUT}{lacks[0]}" if lacks else driver
+
+    def classify(self, driver: str | None, name: str) -> Meaning | None:
+        """Say what a counter means, None if nothing was lost by it. The name may lack its "ethtool.".
+
+        A counter in no rule of its driver may be guessed at by its name, but is never more than a hint: a filter's
+        counter looks like that of a full FIFO. Only the qstats are defined by the kernel, for all drivers alike.
+        """
+        question = (driver or ANY, name)
+        if question not in self._answers:
+            if len(self._answers) >= self._REMEMBERED:
+                self._answers.clear()
+            self._answers[question] = self._classify(*question)
+        return self._answers[question]
+
+    def _classify(self, driver: str, name: str) -> Meaning | None:
+        bare = name.removeprefix("ethtool.")
+        for variant in () if driver == ANY else _variants(driver):
+            for matcher in self._matchers_of(variant):
+                found = matcher.match(bare)
+                if found is not None:
+                    return _meaning(*found, found[0].counts, "driver")
+        known = self.knows(driver)
+        for matcher in self._matchers_of(ANY):
+            found = matcher.match(bare)
+            if found is not None:
+                rule, queue = found
+                defined = rule.name.startswith("qstats.")  # by the kernel, for all drivers alike
+                if queue is None and not defined:
+                    queue = _guessed_queue(bare)
+                counts = "hint" if rule.counts == "loss" and (known or not defined) else rule.counts
+                return _meaning(rule, queue, counts, "driver" if defined else "generic")
+        return None
+
+    def _matchers_of(self, driver: str) -> tuple[_Matcher, ...]:
+        if driver not in self._of_driver:
+            return ()
+        if driver not in self._matchers:
+            self._matchers[driver] = tuple(_Matcher(rule) for rule in self._of_driver[driver])
+        return self._matchers[driver]
+
+    def link(self, driver: str | None, field: str) -> LinkRule | None:
+        """Return what a driver counts in a field of rtnl_link_stats64; for unknown drivers what the kernel advises."""
+        question = driver, field
+        if question not in self._link_of:
+            known = driver is not None and self.knows(driver)
+            found = (self._links.get((name, bare(field))) for name in (_variants(driver or "") if known else (ANY,)))
+            self._link_of[question] = next((link for link in found if link is not None), None)
+        return self._link_of[question]
+
+    def hands_on(self, driver: str | None, field: str) -> bool:
+        """Tell whether all that a driver counts in a field of rtnl_link_stats64 is no loss: bad checksums, timeouts."""
+        link = self.link(driver, field)
+        return (
+            link is not None
+            and bool(link.events)
+            and all(self._is_unlost(driver or ANY, event) for event in link.events)
+        )
+
+    def settles(self, driver: str | None, field: str) -> bool:
+        """Tell whether nic_loss() has all that was lost of rx_errors or tx_errors: what else is there, others count."""
+        link = self.link(driver, field)
+        return link is not None and link.relation == "exact" and link.field in ERRORS
+
+    def _kind(self, driver: str, event: str, otherwise: str) -> str:
+        kinds = (self._kinds.get((variant, event)) for variant in _variants(driver))
+        return next((kind for kind in kinds if kind is not None), otherwise)
+
+    def _is_unlost(self, driver: str, event: str) -> bool:
+        return any((variant, event) in self._unlost for variant in _variants(driver))
+
+
+def _variants(driver: str) -> tuple[str, ...]:
+    """Return what rules may call a driver, those of its variant first."""
+    base, found, _ = driver.partition(_WITHOUT)
+    return (driver, base) if found else (driver,)
+
+
+def bare(field: str) -> str:
+    """Return a field of rtnl_link_stats64 without its "links."."""
+    return field.removeprefix("links.")
+
+
+def _meaning(rule: Rule, queue: int | None, counts: str, confidence: str) -> Meaning | None:
+    if counts == "none":
+        return None
+    return Meaning(rule.kind, rule.events, rule.role, queue, counts, confidence, rule.bits, rule.note, rule.line)
+
+
+def _guessed_queue(name: str) -> int | None:
+    found = _QUEUE.search(name)
+    return None if found is None else int(found[1] or found[2])

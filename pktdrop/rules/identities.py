@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: MIT
+"""Which drop events and which counters are moved by the same packets.
+
+Two data files: ``data/identities.tsv`` has the relations between events and counters, ``data/loss_counters.tsv`` says
+of each counter what it belongs to, where the packet was lost, and whether events show it at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import translate
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from pktdrop.model.drops import full_reason
+from pktdrop.rules import tables
+from pktdrop.rules.layers import LAYERS, function_of, is_nameless
+
+#: = : the events are the increments of the counter. <= : they are at most these, some increments have no event.
+#: >= : they are at least these, some events are not counted. ~ : both, neither bounds the other. other: some events are
+#: counted, if need be at another interface or in another namespace than theirs. lost: as other; and of events that
+#: layers.tsv calls no loss, those that are counted are losses all the same.
+RELATIONS: Final = ("=", "<=", ">=", "~", "other", "lost")
+#: By what an event is found to belong to a counter: the CPU whose backlog it was, the interface in its network
+#: namespace, the network namespace, or nothing (the counter is the host's). A qdisc is compared by its interface, a
+#: socket by its namespace: events know no more.
+SCOPES: Final = ("cpu", "interface", "netns", "global", "qdisc", "socket")
+#: shown: its packets have events. own: at least some are lost without any. either: its packets have events, and not
+#: all are lost: where drops are not traced, it is not known which. no: what it counts is no lost packet, or no more
+#: than another counter tells.
+LOSSES: Final = ("shown", "own", "either", "no")
+#: Counter of events that none counts, in identities.tsv.
+NO_COUNTER: Final = "none"
+#: In loss_counters.tsv: packets of several layers are counted there.
+ANY_LAYER: Final = "*"
+#: In loss_counters.tsv: the function that frees packets of TCP's input; kernels without reasons raise no event for it.
+TCP_DROP: Final = "tcp_drop"
+#: Longest note, in characters.
+NOTE_WIDTH: Final = 100
+
+_IDENTITY_COLUMNS: Final = ("reason", "site", "protocol", "counter", "relation", "note", "source")
+_COUNTER_COLUMNS: Final = ("counter", "scope", "layer", "loss", "part_of", "freed_by", "note", "source")
+_NO_EVENT: Final = "this kernel frees the input that TCP drops without an event"
+# include/uapi/linux/if_ether.h; none: the skb has no ethertype
+_PROTOCOLS: Final[Mapping[str, int]] = MappingProxyType({"none": 0, "IPv4": 0x0800, "IPv6": 0x86DD})
+_COUNTER: Final = re.compile(r"[a-z_]+\.\w+")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One row of identities.tsv; ``line`` is its number there, counted from 1."""
+
+    reason: str
+    """Glob over "REASON" (core) or "subsystem/REASON"."""
+    site: str
+    """Glob over the function that freed the packet."""
+    protocol: str
+    """"*", or a name of a protocol."""
+    counters: tuple[str, ...]
+    """Each event is counted in one of these; where there are several, the first that has room. Empty: in none."""
+    relation: str
+    note: str
+    source: str
+    line: int
+    without: str = ""
+    """A core reason: the row is of kernels that lack it. Empty: of all."""
+
+
+@dataclass(frozen=True)
+class Counter:
+    """One row of loss_counters.tsv; ``line`` is its number there, counted from 1."""
+
+    name: str
+    """"source.name"."""
+    scope: str
+    layer: str
+    loss: str
+    part_of: str | None
+    """Counter that counts each of these packets too."""
+    is_tcp_drop: bool
+    """Whether it counts packets that tcp_drop() frees."""
+    note: str
+    source: str
+    line: int
+
+    @property
+    def tells_loss(self) -> bool:
+        """Tell whether all that it counts was lost, perhaps as another counter says, too."""
+        return self.loss in ("shown", "own")
+
+
+def parse(lines: Iterable[str]) -> tuple[Identity, ...]:
+    """Return the rows in the text of an identities.tsv. Raises ValueError that names the line at fault."""
+    return tables.rows(lines, _IDENTITY_COLUMNS, _identity)
+
+
+def parse_counters(lines: Iterable[str]) -> tuple[Counter, ...]:
+    """Return the rows in the text of a loss_counters.tsv. Raises ValueError that names the line at fault."""
+    return tables.rows(lines, _COUNTER_COLUMNS, _counter)
+
+
+def _note(text: str, number: int) -> str:
+    if len(text) > NOTE_WIDTH:
+        raise ValueError(f"line {number}: note is longer than {NOTE_WIDTH} characters")
+    return "" if text == "-" else text
+
+
+def _name(text: str, number: int) -> str:
+    if _COUNTER.fullmatch(text) is None:
+        raise ValueError(f"line {number}: counter {text!r} is not source.name")
+    return text
+
+
+def _identity(cells: list[str], number: int) -> Identity:
+    name, site, protocol, counter, relation, note, source = cells
+    reason, _, without = name.partition(" without ")
+    return Identity(
+        reason=reason,
+        site=site,
+        protocol=tables.one_of("protocol", protocol, ("*", *_PROTOCOLS), number),
+        counters=() if counter == NO_COUNTER else tuple(_name(name, number) for name in counter.split("|")),
+        relation=tables.one_of("relation", relation, ("-",) if counter == NO_COUNTER else RELATIONS, number),
+        note=_note(note, number),
+        source=source,
+        line=number,
+        without=without,
+    )
+
+
+def _counter(cells: list[str], number: int) -> Counter:
+    name, scope, layer, loss, part_of, freed_by, note, source = cells
+    return Counter(
+        name=_name(name, number),
+        scope=tables.one_of("scope", scope, SCOPES, number),
+        layer=tables.one_of("layer", layer, (ANY_LAYER, *LAYERS), number),
+        loss=tables.one_of("loss", loss, LOSSES, number),
+        part_of=None if part_of == "-" else _name(part_of, number),
+        is_tcp_drop=tables.one_of("freed_by", freed_by, ("-", TCP_DROP), number) == TCP_DROP,
+        note=_note(note, number),
+        source=source,
+        line=number,
+    )
+
+
+class _Matcher:
+    """One row with its globs compiled."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity: Final = identity
+        self._reason = re.compile(translate(identity.reason))
+        self._site = re.compile(translate(identity.site))
+        self._protocol = None if identity.protocol == "*" else _PROTOCOLS[identity.protocol]
+
+    def fits(self, reason: str, protocol: int) -> bool:
+        return self._protocol in (None, protocol) and self._reason.match(reason) is not None
+
+    def matches(self, reason: str, function: str, protocol: int) -> bool:
+        return self.fits(reason, protocol) and self._site.match(function) is not None
+
+
+class Identities:
+    """The rows, ready to be asked; each distinct question is worked out once."""
+
+    def __init__(
+        self,
+        identities: Iterable[Identity],
+        counters: Iterable[Counter],
+        tcp_input_has_events: bool = True,
+        reasons: Collection[str] = (),
+    ) -> None:
+        """Take the rows, and what the kernel does: `reasons` are the core's that it has.
+
+        Raises ValueError, naming the line, if rows do not fit together.
+        """
+        self.rows: Final = tuple(row for row in identities if not row.without or row.without not in reasons)
+        named = _by_name(counters)
+        without_events = {name for name, counter in named.items() if counter.is_tcp_drop and not tcp_input_has_events}
+        named |= {name: _without_events(named[name]) for name in without_events}
+        self.counters: Final[Mapping[str, Counter]] = MappingProxyType(named)
+        for row in self.rows:
+            unknown = [name for name in row.counters if name not in self.counters]
+            if unknown:
+                raise ValueError(f"line {row.line}: no row of loss_counters.tsv describes {unknown[0]}")
+            if len({self.counters[name].scope for name in row.counters}) > 1:
+                raise ValueError(f"line {row.line}: counters of one row must have the same scope")
+        self._matchers = tuple(_Matcher(row) for row in self.rows)
+        open_ended = {name for row in self.rows if row.relation in ("<=", "~") for name in row.counters}
+        bounded = {name for row in self.rows if row.relation in ("=", ">=") for name in row.counters}
+        self._open = frozenset(open_ended | without_events | (self.counters.keys() - bounded))
+        self._with_events = frozenset(name for row in self.rows for name in row.counters)
+        # Sites are functions of the kernel and protocols are three or another: senders cannot make this grow.
+        self._answers: dict[tuple[str, str, int], tuple[Identity, ...]] = {}
+
+    @classmethod
+    def load(cls, tcp_input_has_events: bool = True, reasons: Collection[str] = ()) -> Identities:
+        """Read the tables that come with pktdrop, for a kernel that frees TCP's input with events or without.
+
+        `reasons` are those of the core that the kernel has.
+
+        Raises ValueError, naming file and line, if one is malformed; OSError if it cannot be read.
+        """
+        rows, counters = tables.DATA / "identities.tsv", tables.DATA / "loss_counters.tsv"
+        return cls(tables.load(rows, parse), tables.load(counters, parse_counters), tcp_input_has_events, reasons)
+
+    @classmethod
+    def read(cls, identities: Path, counters: Path) -> Identities:
+        """Read other tables. Raises as load() does."""
+        return cls(tables.load(identities, parse), tables.load(counters, parse_counters))
+
+    def of(self, subsystem: str, reason: str, site: str, protocol: int) -> tuple[Identity, ...]:
+        """Return the rows that hold for an event, one for each counter: the first that matches.
+
+        A row with no counter ends the search: what stands below it does not hold for its events. Arguments as for
+        pktdrop.rules.layers.Layers.rule(). Where the site has no name, rows of any site hold, but only explain.
+        """
+        name = full_reason(subsystem, reason)
+        known = protocol if protocol in _PROTOCOLS.values() else -1
+        question = (name, function_of(site), known)
+        answer = self._answers.get(question)
+        if answer is None:
+            answer = self._answers[question] = self._search(*question)
+        return answer
+
+    def has_events(self, counter: str) -> bool:
+        """Tell whether there are events that a counter counts."""
+        return counter in self._with_events
+
+    def may_exceed(self, counter: str) -> bool:
+        """Tell whether a counter can rise by something that has no event."""
+        fact = self.counters.get(counter)
+        return counter in self._open or (fact is not None and fact.loss == "own")
+
+    def slack(self, counter: str) -> str:
+        """Say why a counter can rise without an event; empty if it cannot."""
+        fact = self.counters.get(counter)
+        if fact is not None and fact.note and fact.loss != "either":
+            return fact.note
+        notes = (row.note for row in self.rows if counter in row.counters and row.relation in ("<=", "~"))
+        return next(notes, "")
+
+    def _search(self, reason: str, function: str, protocol: int) -> tuple[Identity, ...]:
+        found: list[Identity] = []
+        taken: set[str] = set()
+        nameless = is_nameless(function)
+        for matcher in self._matchers:
+            row = matcher.identity
+            if not taken.isdisjoint(row.counters):
+                continue
+            if not matcher.matches(reason, function, protocol):
+                if not (nameless and row.counters and matcher.fits(reason, protocol)):
+                    continue
+                row = replace(row, relation="other")
+            if not row.counters:
+                return tuple(found) or (row,)
+            found.append(row)
+            taken.update(row.counters)
+        return tuple(found)
+
+
+def _by_name(counters: Iterable[Counter]) -> dict[str, Counter]:
+    named: dict[str, Counter] = {}
+    for counter in counters:
+        if counter.name in named:
+            raise ValueError(f"line {counter.line}: {counter.name} is described a second time")
+        named[counter.name] = counter
+    for counter in named.values():
+        if counter.part_of is not None and counter.part_of not in named:
+            raise ValueError(f"line {counter.line}: {counter.name} is part of {counter.part_of}, which has no row")
+        if _contains_itself(counter, named):
+            raise ValueError(f"line {counter.line}: {counter.name} is part of itself")
+    return named
+
+
+def _without_events(counter: Counter) -> Counter:
+    loss = "own" if counter.loss == "shown" else counter.loss
+    return replace(counter, loss=loss, note=counter.note or _NO_EVENT)
+
+
+def _contains_itself(counter: Counter, named: Mapping[str, Counter]) -> bool:
+    seen = {counter.name}
+    above = counter.part_of
+    while above is not None and above in named:
+        if above in seen:
+            return True
+        seen.add(above)
+        above = named[above].part_of
+    return False
