@@ -91,7 +91,7 @@ def test_the_traceback_is_for_the_report(wanted: str) -> None:
 @pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full", "<&- 2>&-"])
 def test_a_standard_error_that_takes_nothing(redirect: str) -> None:
     """The status is the right one, nothing is said among the results, and no other file becomes standard error."""
-    code = "import os\nfrom pktdrop import messages, start\nstart._open_standard_files()\nmessages.never_fail()\n"
+    code = "import os\nfrom pktdrop import start\nfrom pktdrop.process import messages\nstart._open_standard_files()\nmessages.never_fail()\n"
     code += "assert os.open('/', os.O_RDONLY) > 2\nmessages.say('lost')\nprint('result')\nraise SystemExit(7)"
     done = _run(code, redirect)
     assert (done.returncode, done.stdout, done.stderr) == (7, "result\n", "")
@@ -99,7 +99,7 @@ def test_a_standard_error_that_takes_nothing(redirect: str) -> None:
 
 def test_messages_of_a_non_blocking_terminal_are_not_lost() -> None:
     """Standard error that somebody made non-blocking is waited for."""
-    code = "import os\nfrom pktdrop import messages\nos.set_blocking(2, False)\nmessages.never_fail()\n"
+    code = "import os\nfrom pktdrop.process import messages\nos.set_blocking(2, False)\nmessages.never_fail()\n"
     code += "messages.say(*['x' * 70] * 5000)"
     assert _run(code).stderr == ("x" * 70 + "\n") * 5000
 

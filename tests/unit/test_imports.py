@@ -38,7 +38,7 @@ def test_only_the_command_line_knows_click(module: str) -> None:
 def test_the_command_line_imports_nothing_that_attaching_does_not_need() -> None:
     """Filters, views, counters and OpenSSL are for later, or never."""
     loaded = _imported("pktdrop.cli.trace")
-    later = {"filters", "protocols", "reports", "run", "views.table", "watch"}
+    later = {"filters", "rules.protocols", "model.packet", "samples", "reports", "run", "views.table", "watch"}
     assert loaded.isdisjoint({"_hashlib", "bz2", *(f"pktdrop.{name}" for name in later)})
 
 
@@ -53,7 +53,7 @@ def test_a_digest_is_that_of_hashlib(one: bytes, two: bytes) -> None:
 LONGEST = 350
 LONGER = {
     "counters/sockets.py": "one parser for the answers of three socket families, with what each kernel may leave out",
-    "namespaces.py": "names, numbers and interfaces of namespaces are learnt, and forgotten, together",
+    "host/namespaces.py": "names, numbers and interfaces of namespaces are learnt, and forgotten, together",
     "top/history.py": "one sum of intervals with the groups it is divided into",
     "top/screen.py": "one state, changed by each key",
 }
