@@ -91,7 +91,8 @@ def test_the_traceback_is_for_the_report(wanted: str) -> None:
 @pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full", "<&- 2>&-"])
 def test_a_standard_error_that_takes_nothing(redirect: str) -> None:
     """The status is the right one, nothing is said among the results, and no other file becomes standard error."""
-    code = "import os\nfrom pktdrop import start\nfrom pktdrop.process import messages\nstart._open_standard_files()\nmessages.never_fail()\n"
+    code = "import os\nfrom pktdrop import start\nfrom pktdrop.process import messages\n"
+    code += "start._open_standard_files()\nmessages.never_fail()\n"
     code += "assert os.open('/', os.O_RDONLY) > 2\nmessages.say('lost')\nprint('result')\nraise SystemExit(7)"
     done = _run(code, redirect)
     assert (done.returncode, done.stdout, done.stderr) == (7, "result\n", "")
