@@ -4,43 +4,28 @@
 The ``ethtool`` ioctls (``include/uapi/linux/ethtool.h``), which any user may call, with names that each driver chooses;
 `qstats` are joined to them.  Everything is read in the network namespace of the calling thread, and nothing stays open
 between two readings.
+
+Names are remembered, as most statistics of most interfaces stand still. They are asked for again as soon as one value
+is not what it was, or their number is not: a driver may change its names and keep their number, and where values are
+the same nothing rose that could be called by a wrong one. Now and then they are asked for in any case.
 """
 
-import array
-import errno
-import fcntl
-import os
 import re
-import socket
 import struct
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 from pktdrop.counters import qstats
+from pktdrop.counters.ethtool_ioctl import GCHANNELS, GPAUSEPARAM, GRINGPARAM, NAME_BYTES, Ioctl
 from pktdrop.model.counters import NOT_REPORTED, Reading, Row, Scope
 from pktdrop.model.drops import Netns
 
-#: Longest name of a statistic, in bytes: ETH_GSTRING_LEN.
-NAME_BYTES: Final = 32
-
-_SIOCETHTOOL: Final = 0x8946  # include/uapi/linux/sockios.h
-# include/uapi/linux/ethtool.h
-_GDRVINFO: Final = 0x03
-_GRINGPARAM: Final = 0x10
-_GPAUSEPARAM: Final = 0x12
-_GSTRINGS: Final = 0x1B
-_GSTATS: Final = 0x1D
-_GSSET_INFO: Final = 0x37
-_GCHANNELS: Final = 0x3C
-_SS_STATS: Final = 1
-_IFNAMSIZ: Final = 16
-_IFREQ: Final = struct.Struct("@16sP16x")  # struct ifreq: ifr_name, ifr_data, rest of its union
-_DRVINFO_BYTES: Final = 196
-_DRIVER_NAME: Final = slice(4, 36)
-# How often a statistics set that changes size between two questions is asked for again.
-_ATTEMPTS: Final = 3
+# In how many readings the names of each interface are asked for once, whatever its values are.
+_ANEW: Final = 64
+# Different lists of names that are remembered; interfaces of one driver mostly have the same.
+_KEPT: Final = 256
 # vmxnet3 repeats its names for each queue, below a line that has the number of the queue as its value
 # (drivers/net/vmxnet3/vmxnet3_ethtool.c, vmxnet3_tq_dev_stats and vmxnet3_rq_dev_stats).
 _QUEUE_MARKER: Final = re.compile(r"(?:Rx|Tx) Queue#")
@@ -138,147 +123,150 @@ def merge(rows: dict[Scope, Row], more: Mapping[Scope, Row]) -> None:
 # ---------------------------------------------------------------------------------------------------- thin readers
 
 
-class _Ioctl:
-    """The ethtool ioctl on interfaces of the namespace the thread is in."""
+class _Names(NamedTuple):
+    """The names of the statistics of some interfaces."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._buffer = array.array("Q", bytes(1 << 16))
+    names: tuple[str, ...]
+    of_one_row: tuple[str, ...] | None
+    """What they are called where all are in one row, as most are."""
 
-    def close(self) -> None:
-        self._socket.close()
-
-    def ask(self, interface: str, request: bytes, size: int) -> memoryview:
-        """Return the ``size`` bytes that answer the request; valid until the next question. Raises OSError.
-
-        The buffer is twice as large as asked for, and never below 64 KiB: kernels before the one that compares the
-        sizes (net/ethtool/ioctl.c, ethtool_get_stats) write as many statistics as there are by then.
-        """
-        if len(self._buffer) * 8 < 2 * size:
-            self._buffer = array.array("Q", bytes(2 * size + -2 * size % 8))
-        name = os.fsencode(interface)
-        if len(name) >= _IFNAMSIZ:
-            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
-        answer = memoryview(self._buffer).cast("B")
-        answer[: len(request)] = request
-        address = self._buffer.buffer_info()[0]
-        fcntl.ioctl(self._socket.fileno(), _SIOCETHTOOL, _IFREQ.pack(name, address))
-        return answer[:size]
-
-    def driver(self, interface: str) -> str:
-        info = bytes(self.ask(interface, struct.pack("=I", _GDRVINFO).ljust(_DRVINFO_BYTES, b"\0"), _DRVINFO_BYTES))
-        return info[_DRIVER_NAME].split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
-
-    def numbers(self, interface: str, command: int, count: int) -> tuple[int, ...]:
-        """Return the ``count`` u32 that follow the command in the answer."""
-        size = 4 * (count + 1)
-        answer = self.ask(interface, struct.pack("=I", command).ljust(size, b"\0"), size)
-        return struct.unpack_from(f"={count}I", answer, 4)
-
-    def statistics(self, interface: str) -> tuple[bytes, tuple[int, ...]] | None:
-        """Strings and values of the statistics; None if their number kept changing."""
-        for _ in range(_ATTEMPTS):
-            answer = self.ask(interface, struct.pack("=IIQI", _GSSET_INFO, 0, 1 << _SS_STATS, 0), 20)
-            mask, count = struct.unpack_from("=QI", answer, 8)
-            if not mask or not count:
-                return b"", ()
-            size = NAME_BYTES * count
-            answer = self.ask(interface, struct.pack("=III", _GSTRINGS, _SS_STATS, count), 12 + size)
-            (named,) = struct.unpack_from("=I", answer, 8)
-            strings = bytes(answer[12:])
-            answer = self.ask(interface, struct.pack("=II", _GSTATS, count), 8 + 8 * count)
-            (valued,) = struct.unpack_from("=I", answer, 4)
-            if named == valued == count:
-                return strings, struct.unpack_from(f"={count}Q", answer, 8)
-        return None
+    @classmethod
+    def of(cls, strings: bytes) -> "_Names":
+        """Take the data of struct ethtool_gstrings."""
+        names = names_of(strings)
+        rows, _ = rows_of(names, range(len(names)), None, "")
+        row = rows.get(Scope(interface=""))
+        return cls(names, row.names if row is not None and len(row.names) == len(names) else None)
 
 
-def _read_statistics(netns: Netns | None, interfaces: Iterable[str], limits: list[str]) -> dict[Scope, Row]:
-    rows: dict[Scope, Row] = {}
-    # interfaces of one driver mostly have the same names: they are worked out once
-    seen: dict[bytes, tuple[str, ...]] = {}
-    plain: dict[bytes, tuple[str, ...]] = {}
-    ioctl = _Ioctl()
-    try:
-        for interface in interfaces:
-            try:
-                answer = ioctl.statistics(interface)
-            except OSError as error:
-                if error.errno not in NOT_REPORTED:
-                    limits.append(f"ethtool statistics of {interface}: {error.strerror}")
-                continue
-            if answer is None:
-                limits.append(f"ethtool statistics of {interface}: their number changed while they were read")
-                continue
-            strings, values = answer
-            if strings in plain:
-                rows[Scope(netns=netns, interface=interface)] = Row(plain[strings], values)
-                continue
-            if strings not in seen:
-                seen[strings] = names_of(strings)
-            found, limit = rows_of(seen[strings], values, netns, interface)
-            if limit is not None:
-                limits.append(limit)
-            rows.update(found)
-            for scope, row in found.items():
-                if scope.queue is None and len(row.values) == len(values):
-                    plain[strings] = row.names
-    finally:
-        ioctl.close()
-    return rows
+class _Statistics(NamedTuple):
+    """Those of an interface as they were last read."""
+
+    values: bytes
+    rows: Mapping[Scope, Row]
+
+
+@dataclass
+class _Here:
+    """What is remembered of a namespace, by index and name of its interfaces."""
+
+    drivers: dict[tuple[int, str], str] = field(default_factory=dict)
+    statistics: dict[tuple[int, str], _Statistics] = field(default_factory=dict)
+    readings: int = 0
 
 
 class Reader:
     """Reads the statistics of any number of namespaces; remembers what does not change while it runs."""
 
-    def __init__(self) -> None:
-        self._drivers: dict[Netns | None, dict[tuple[int, str], str]] = {}
+    def __init__(self, ask: Callable[[], Ioctl] = Ioctl) -> None:
+        """Take what asks drivers, in the namespace the thread is in when it is made."""
+        self._ask = ask
+        self._of: dict[Netns | None, _Here] = {}
+        self._names: dict[bytes, _Names] = {}
 
     @cached_property
     def _netdev(self) -> int | None:
         return qstats.family()  # families of generic netlink have the same number in every namespace
 
-    def read(self, netns: Netns | None, interfaces: Collection[str]) -> Reading:
+    def read(self, netns: Netns | None, interfaces: Mapping[int, str]) -> Reading:
         """Statistics of these interfaces of the namespace the thread is in, named "ethtool.*" and "qstats.*".
 
-        An interface that is gone or has no statistics is not in the result; what failed otherwise is told in `limits`.
+        Interfaces are given by index. One that is gone or has no statistics is not in the result; what failed otherwise
+        is told in `limits`.
         """
         limits: list[str] = []
         rows: dict[Scope, Row] = {}
         try:
-            rows.update(_read_statistics(netns, interfaces, limits))
+            rows.update(self._read_statistics(netns, interfaces, limits))
         except OSError as error:
             limits.append(f"ethtool statistics: {error}")
         try:
             if self._netdev is not None:
-                of_queues = qstats.read(self._netdev, netns, interfaces)
+                of_queues = qstats.read(self._netdev, netns, interfaces.values())
                 merge(rows, of_queues.rows)
                 limits += of_queues.limits
         except OSError as error:
             limits.append(f"netdev qstats: {error}")
         return Reading(rows, tuple(limits))
 
+    def _read_statistics(
+        self, netns: Netns | None, interfaces: Mapping[int, str], limits: list[str]
+    ) -> dict[Scope, Row]:
+        here = self._of.setdefault(netns, _Here())
+        here.readings += 1
+        known, here.statistics = here.statistics, {}
+        rows: dict[Scope, Row] = {}
+        ioctl = self._ask()
+        try:
+            for ifindex, name in interfaces.items():
+                is_due = (here.readings + ifindex) % _ANEW == 0  # not all of them in the same reading
+                before = None if is_due else known.get((ifindex, name))
+                try:
+                    found = self._statistics(ioctl, netns, name, before)
+                except OSError as error:
+                    if error.errno not in NOT_REPORTED:
+                        limits.append(f"ethtool statistics of {name}: {error.strerror}")
+                    continue
+                if found is None:
+                    limits.append(f"ethtool statistics of {name}: their number changed while they were read")
+                elif found.values:
+                    here.statistics[ifindex, name] = found
+                    rows.update(found.rows)
+        finally:
+            ioctl.close()
+        return rows
+
+    def _statistics(
+        self, ioctl: Ioctl, netns: Netns | None, interface: str, before: _Statistics | None
+    ) -> _Statistics | None:
+        """Return what was read before, where no value differs. None: the number of statistics kept changing."""
+        found: tuple[bytes, bytes] | None = None
+        if before is not None:
+            count = len(before.values) // 8
+            octets = ioctl.values(interface, count)
+            if octets == before.values:
+                return before
+            strings = None if octets is None else ioctl.strings(interface, count)
+            found = None if octets is None or strings is None else (strings, octets)
+        found = found or ioctl.statistics(interface)
+        if found is None:
+            return None
+        names, values = self._named(found[0]), struct.unpack(f"={len(found[1]) // 8}Q", found[1])
+        if names.of_one_row is not None:
+            rows = {Scope(netns=netns, interface=interface): Row(names.of_one_row, values)}
+        else:
+            rows, _ = rows_of(names.names, values, netns, interface)
+        return _Statistics(found[1], rows)
+
+    def _named(self, strings: bytes) -> _Names:
+        if strings not in self._names:
+            if len(self._names) >= _KEPT:
+                self._names.clear()
+            self._names[strings] = _Names.of(strings)
+        return self._names[strings]
+
     def drivers(self, netns: Netns | None, interfaces: Mapping[int, str]) -> Mapping[str, str]:
         """Drivers of these interfaces, by name, of the namespace the thread is in.
 
         Asked for once as long as one is there, and again when it is renamed.
         """
-        known = self._drivers.get(netns, {})
+        here = self._of.setdefault(netns, _Here())
+        known = here.drivers
         if known.keys() != interfaces.items():
-            ioctl = _Ioctl()
+            ioctl = Ioctl()
             try:
                 known = {one: known[one] if one in known else _driver(ioctl, one[1]) for one in interfaces.items()}
             finally:
                 ioctl.close()
-            self._drivers[netns] = known
+            here.drivers = known
         return {name: driver for (_, name), driver in known.items()}
 
     def forget(self, netns: Netns) -> None:
         """Drop what is remembered of a namespace that is gone."""
-        self._drivers.pop(netns, None)
+        self._of.pop(netns, None)
 
 
-def _driver(ioctl: _Ioctl, interface: str) -> str:
+def _driver(ioctl: Ioctl, interface: str) -> str:
     try:
         return ioctl.driver(interface)
     except OSError:  # it is gone, or has none, as the loopback device
@@ -290,7 +278,7 @@ def settings(interfaces: Iterable[str]) -> tuple[dict[str, NicSettings], tuple[s
     found: dict[str, NicSettings] = {}
     limits: list[str] = []
     try:
-        ioctl = _Ioctl()
+        ioctl = Ioctl()
     except OSError as error:
         return found, (f"ethtool settings: {error}",)
     try:
@@ -301,7 +289,7 @@ def settings(interfaces: Iterable[str]) -> tuple[dict[str, NicSettings], tuple[s
     return found, tuple(limits)
 
 
-def _settings(ioctl: _Ioctl, interface: str, limits: list[str]) -> NicSettings:
+def _settings(ioctl: Ioctl, interface: str, limits: list[str]) -> NicSettings:
     def numbers(what: str, command: int, count: int) -> tuple[int | None, ...]:
         try:
             return ioctl.numbers(interface, command, count)
@@ -316,9 +304,9 @@ def _settings(ioctl: _Ioctl, interface: str, limits: list[str]) -> NicSettings:
         driver = ""
         if error.errno not in NOT_REPORTED:
             limits.append(f"ethtool driver of {interface}: {error.strerror}")
-    ring = _pairs(numbers("ring sizes", _GRINGPARAM, 8))
-    channel = _pairs(numbers("channels", _GCHANNELS, 8))
-    pause = [None if flag is None else bool(flag) for flag in numbers("pause", _GPAUSEPARAM, 3)]
+    ring = _pairs(numbers("ring sizes", GRINGPARAM, 8))
+    channel = _pairs(numbers("channels", GCHANNELS, 8))
+    pause = [None if flag is None else bool(flag) for flag in numbers("pause", GPAUSEPARAM, 3)]
     return NicSettings(driver or None, *ring, *channel, *pause)
 
 

@@ -6,13 +6,16 @@ Bytes are packed here by hand after include/uapi/linux/ethtool.h.
 
 import os
 import socket
+import struct
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters import ethtool
 from pktdrop.counters.ethtool import NicSettings, Pair
+from pktdrop.counters.ethtool_ioctl import Ioctl
 from pktdrop.model.counters import Row, Scope
 from pktdrop.model.drops import Netns
 
@@ -112,24 +115,25 @@ def test_no_value_is_lost_to_a_name_that_repeats(names: list[str]) -> None:
 
 def test_loopback_reports_nothing() -> None:
     """lo has no driver, no statistics, no rings: all of it is "not reported", none of it an error."""
-    assert ethtool.Reader().read(None, ["lo"]) == ethtool.Reading({}, ())
+    assert ethtool.Reader().read(None, {1: "lo"}) == ethtool.Reading({}, ())
     assert ethtool.settings(["lo"]) == ({"lo": NicSettings()}, ())
 
 
 def test_interfaces_that_are_gone_are_left_out() -> None:
     """A name that does not exist, or could not, is no error and never another interface."""
     gone = ["nonesuch0", "a-name-longer-than-an-interface-may-have", ""]
-    assert ethtool.Reader().read(None, gone) == ethtool.Reading({}, ())
+    assert ethtool.Reader().read(None, dict(enumerate(gone, 1))) == ethtool.Reading({}, ())
     assert ethtool.settings(gone) == ({name: NicSettings() for name in gone}, ())
 
 
 def test_nothing_stays_open() -> None:
     """After a reading no socket is left: it would keep a deleted namespace alive."""
-    names = [name for _, name in socket.if_nameindex()]
-    ethtool.Reader().read(None, names)
+    names = dict(socket.if_nameindex())
+    reader = ethtool.Reader()
+    reader.read(None, names)
     before = len(os.listdir("/proc/self/fd"))
-    ethtool.Reader().read(None, names)
-    ethtool.settings(names)
+    reader.read(None, names)
+    ethtool.settings(names.values())
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -137,3 +141,109 @@ def test_a_maximum_of_zero_says_not_reported() -> None:
     """A driver that leaves a maximum at 0 does not report the setting, as over ethtool netlink."""
     assert ethtool._pairs((4096, 0, 0, 512, 256, 0, 7, 128)) == (Pair(256, 4096), Pair(), Pair(), Pair(128, 512))
     assert ethtool._pairs((None,) * 8) == (Pair(),) * 4
+
+
+# ------------------------------------------------------------------------------------------------ remembered names
+
+
+class Driver(Ioctl):
+    """Answers by struct ethtool_sset_info, ethtool_gstrings and ethtool_stats, as drivers may by themselves."""
+
+    def __init__(self, **statistics: int) -> None:
+        """Have these statistics."""
+        self.statistics_now = dict(statistics)
+        self.asked: list[int] = []
+
+    def __call__(self) -> "Driver":
+        """Be opened."""
+        return self
+
+    def close(self) -> None:
+        """Be closed."""
+
+    def ask(self, interface: str, request: bytes, size: int) -> memoryview:
+        """Answer ETHTOOL_GSSET_INFO, ETHTOOL_GSTRINGS and ETHTOOL_GSTATS."""
+        assert interface == "nic0"
+        (command,) = struct.unpack_from("=I", request)
+        self.asked.append(command)
+        count = len(self.statistics_now)
+        if command == 0x37:
+            answer = struct.pack("=IIQI", command, 0, 2, count)
+        elif command == 0x1B:
+            answer = struct.pack("=III", command, 1, count) + strings(*self.statistics_now)
+        else:
+            assert command == 0x1D
+            answer = struct.pack(f"=II{count}Q", command, count, *self.statistics_now.values())
+        return memoryview(answer.ljust(size, b"\0"))[:size]
+
+
+def read_nic0(reader: ethtool.Reader, ifindex: int = 2) -> dict[str, int]:
+    """The statistics by name, without those of the netdev family."""
+    rows = reader.read(Netns(7), {ifindex: "nic0"}).rows
+    row = rows.get(Scope(netns=Netns(7), interface="nic0"), Row((), ()))
+    return dict(zip(row.names, row.values, strict=True))
+
+
+def test_values_that_stand_still_cost_one_question() -> None:
+    """What was read before is not even unpacked again."""
+    driver = Driver(rx_dropped=5, rx_missed=0)
+    reader = ethtool.Reader(driver)
+    first = read_nic0(reader)
+    driver.asked.clear()
+    assert read_nic0(reader) == first == {"ethtool.rx_dropped": 5, "ethtool.rx_missed": 0}
+    assert driver.asked == [0x1D]
+
+
+def test_what_rises_is_called_by_the_name_that_it_has_then() -> None:
+    """A driver changes its names and keeps their number: what rises next is not called by the name of before."""
+    driver = Driver(rx_dropped=0, rx_missed=0)
+    reader = ethtool.Reader(driver)
+    read_nic0(reader)
+    driver.statistics_now = {"rx_missed": 3, "rx_filtered": 0}
+    assert read_nic0(reader) == {"ethtool.rx_missed": 3, "ethtool.rx_filtered": 0}
+    driver.statistics_now = {"rx_filtered": 0, "rx_missed": 3}
+    assert read_nic0(reader) == {"ethtool.rx_missed": 3, "ethtool.rx_filtered": 0}
+
+
+@pytest.mark.parametrize("now", [{"a": 1}, {"a": 1, "b": 1, "c": 1}, {}])
+def test_another_number_of_statistics_is_seen(now: dict[str, int]) -> None:
+    """There are fewer, more, or none, though the values of those that stay are the same."""
+    driver = Driver(a=1, b=1)
+    reader = ethtool.Reader(driver)
+    read_nic0(reader)
+    driver.statistics_now = now
+    assert read_nic0(reader) == {f"ethtool.{name}": value for name, value in now.items()}
+
+
+def test_names_are_asked_for_now_and_then() -> None:
+    """Where no value ever changes, new names are seen in the end, and not those of all interfaces in one reading."""
+    driver = Driver(a=1)
+    reader = ethtool.Reader(driver)
+    for _ in range(64):
+        reader.read(Netns(7), {2: "nic0"})
+    driver.statistics_now = {"b": 1}
+    seen = [read_nic0(reader) for _ in range(64)]
+    assert {"ethtool.a": 1} in seen
+    assert seen[-1] == {"ethtool.b": 1}
+
+
+def test_another_interface_of_the_name_is_asked_for_its_own() -> None:
+    """One goes, and another one of its name comes: it has another index, or the namespace was forgotten."""
+    driver = Driver(a=1)
+    reader = ethtool.Reader(driver)
+    read_nic0(reader)
+    driver.statistics_now = {"b": 1}
+    assert read_nic0(reader, ifindex=3) == {"ethtool.b": 1}
+    driver.statistics_now = {"c": 1}
+    reader.forget(Netns(7))
+    assert read_nic0(reader, ifindex=3) == {"ethtool.c": 1}
+
+
+def test_nothing_is_remembered_of_interfaces_that_are_gone() -> None:
+    """Memory is bounded by what was there at the last reading."""
+    driver = Driver(a=1)
+    reader = ethtool.Reader(driver)
+    read_nic0(reader)
+    reader.read(Netns(7), {})
+    driver.statistics_now = {"b": 1}
+    assert read_nic0(reader) == {"ethtool.b": 1}
