@@ -111,7 +111,7 @@ class Collector:
         found.drivers.update({(netns, name): driver for name, driver in drivers.items() if driver})
         found.add("driver", self._ethtool.read(netns, of_links.names))
         found.add("mib", self._mibs.read(netns))
-        qdiscs = self._qdiscs.read_all(netns)
+        qdiscs = self._qdiscs.read_all(netns, of_links.names)
         found.add("qdisc", qdiscs.counters, qdiscs.gauges)
         of_sockets = self._sockets.read_all(netns)
         found.add("socket", of_sockets.counters, of_sockets.gauges)

@@ -25,6 +25,7 @@ GCHANNELS: Final = 0x3C
 _SS_STATS: Final = 1
 _IFNAMSIZ: Final = 16
 _IFREQ: Final = struct.Struct("@16sP16x")  # struct ifreq: ifr_name, ifr_data, rest of its union
+_STATISTICS: Final = struct.Struct("=II")  # struct ethtool_stats: cmd, n_stats
 _DRVINFO_BYTES: Final = 196
 _DRIVER_NAME: Final = slice(4, 36)
 # How often a statistics set that changes size between two questions is asked for again.
@@ -90,5 +91,5 @@ class Ioctl:
 
     def values(self, interface: str, count: int) -> bytes | None:
         """Return the values of ``count`` statistics; None if there are more or fewer."""
-        answer = self.ask(interface, struct.pack("=II", _GSTATS, count), 8 + 8 * count)
-        return bytes(answer[8:]) if struct.unpack_from("=I", answer, 4) == (count,) else None
+        answer = self.ask(interface, _STATISTICS.pack(_GSTATS, count), 8 + 8 * count)
+        return bytes(answer[8:]) if _STATISTICS.unpack_from(answer) == (_GSTATS, count) else None

@@ -72,7 +72,7 @@ class Increments:
                     if risen:
                         moved.setdefault(source, {})[scope] = risen
                 last[scope] = row
-            if source != "softnet" and source not in now.failed:
+            if len(last) > len(rows) and source != "softnet" and source not in now.failed:
                 for scope in [one for one in last if one.netns in now.netns and one not in rows]:
                     del last[scope]
         self._add_up(moved)

@@ -14,6 +14,8 @@ _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
 _NLA_TYPE_MASK = 0x3FFF
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence number, port
+_CUT_OFF = (0, 0, 0, 0, 0)
+"""Stands for a header of which not all is there."""
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 _ERROR = struct.Struct("=i")
 _LARGEST_ERROR = 2**31 - 1  # for strerror(3)
@@ -78,7 +80,14 @@ class Answer:
     def messages(self, wanted: int) -> Iterator[Piece]:
         """Give the payload of each message of a type, up to the end of the list."""
         for data in self._datagrams:
-            for kind, flags, number, start, end in self._split(data):
+            offset, size = 0, len(data)
+            while offset < size:  # no generator of its own: there are thousands of messages in a look
+                start = offset + _HEADER.size
+                length, kind, flags, number, _ = _HEADER.unpack_from(data, offset) if start <= size else _CUT_OFF
+                if length < _HEADER.size or offset + length > size:
+                    self.malformed += 1
+                    break
+                end, offset = offset + length, offset + ((length + 3) & ~3)
                 if number != self._sequence:
                     continue
                 self.interrupted |= bool(flags & _NLM_F_DUMP_INTR)
@@ -101,20 +110,6 @@ class Answer:
         if self.malformed:
             faults.append(f"{self.malformed} malformed parts of the list of the kernel are left out")
         return faults
-
-    def _split(self, data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-        """Give type, flags, sequence number, begin and end of the payload of each message."""
-        offset = 0
-        while offset < len(data):
-            if offset + _HEADER.size > len(data):
-                self.malformed += 1
-                return
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-            if length < _HEADER.size or offset + length > len(data):
-                self.malformed += 1
-                return
-            yield kind, flags, sequence, offset + _HEADER.size, offset + length
-            offset += (length + 3) & ~3
 
     def _take_status(self, data: bytes, start: int, end: int, is_error: bool) -> None:
         if end - start < _ERROR.size:  # the end of a dump tells nothing more on old kernels

@@ -17,6 +17,7 @@ import struct
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pktdrop.counters import interfaces
@@ -132,14 +133,15 @@ class Reader:
     def __init__(self) -> None:
         self._own: dict[Netns, dict[_Key, _Own]] = {}
 
-    def read_all(self, netns: Netns) -> Qdiscs:
-        """Read counters and queue lengths at once."""
+    def read_all(self, netns: Netns, known: Mapping[int, str] = MappingProxyType({})) -> Qdiscs:
+        """Read counters and queue lengths at once. `known` are names of interfaces, as they were read just before."""
         try:
             dump = _dump()
-            names, faults = interfaces.names({qdisc.ifindex for qdisc in dump.qdiscs})
+            others, faults = interfaces.names({qdisc.ifindex for qdisc in dump.qdiscs} - known.keys())
         except OSError as error:
             nothing = Reading({}, (_sentence(netns, error.strerror or str(error)),))
             return Qdiscs(nothing, nothing)
+        names = {**known, **others}
         limits = tuple(_sentence(netns, fault) for fault in (*dump.faults, *faults))
         qdiscs = {(qdisc.ifindex, qdisc.name): qdisc for qdisc in dump.qdiscs if qdisc.ifindex in names}
         own = _tell_apart(self._own.get(netns, {}), qdiscs)
@@ -217,12 +219,15 @@ def _qdisc(data: bytes, start: int, end: int) -> Qdisc:
     """Unpack a message. Raises ValueError or struct.error if it is malformed."""
     body = start + _TCMSG.size
     _, ifindex, handle, parent, _ = _TCMSG.unpack(data[start : min(body, end)])
-    found = {kind: (begin, behind) for kind, begin, behind in attributes(data, body, end)}
-    if _TCA_KIND not in found or _TCA_STATS2 not in found:
+    kind = stats = None
+    for what, begin, behind in attributes(data, body, end):
+        if what == _TCA_KIND:
+            kind = data[begin:behind].partition(b"\0")[0].decode(errors="backslashreplace")
+        elif what == _TCA_STATS2:
+            stats = {part: data[first:last] for part, first, last in attributes(data, begin, behind)}
+            break  # what follows is for older programs
+    if kind is None or stats is None:
         raise ValueError("no kind or no statistics")
-    begin, behind = found[_TCA_KIND]
-    kind = data[begin:behind].partition(b"\0")[0].decode(errors="backslashreplace")
-    stats = {kind: data[begin:behind] for kind, begin, behind in attributes(data, *found[_TCA_STATS2])}
     if _TCA_STATS_QUEUE not in stats or _TCA_STATS_BASIC not in stats:
         raise ValueError("no struct gnet_stats_queue or gnet_stats_basic")
     octets, packets = _BASIC.unpack_from(stats[_TCA_STATS_BASIC])
