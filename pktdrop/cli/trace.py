@@ -38,14 +38,16 @@ Examples:
 @ALL_NETNS
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
               help="Show at most N rows of a table.")  # fmt: skip
+@click.option("--by", type=click.Choice(["reason", "layer", "interface", "netns", "cpu"]),
+              help="Sum rows that are alike in this; say of all else how many there are.")  # fmt: skip
 @click.option("--packets", type=click.IntRange(0, MOST_PACKETS), metavar="N",
               help="Look at the first N packets of each kind, 4 if not given; 0: at none.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="Show no packets in the table's rows.")
 @CAPTURE
 @ATTACHING
 def trace(
-    pace: Pace, style: str, choice: Choice, all_netns: bool, limit: int, packets: int | None, quiet: bool,
-    capture: str | None, attaching: Attaching,
+    pace: Pace, style: str, choice: Choice, all_netns: bool, limit: int, by: str | None, packets: int | None,
+    quiet: bool, capture: str | None, attaching: Attaching,
 ) -> None:  # fmt: skip
     """Show drops as they happen, by reason and CPU, and sum up at the end.
 
@@ -75,9 +77,9 @@ def trace(
         watch = Watch(observer)
         shown = 0 if quiet else _ROW_PACKETS if packets is None else packets
         report: Report[Account] = (
-            JsonReport(watch, chosen, JsonView(names, watch.is_gone), output)
+            JsonReport(watch, chosen, JsonView(names, watch.is_gone, by), output)
             if style == "json"
-            else TableReport(watch, chosen, TableView(names, limit, watch.label, shown), output)
+            else TableReport(watch, chosen, TableView(names, limit, watch.label, shown, by), output)
         )
         with pace.clock(output) as clock, ExitStack() as stack:
             observer.is_over = clock.is_over

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Drops as JSON, one object per line, for programs. Keys and their meaning: README, "JSON"."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pktdrop.filters import Selection
 from pktdrop.model.drops import Count, DropKey, Netns, Verdict
@@ -26,9 +26,15 @@ _ROWS = 256
 class JsonView:
     """Renders the start, intervals and the summary as lines. None is null: this run cannot know."""
 
-    def __init__(self, protocols: Protocols, is_gone: Callable[[Netns], bool] = lambda netns: False) -> None:
-        """Take the names of ethertypes, and what tells whether nothing leads to a namespace any more."""
+    def __init__(
+        self, protocols: Protocols, is_gone: Callable[[Netns], bool] = lambda netns: False, by: str | None = None
+    ) -> None:
+        """Take the names of ethertypes, and what tells whether nothing leads to a namespace any more.
+
+        Where `by` names one of BY, drops that are alike in it are one object.
+        """
         self._protocols = protocols
+        self._by = by
         self._is_gone = is_gone
 
     def start(self, time: float, version: str, kernel: str, probes: Mapping[str, str], limits: Sequence[str]) -> str:
@@ -49,12 +55,12 @@ class JsonView:
         There may be 65,536 drops, which are some 20 MB of text.
         """
         yield json_text({"type": kind, "start": interval.start, "end": interval.end})[:-1] + ',"drops":['
-        drops = Drops.of(selection.drops).most_first()
         packets, taken = samples or {}, sampled or {}
-        yield from _pieces(
+        apart = (
             self._drop(key, count, selection.judge(key), taken.get(key, 0), packets.get(key, ()))
-            for key, count in drops
+            for key, count in Drops.of(selection.drops).most_first()
         )
+        yield from _pieces(apart if self._by is None else iter(summed(apart, BY[self._by])))
         yield '],"ledger":['
         yield from _pieces(map(entry_object, ledger.entries))
         rest = {
@@ -112,6 +118,41 @@ class JsonView:
             "socket": None if socket is None else {**socket._asdict(), "is_receiver": sample.is_for_socket},
             "owner": None if owner is None else owner._asdict(),
         }
+
+
+BY: Final[Mapping[str, tuple[str, ...]]] = {
+    "reason": ("subsystem", "reason"),
+    "layer": ("layer",),
+    "interface": ("interface",),
+    "netns": ("netns", "netns_cookie"),
+    "cpu": ("cpu", "target_cpu"),
+}
+"""What drops can be summed by, and the keys that tell it."""
+
+
+def summed(drops: Iterable[dict[str, Any]], by: Sequence[str]) -> list[dict[str, Any]]:
+    """Return drops with the same values of some keys as one, the most first; losses, doubts and noise apart.
+
+    Keys of which the values differ are null, and how many values there are is in "different".
+    """
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for drop in drops:
+        sort = bool(drop["noise"]), bool(drop["doubt"])
+        alike.setdefault((*sort, *(drop[key] for key in by)), []).append(drop)
+    return sorted(map(_sum, alike.values()), key=lambda drop: -int(drop["count"]))
+
+
+def _sum(drops: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    sums = {key: sum(drop[key] for drop in drops) for key in ("count", "bytes", "sampled")}
+    same = [key for key in drops[0] if key not in sums and key != "samples"]
+    different = {key: len({drop[key] for drop in drops}) for key in same}
+    return {
+        **{key: drops[0][key] if different[key] == 1 else None for key in same},
+        **sums,
+        "samples": [sample for drop in drops for sample in drop["samples"]],
+        "kinds": len(drops),
+        "different": {key: number for key, number in different.items() if number > 1},
+    }
 
 
 def _packet(packet: "Packet") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pktdrop.rules.protocols import Protocols
 from pktdrop.text.escaping import safe
 from pktdrop.text.table import DOUBT, MARK, Column, cut, table
 from pktdrop.text.wording import counted, number, share
+from pktdrop.views.folds import Folded, fold
 from pktdrop.views.scope import Name
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ _WHO_COLUMNS = (
     Column("whose most", least=8),
 )
 _INDENT = "    "
+BY = ("reason", "layer", "interface", "netns", "cpu")
+"""What rows can be summed by."""
+_TITLES = {"layer": "layer", "interface": "iface", "netns": "netns"}
+"""And what of these a summary has no table of otherwise, with the title of the column."""
 
 _OTHER = "other"
 """Interface and namespace of drops at other places."""
@@ -71,9 +76,15 @@ _Drops = Mapping[DropKey, Count]
 class TableView:
     """Renders intervals and the summary as text."""
 
-    def __init__(self, protocols: Protocols, limit: int, netns_name: Name, packets: int = 1) -> None:
-        """Take how many rows a table may have before the rest is one line, and how many lines of packets each row."""
+    def __init__(
+        self, protocols: Protocols, limit: int, netns_name: Name, packets: int = 1, by: str | None = None
+    ) -> None:
+        """Take how many rows a table may have before the rest is one line, and how many lines of packets each row.
+
+        A row is a kind of drop; or all kinds that are alike in what they are summed by, one of BY.
+        """
         self._protocols = protocols
+        self._by = by
         self._limit = limit
         self._packets = packets
         self._netns_name = netns_name
@@ -88,35 +99,56 @@ class TableView:
         if not selection.drops and not without_event:
             return ""
         judge = selection.judge
-        ranked = sorted(selection.drops.items(), key=lambda item: (_kind(judge(item[0])), -item[1].packets))
-        rows = [(self._cells(key, count, interval.seconds, judge), count.packets) for key, count in ranked]
         title = f"{_clock(interval.end)}  {_amounts(Amounts.of(selection.drops, judge))} in {interval.seconds:.1f} s"
-        below = [self._packets_of(key, count, samples or {}, width) for key, count in ranked[: self._limit]]
-        parts = [title, *([self._table(_ROW_COLUMNS, rows, width, below)] if rows else []), *without_event]
+        parts = [title, *self._kinds(interval, selection, samples or {}, width), *without_event]
         return "\n".join(parts) + "\n\n"
 
-    def _cells(self, key: DropKey, count: Count, seconds: float, judge: Judge) -> tuple[str, ...]:
+    def _kinds(self, interval: Interval, selection: Selection, samples: "ByKind", width: int) -> list[str]:
+        """Return the table of an interval, if it has any row, and what it is summed by."""
+        if not selection.drops:
+            return []
+        judge, by = selection.judge, self._by
+        ranked = fold(
+            selection.drops,
+            lambda key: _kind(judge(key)),
+            None if by is None else lambda key: self._named(by, key, judge),
+        )
+        rows = [(self._cells(one, interval.seconds, judge), one.count.packets) for one in ranked[: self._limit]]
+        rest = [((), one.count.packets) for one in ranked[self._limit :]]
+        below = [self._packets_of(one, samples, width) for one in ranked[: self._limit]]
+        columns = _ROW_COLUMNS if by != "layer" else (*_ROW_COLUMNS[:2], Column("layer"), *_ROW_COLUMNS[2:])
+        note = [f"Each row is a sum by {by}; (3): three different ones."] if by else []
+        return [self._table(columns, [*rows, *rest], width, below), *note]
+
+    def _cells(self, row: Folded, seconds: float, judge: Judge) -> tuple[str, ...]:
+        """Return amount and rate, and what its kinds have in common, else how many there are."""
+        names = [*(["layer"] if self._by == "layer" else []), "reason", "cpu", "interface", "netns"]
+        named = [[self._named(name, key, judge) for key in row.keys] for name in names]
+        protocols = [self._protocols.name(key.protocol) if key.protocol else "-" for key in row.keys]
         return (
-            number(count.packets),
-            number(count.packets / seconds) if seconds >= _LEAST_SECONDS else "-",
-            reason(key, judge(key)),
-            cpu(key),
-            interface_of(key),
-            (self._netns_name(key.netns) if key.netns and not key.netns_name else None) or netns_of(key),
-            self._protocols.name(key.protocol) if key.protocol else "-",
-            key.location,
+            number(row.count.packets),
+            number(row.count.packets / seconds) if seconds >= _LEAST_SECONDS else "-",
+            *(_common(texts) for texts in (*named, protocols, [key.location for key in row.keys])),
         )
 
-    def _packets_of(self, key: DropKey, count: Count, samples: "ByKind", width: int) -> list[str]:
+    def _named(self, what: str, key: DropKey, judge: Judge) -> str:
+        """Return what a kind is summed by, as its cell has it."""
+        if what == "netns":
+            return (self._netns_name(key.netns) if key.netns and not key.netns_name else None) or netns_of(key)
+        if what == "layer":
+            return judge(key).layer
+        return cpu(key) if what == "cpu" else interface_of(key) if what == "interface" else reason(key, judge(key))
+
+    def _packets_of(self, row: Folded, samples: "ByKind", width: int) -> list[str]:
         """Return lines that tell whose packets a row is, those seen most first."""
-        some = samples.get(key) if self._packets else None
+        some = [one for key in row.keys for one in samples.get(key, ())] if self._packets else []
         if not some:
             return []
         from pktdrop.samples.flows import flows  # nothing that comes before the first packet needs it
 
         lines = []
         for flow in flows(some, self._protocols.name)[: self._packets]:
-            seen = f", {flow.seen} of {number(count.packets)} seen"
+            seen = f", {flow.seen} of {number(row.count.packets)} seen"
             text = safe(flow.text + (f" {flow.owner}" if flow.owner is not None else ""))
             lines.append(_INDENT + cut(text, width - len(_INDENT + seen)) + seen)
         return lines
@@ -142,6 +174,13 @@ class TableView:
         if loss:
             parts.append(self._shares(_REASON_COLUMNS, _by_reason(loss, judge), width))
             parts.append(self._shares(_CPU_COLUMNS, _grouped(loss, lambda key: (cpu(key),)), width))
+            if self._by in _TITLES:
+                by, title_of = self._by, Column(_TITLES[self._by])
+                parts.append(
+                    self._shares(
+                        (*_CPU_COLUMNS[:2], title_of), _grouped(loss, lambda key: (self._named(by, key, judge),)), width
+                    )
+                )
         if who is not None and who.of_reason:
             parts.append(self._who(who, width))
         for columns, drops in ((_DOUBT_COLUMNS, doubt), (_NOISE_COLUMNS, noise)):
@@ -217,6 +256,12 @@ def _kind(verdict: Verdict) -> int:
 
 def _why(verdict: Verdict) -> str:
     return verdict.doubt or verdict.noise or ""
+
+
+def _common(texts: Sequence[str]) -> str:
+    """Return what all texts are, or how many different ones there are."""
+    different = len(set(texts))
+    return texts[0] if different == 1 else f"({number(different)})"
 
 
 def cpu(key: DropKey) -> str:

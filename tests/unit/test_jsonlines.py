@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.model.drops import Count, Lost
+from pktdrop.model.drops import Count, Lost, Netns
 from pktdrop.model.sample import Owner, Socket
 from pktdrop.rules.protocols import Protocols
 from pktdrop.views.jsonlines import JsonView
@@ -189,3 +189,21 @@ def test_any_name_and_number_survives(interface: str, netns: str, packets: int) 
     assert line.isascii()
     (drop,) = _object(line)["drops"]
     assert (drop["interface"], drop["netns_name"], drop["count"], drop["bytes"]) == (interface, netns, packets, packets)
+
+
+def test_drops_summed_by_reason_say_what_differs() -> None:
+    """What is the same keeps its value; what differs is null, with how many values there are; amounts are sums."""
+    drops = {make_drop(netns=Netns(number, number), cpu=number % 2): Count(3, 90) for number in range(1, 101)}
+    view = JsonView(Protocols.load(), by="reason")
+    (one, noise) = _object(
+        view.interval(
+            make_interval(drops),
+            make_selection(drops | {make_noise(): Count(9, 9)}),
+            make_ledger(),
+            sampled=dict.fromkeys(drops, 2),
+        )
+    )["drops"]
+    assert (one["count"], one["bytes"], one["sampled"], one["kinds"]) == (300, 9000, 200, 100)
+    assert (one["reason"], one["interface"], one["netns"], one["cpu"]) == ("NO_SOCKET", "lo", None, None)
+    assert one["different"] == {"netns": 100, "netns_cookie": 100, "cpu": 2}
+    assert (noise["count"], noise["kinds"], noise["different"]) == (9, 1, {})

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from hypothesis import given
@@ -543,3 +544,50 @@ def test_who_stood_out() -> None:
         "      3  NO_SOCKET       10.0.0.5 (2)       10.0.0.9:8125 UDP  for dnsmasq[812] (1)\n"
         "      1  NETFILTER_DROP  02:00:00:00:00:0a  02:00:00:00:00:0b  -"
     )
+
+
+CROWD = {
+    make_drop(netns=Netns(100 + number, number), netns_name=f"pod-{number}"): Count(3, 90) for number in range(100)
+}
+
+
+def _folded(by: str, drops: Mapping[DropKey, Count], width: int = 100) -> list[str]:
+    view = TableView(Protocols.load(), 20, name_of, by=by)
+    return view.interval(make_interval(drops), make_selection(drops), NO_LEDGER, width).splitlines()
+
+
+def test_a_hundred_namespaces_with_the_same_loss_are_one_row_and_a_number() -> None:
+    """What is alike in a row is shown; of what differs, how many there are; every packet is in a row."""
+    lines = _folded("reason", CROWD | {NFT: Count(7, 70)})
+    assert [line.split() for line in lines[2:4]] == [
+        ["300", "150", "NO_SOCKET", "0", "lo", "(100)", "IPv4", "udp_rcv+0x49e"],
+        ["7", "4", "NETFILTER_DROP", "1", "veth-a", "green", "IPv4", "nft_do_chain+0x4bc", "[nf_tables]"],
+    ]
+    assert lines[4] == "Each row is a sum by reason; (3): three different ones."
+
+
+@pytest.mark.parametrize(
+    ("by", "rows"),
+    [("netns", 101), ("interface", 2), ("cpu", 2), ("layer", 2)],
+)
+def test_rows_are_summed_by(by: str, rows: int) -> None:
+    """Each value has its row, and the packets of all kinds that have it."""
+    drops = CROWD | {make_drop(cpu=3, interface="tun0", reason="IP_INHDR", location="ip_rcv_core+0x9"): Count(7, 70)}
+    lines = [line for line in _folded(by, drops) if line[:1] == " " and "packets" not in line]
+    assert len(lines) == min(rows, 20)
+    if rows == 2:
+        assert [line.split()[0] for line in lines] == ["300", "7"]
+
+
+def test_losses_and_noise_are_not_summed_together() -> None:
+    """One namespace with both has two rows."""
+    lines = _folded("netns", {make_drop(): Count(5, 0), make_noise(netns=make_drop().netns): Count(900, 0)})
+    assert [line.split()[0] for line in lines[2:4]] == ["5", "900"]
+
+
+def test_the_summary_has_a_table_of_what_rows_are_summed_by() -> None:
+    """By namespace: of each its packets and its share."""
+    view = TableView(Protocols.load(), 3, name_of, by="netns")
+    text = view.summary(make_interval(CROWD), make_selection(CROWD), NO_LEDGER, 80)
+    assert re.search(r"^ +3 +1 % +pod-0$", text, re.MULTILINE)
+    assert "and 97 more rows: 291 packets" in text
