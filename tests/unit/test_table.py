@@ -561,7 +561,7 @@ def test_a_hundred_namespaces_with_the_same_loss_are_one_row_and_a_number() -> N
     lines = _folded("reason", CROWD | {NFT: Count(7, 70)})
     assert [line.split() for line in lines[2:4]] == [
         ["300", "150", "NO_SOCKET", "0", "lo", "(100)", "IPv4", "udp_rcv+0x49e"],
-        ["7", "4", "NETFILTER_DROP", "1", "veth-a", "green", "IPv4", "nft_do_chain+0x4bc", "[nf_tables]"],
+        ["7", "3.5", "NETFILTER_DROP", "1", "veth-a", "green", "IPv4", "nft_do_chain+0x4bc", "[nf_tables]"],
     ]
     assert lines[4] == "Each row is a sum by reason; (3): three different ones."
 
