@@ -35,7 +35,7 @@ class _Kind(NamedTuple):
     """Drops of one reason, and the counters they move."""
 
     reason: str
-    location: str
+    call_site: str
     counters: tuple[str, ...]
 
 
@@ -69,7 +69,7 @@ def _keys() -> Iterator[tuple[_Kind, DropKey]]:
                 netns,
                 f"netns{netns.cookie}",
                 _IPV4,
-                kind.location,
+                kind.call_site,
             )
             yield kind, DropKey(kind.reason, "core", cpu, target, *place)
 

@@ -22,7 +22,7 @@
 
 BPF_TABLE("hash", struct drop_key, struct drop_value, drops, 65536);
 BPF_TABLE("hash", struct drop_key, struct drop_value, other_places, 4096); /* made with more for more CPUs */
-BPF_TABLE("hash", u64, struct rare_protocols, rare_protocols_of_site, 4096);
+BPF_TABLE("hash", u64, struct rare_protocols, rare_protocols_of_call_site, 4096);
 BPF_ARRAY(hot_drops, struct hot_drop, HOT_DROPS); /* made with as many for each section */
 BPF_ARRAY(hot_claims, u64, 1);			  /* made with one for each section */
 BPF_ARRAY(uncounted, u64, 1);			  /* made with one for each CPU */
@@ -88,7 +88,7 @@ static __always_inline struct drop_value *other_place(struct drop_key *key)
 	struct drop_value first = {};
 	struct drop_value *value;
 
-	key->place = ANY_BANK(key->place);
+	key->call_site = ANY_BANK(key->call_site);
 	key->netns = 0;
 	key->ifindex = 0;
 	value = other_places.lookup(key);
@@ -112,17 +112,17 @@ static __always_inline void count_uncounted(void)
  * The protocol to count by. Senders choose it freely, and must not make more kinds of drops than the host has places:
  * beyond the known ones, a call site counts the first few by themselves, and all others together.
  */
-static __always_inline u16 bounded_protocol(u64 place, u16 protocol)
+static __always_inline u16 bounded_protocol(u64 call_site, u16 protocol)
 {
 	struct rare_protocols none = {};
 	struct rare_protocols *rare;
 
 	if (!protocol || IS_KNOWN_PROTOCOL(protocol))
 		return protocol;
-	rare = rare_protocols_of_site.lookup(&place);
+	rare = rare_protocols_of_call_site.lookup(&call_site);
 	if (!rare) {
-		rare_protocols_of_site.insert(&place, &none);
-		rare = rare_protocols_of_site.lookup(&place);
+		rare_protocols_of_call_site.insert(&call_site, &none);
+		rare = rare_protocols_of_call_site.lookup(&call_site);
 	}
 	if (!rare)
 		return OTHER_PROTOCOL;
@@ -138,13 +138,13 @@ static __always_inline u16 bounded_protocol(u64 place, u16 protocol)
 
 static __always_inline bool is_same(const struct drop_key *one, const struct drop_key *other)
 {
-	return one->place == other->place && one->netns == other->netns && one->ifindex == other->ifindex &&
+	return one->call_site == other->call_site && one->netns == other->netns && one->ifindex == other->ifindex &&
 	       one->reason == other->reason && one->target_cpu == other->target_cpu && one->protocol == other->protocol;
 }
 
 static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, const struct origin *from)
 {
-	int section = PLACE_SECTION(key->place);
+	int section = SECTION_OF(key->call_site);
 	u64 *claims = hot_claims.lookup(&section);
 
 	if (claims)
@@ -156,7 +156,7 @@ static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, co
 	hot->key.target_cpu = key->target_cpu;
 	hot->key.protocol = key->protocol;
 	asm volatile("" ::: "memory"); /* a reader takes an entry with a place for a whole one */
-	hot->key.place = key->place;
+	hot->key.call_site = key->call_site;
 }
 
 /*
@@ -167,20 +167,20 @@ static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, co
  */
 static __always_inline struct drop_value *hot_value(struct drop_key *key, const struct origin *from)
 {
-	u64 mixed = key->place ^ ((u64)key->ifindex << 32 | key->netns) ^ ((u64)key->protocol << 32 | key->reason);
+	u64 mixed = key->call_site ^ ((u64)key->ifindex << 32 | key->netns) ^ ((u64)key->protocol << 32 | key->reason);
 	u32 first = mixed * 0x9e3779b97f4a7c15 >> (64 - HOT_BITS);
 	struct hot_drop *hot = NULL;
 
 #pragma unroll
 	for (int probe = 0; probe < HOT_PROBES; probe++) {
-		int index = PLACE_SECTION(key->place) << HOT_BITS | ((first + probe) & (HOT_DROPS - 1));
+		int index = SECTION_OF(key->call_site) << HOT_BITS | ((first + probe) & (HOT_DROPS - 1));
 
 		hot = hot_drops.lookup(&index);
 		if (!hot)
 			return NULL;
 		if (is_same(&hot->key, key))
 			return &hot->value;
-		if (!hot->key.place)
+		if (!hot->key.call_site)
 			goto unused;
 	}
 	return NULL;
@@ -198,7 +198,7 @@ static __always_inline void take_sample(struct drop_value *value, const struct d
 					const struct origin *from)
 {
 #if READER
-	int cpu = PLACE_CPU(key->place);
+	int cpu = CPU_OF(key->call_site);
 	struct sample_cpu *here = sample_cpus.lookup(&cpu);
 	struct sample *one;
 
@@ -263,7 +263,7 @@ int count_kfree_skb(u64 *ctx)
 
 	if (!state || !control) /* never: the arrays have their one entry, but the verifier cannot know */
 		return 0;
-	key.place = PLACE(ctx[1], SECTION(bpf_get_smp_processor_id(), control->active_bank));
+	key.call_site = CALL_SITE(ctx[1], SECTION(bpf_get_smp_processor_id(), control->active_bank));
 #if ARGUMENTS > 2
 	key.reason = ctx[2];
 #endif
@@ -274,8 +274,8 @@ int count_kfree_skb(u64 *ctx)
 	if (MAY_BE_TO_GROUP(key.reason) && is_to_group(skb))
 		key.reason |= TO_GROUP;
 	LOAD(protocol, skb->protocol);
-	key.protocol = bounded_protocol(ANY_BANK(key.place), FROM_NETWORK16(protocol));
-	from = set_place(&key, skb, rx_sk, &state->netns);
+	key.protocol = bounded_protocol(ANY_BANK(key.call_site), FROM_NETWORK16(protocol));
+	from = set_scope(&key, skb, rx_sk, &state->netns);
 	count(&key, skb, rx_sk, &from, control);
 	return 0;
 }

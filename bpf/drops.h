@@ -17,7 +17,7 @@
  * padding: the map hashes every byte.
  */
 struct drop_key {
-	u64 place;	/* lower 48 bits of the return address inside the function that freed the skb; then section */
+	u64 call_site;	/* lower 48 bits of the return address inside the function that freed the skb; then section */
 	u32 netns;	/* lower half of the network namespace's cookie, or its inode; 0: could not be known */
 	u32 ifindex;	/* interface the skb was on or came in by; 0: none or could not be known */
 	u32 reason;	/* enum skb_drop_reason, subsystem in the upper 16 bits; 0: the kernel gives none */
@@ -29,11 +29,11 @@ struct drop_key {
  * Kernel text lies in the upper half of the address space, so the upper 16 bits of an address are all ones. A section
  * is what a CPU counts in one of the two banks.
  */
-#define PLACE(location, section) ((location) << 16 | (section))
-#define PLACE_SECTION(place) ((place) & 0xffff)
+#define CALL_SITE(address, section) ((address) << 16 | (section))
+#define SECTION_OF(call_site) ((call_site) & 0xffff)
 #define SECTION(cpu, bank) ((cpu) << 1 | (bank))
-#define PLACE_CPU(place) (PLACE_SECTION(place) >> 1)
-#define ANY_BANK(place) ((place) & ~1ULL)
+#define CPU_OF(call_site) (SECTION_OF(call_site) >> 1)
+#define ANY_BANK(call_site) ((call_site) & ~1ULL)
 
 struct drop_value {
 	u64 packets;	  /* skbs: one GSO or GRO skb counts once, as in the kernel's own counters */
@@ -44,7 +44,7 @@ struct drop_value {
 	char interface[INTERFACE_NAME_SIZE]; /* name at the first drop of this key, NUL-padded; empty: unknown */
 };
 
-/* The drops of one key, in the table in front of the map. Unused while key.place is 0. */
+/* The drops of one key, in the table in front of the map. Unused while key.call_site is 0. */
 struct hot_drop {
 	struct drop_key key;
 	struct drop_value value;

@@ -107,7 +107,7 @@ struct origin {
  * the socket the skb was meant for (rx_sk) or came from, and the interface it was received on, if any. What was loaded
  * once is handed on: each typed load of a pointer costs the verifier a search through all types.
  */
-static __always_inline struct origin set_place(struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk,
+static __always_inline struct origin set_scope(struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk,
 					       u64 *known)
 {
 	struct origin from = {};

@@ -10,7 +10,7 @@ from pktdrop.kernel.symbols import Symbols
 from pktdrop.model.drops import DropKey, Netns
 from pktdrop.rules.layers import function_of
 
-_BACKLOG_SITE = "enqueue_to_backlog"
+_BACKLOG_FUNCTION = "enqueue_to_backlog"
 _BACKLOG_REASON = "CPU_BACKLOG"
 
 
@@ -28,9 +28,9 @@ class Naming:
         The interface's name must have been taught to `namespaces`, if the drop came with it.
         """
         subsystem, reason = self.reasons.name(raw.reason)
-        location = self.symbols.name(raw.location)
+        call_site = self.symbols.name(raw.call_site)
         # the record of an enqueue_to_backlog() call outlives the call: see target_cpu() in bpf/drops.c
-        in_backlog = reason == _BACKLOG_REASON or function_of(location) == _BACKLOG_SITE
+        in_backlog = reason == _BACKLOG_REASON or function_of(call_site) == _BACKLOG_FUNCTION
         return DropKey(
             reason=reason,
             subsystem=subsystem,
@@ -41,7 +41,7 @@ class Naming:
             netns=netns,
             netns_name=None if netns is None else self.namespaces.name(netns),
             protocol=raw.protocol,
-            location=location,
+            call_site=call_site,
             to_group=raw.to_group,
         )
 

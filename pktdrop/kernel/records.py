@@ -31,7 +31,7 @@ _TEXT = 0xFFFF << 48
 class RawKey(NamedTuple):
     """struct drop_key, taken apart: numbers as the kernel counts them, but for the bank; 0 and NO_CPU mean unknown."""
 
-    location: int
+    call_site: int
     netns: int
     """Lower half of the namespace's cookie, or its inode: no more than a mark of it, see RawValue."""
     ifindex: int
@@ -45,9 +45,9 @@ class RawKey(NamedTuple):
     @classmethod
     def decode(cls, data: bytes) -> "RawKey":
         """Take apart what the map holds; raises struct.error where its size is another."""
-        place, netns, ifindex, reason, target_cpu, protocol = DROP_KEY.unpack(data)
-        location, cpu, to_group = _TEXT | place >> 16, (place & 0xFFFF) >> 1, reason >= _TO_GROUP
-        return cls(location, netns, ifindex, reason & ~_TO_GROUP, cpu, target_cpu, protocol, to_group)
+        keyed, netns, ifindex, reason, target_cpu, protocol = DROP_KEY.unpack(data)
+        call_site, cpu, to_group = _TEXT | keyed >> 16, (keyed & 0xFFFF) >> 1, reason >= _TO_GROUP
+        return cls(call_site, netns, ifindex, reason & ~_TO_GROUP, cpu, target_cpu, protocol, to_group)
 
 
 class RawValue(NamedTuple):

@@ -248,12 +248,12 @@ def why_of(layers: Layers, causes: Causes) -> WhyOf:
     """Return what tells class and cause of an event; each distinct question is worked out once."""
 
     @cache
-    def judged(subsystem: str, reason: str, location: str, verdict: Verdict) -> Why:
+    def judged(subsystem: str, reason: str, call_site: str, verdict: Verdict) -> Why:
         name = full_reason(subsystem, reason)
-        return Why(name, verdict, causes.of_event(verdict.layer, verdict.kind, subsystem, reason, location))
+        return Why(name, verdict, causes.of_event(verdict.layer, verdict.kind, subsystem, reason, call_site))
 
     def why(key: DropKey) -> Why:
-        return judged(key.subsystem, key.reason, key.location, layers.of(key))
+        return judged(key.subsystem, key.reason, key.call_site, layers.of(key))
 
     return why
 

@@ -207,7 +207,7 @@ class Events:
         return number
 
     def _rule(self, key: DropKey) -> Rule:
-        question = key.subsystem, key.reason, key.location, key.protocol
+        question = key.subsystem, key.reason, key.call_site, key.protocol
         asked = *question, key.to_group
         rule = self._rule_of.get(asked)
         if rule is None:

@@ -101,7 +101,7 @@ class DropKey(NamedTuple):
     netns_name: str | None
     protocol: int
     """Ethertype; 0: the skb had none; OTHER_PROTOCOL: one of those that a call site has too many of."""
-    location: str
+    call_site: str
     """Return address inside the function that freed the skb: "__udp4_lib_rcv+0x4bc", or an address in hex."""
     other_places: bool = False
     """Of many interfaces and namespaces, too many to be kept apart: these two are None."""

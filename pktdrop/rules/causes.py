@@ -105,10 +105,10 @@ class Causes:
         """
         return cls(tables.load(path or tables.DATA / "loss_causes.tsv", parse))
 
-    def of_event(self, layer: str, kind: str, subsystem: str, reason: str, site: str) -> Cause:
+    def of_event(self, layer: str, kind: str, subsystem: str, reason: str, call_site: str) -> Cause:
         """Return the cause of a drop event: layer and class as in layers.tsv, the rest as for layers.Layers.rule()."""
         name = full_reason(subsystem, reason)
-        return self._first(event=(name, function_of(site)), **{"class": (f"{layer}/{kind}", "")}) or self.rows[-1]
+        return self._first(event=(name, function_of(call_site)), **{"class": (f"{layer}/{kind}", "")}) or self.rows[-1]
 
     def of_counter(self, counter: str) -> Cause:
         """Return the cause of what a counter ("mib.UdpNoPorts") counts."""
@@ -126,4 +126,4 @@ def _test(glob: str) -> _Test:
     """Return a test of a name, and of a function where the glob has one behind an "@"."""
     name, at, function = glob.partition("@")
     names, functions = re.compile(translate(name)), re.compile(translate(function if at else "*"))
-    return lambda text, site: names.match(text) is not None and functions.match(site) is not None
+    return lambda text, call_site: names.match(text) is not None and functions.match(call_site) is not None

@@ -41,7 +41,7 @@ TCP_DROP: Final = "tcp_drop"
 #: Longest note, in characters.
 NOTE_WIDTH: Final = 100
 
-_IDENTITY_COLUMNS: Final = ("reason", "site", "protocol", "counter", "relation", "note", "source")
+_IDENTITY_COLUMNS: Final = ("reason", "function", "protocol", "counter", "relation", "note", "source")
 _COUNTER_COLUMNS: Final = ("counter", "scope", "layer", "loss", "part_of", "freed_by", "note", "source")
 _NO_EVENT: Final = "this kernel frees the input that TCP drops without an event"
 # include/uapi/linux/if_ether.h; none: the skb has no ethertype
@@ -55,7 +55,7 @@ class Identity:
 
     reason: str
     """Glob over "REASON" (core) or "subsystem/REASON"."""
-    site: str
+    function: str
     """Glob over the function that freed the packet."""
     protocol: str
     """"*", or a name of a protocol."""
@@ -115,11 +115,11 @@ def _name(text: str, number: int) -> str:
 
 
 def _identity(cells: list[str], number: int) -> Identity:
-    name, site, protocol, counter, relation, note, source = cells
+    name, function, protocol, counter, relation, note, source = cells
     reason, _, without = name.partition(" without ")
     return Identity(
         reason=reason,
-        site=site,
+        function=function,
         protocol=tables.one_of("protocol", protocol, ("*", *_PROTOCOLS), number),
         counters=() if counter == NO_COUNTER else tuple(_name(name, number) for name in counter.split("|")),
         relation=tables.one_of("relation", relation, ("-",) if counter == NO_COUNTER else RELATIONS, number),
@@ -151,14 +151,14 @@ class _Matcher:
     def __init__(self, identity: Identity) -> None:
         self.identity: Final = identity
         self._reason = re.compile(translate(identity.reason))
-        self._site = re.compile(translate(identity.site))
+        self._function = re.compile(translate(identity.function))
         self._protocol = None if identity.protocol == "*" else _PROTOCOLS[identity.protocol]
 
     def fits(self, reason: str, protocol: int) -> bool:
         return self._protocol in (None, protocol) and self._reason.match(reason) is not None
 
     def matches(self, reason: str, function: str, protocol: int) -> bool:
-        return self.fits(reason, protocol) and self._site.match(function) is not None
+        return self.fits(reason, protocol) and self._function.match(function) is not None
 
 
 class Identities:
@@ -210,15 +210,15 @@ class Identities:
         """Read other tables. Raises as load() does."""
         return cls(tables.load(identities, parse), tables.load(counters, parse_counters))
 
-    def of(self, subsystem: str, reason: str, site: str, protocol: int) -> tuple[Identity, ...]:
+    def of(self, subsystem: str, reason: str, call_site: str, protocol: int) -> tuple[Identity, ...]:
         """Return the rows that hold for an event, one for each counter: the first that matches.
 
         A row with no counter ends the search: what stands below it does not hold for its events. Arguments as for
-        pktdrop.rules.layers.Layers.rule(). Where the site has no name, rows of any site hold, but only explain.
+        pktdrop.rules.layers.Layers.rule(). Where the call site has no name, rows of any call site hold, but only explain.
         """
         name = full_reason(subsystem, reason)
         known = protocol if protocol in _PROTOCOLS.values() else -1
-        question = (name, function_of(site), known)
+        question = (name, function_of(call_site), known)
         answer = self._answers.get(question)
         if answer is None:
             answer = self._answers[question] = self._search(*question)

@@ -35,7 +35,7 @@ GROUP: Final = -1
 #: What is said of a free whose call site has no name, where that would decide.
 NAMELESS: Final = "its place in the kernel has no name"
 
-_COLUMNS: Final = ("reason", "site", "protocol", "layer", "class", "verdict", "why", "source")
+_COLUMNS: Final = ("reason", "function", "protocol", "layer", "class", "verdict", "why", "source")
 #: Ethertypes that every kernel has a receiver for: IPv4, IPv6, ARP (include/uapi/linux/if_ether.h).
 _IP: Final = frozenset((0x0800, 0x86DD, 0x0806))
 _PROTOCOLS: Final = ("*", "none", "IP", "group")
@@ -56,16 +56,16 @@ class Rule:
     reason: str
     where: str
     """A core reason: the rule is of kernels that have it. Empty: of all."""
-    site: str
+    function: str
     protocol: str
     verdict: Verdict
     source: str
     line: int
 
 
-def function_of(site: str) -> str:
-    """Return the function a site is in: "tcp_v4_rcv" for "tcp_v4_rcv.isra.0+0x1c [module]"."""
-    return _COPY.sub("", _BARE.sub("", site))
+def function_of(call_site: str) -> str:
+    """Return the function a call site is in: "tcp_v4_rcv" for "tcp_v4_rcv.isra.0+0x1c [module]"."""
+    return _COPY.sub("", _BARE.sub("", call_site))
 
 
 def parse(lines: Iterable[str]) -> tuple[Rule, ...]:
@@ -74,7 +74,7 @@ def parse(lines: Iterable[str]) -> tuple[Rule, ...]:
 
 
 def _rule(cells: list[str], number: int) -> Rule:
-    name, site, protocol, layer, kind, what, why, source = cells
+    name, function, protocol, layer, kind, what, why, source = cells
     reason, _, where = name.partition(" where ")
     tables.one_of("protocol", protocol, _PROTOCOLS, number)
     tables.one_of("verdict", what, VERDICTS, number)
@@ -88,7 +88,7 @@ def _rule(cells: list[str], number: int) -> Rule:
         noise=why if what == "noise" else None,
         doubt=why if what == "doubt" else None,
     )
-    return Rule(reason, where, site, protocol, verdict, source, number)
+    return Rule(reason, where, function, protocol, verdict, source, number)
 
 
 class _Matcher:
@@ -97,14 +97,14 @@ class _Matcher:
     def __init__(self, rule: Rule) -> None:
         self.rule: Final = rule
         self._reason = re.compile(translate(rule.reason))
-        self._site = re.compile(translate(rule.site))
-        self.is_of_any_site: Final = rule.site == "*"
+        self._function = re.compile(translate(rule.function))
+        self.is_of_any_function: Final = rule.function == "*"
 
     def fits(self, reason: str, family: str) -> bool:
         return self.rule.protocol in ("*", family) and self._reason.match(reason) is not None
 
     def matches(self, reason: str, function: str, family: str) -> bool:
-        return self.fits(reason, family) and self._site.match(function) is not None
+        return self.fits(reason, family) and self._function.match(function) is not None
 
 
 class Layers:
@@ -127,22 +127,22 @@ class Layers:
 
     def of(self, key: DropKey) -> Verdict:
         """Judge a kind of drops."""
-        return self.verdict(key.subsystem, key.reason, key.location, GROUP if key.to_group else key.protocol)
+        return self.verdict(key.subsystem, key.reason, key.call_site, GROUP if key.to_group else key.protocol)
 
-    def verdict(self, subsystem: str, reason: str, site: str, protocol: int) -> Verdict:
+    def verdict(self, subsystem: str, reason: str, call_site: str, protocol: int) -> Verdict:
         """Judge one free; always answers, with UNKNOWN for what no rule knows.  Arguments as for rule()."""
-        question = (subsystem, reason, site, _family(protocol))
+        question = (subsystem, reason, call_site, _family(protocol))
         answer = self._verdicts.get(question)
         if answer is None:
-            rule = self.rule(subsystem, reason, site, protocol)
+            rule = self.rule(subsystem, reason, call_site, protocol)
             answer = UNKNOWN if rule is None else rule.verdict
-            if is_nameless(site):
-                answer = self._without_site(full_reason(subsystem, reason), _family(protocol), answer)
+            if is_nameless(call_site):
+                answer = self._without_name(full_reason(subsystem, reason), _family(protocol), answer)
             self._verdicts[question] = answer
         return answer
 
-    def _without_site(self, name: str, family: str, otherwise: Verdict) -> Verdict:
-        """Judge a free whose call site has no name: where the site would decide whether it is a loss, nobody knows.
+    def _without_name(self, name: str, family: str, otherwise: Verdict) -> Verdict:
+        """Judge a free whose call site has no name: where the call site would decide whether it is a loss, nobody knows.
 
         `otherwise` is what is said of other sites. Rows of packets and of any reason do not count: every free would be
         in doubt for the sake of parts of packets (skb_release_data).
@@ -150,30 +150,30 @@ class Layers:
         possible = [otherwise]
         for matcher in self._matchers:
             if matcher.fits(name, family) and (matcher.rule.reason != "*" or family == "none"):
-                if matcher.is_of_any_site:
+                if matcher.is_of_any_function:
                     break
                 possible.append(matcher.rule.verdict)
         if all(one.is_loss == otherwise.is_loss and one.doubt is None for one in possible):
             return otherwise
         return replace(otherwise, noise=None, doubt=NAMELESS)
 
-    def rule(self, subsystem: str, reason: str, site: str, protocol: int) -> Rule | None:
+    def rule(self, subsystem: str, reason: str, call_site: str, protocol: int) -> Rule | None:
         """Return the rule that decides, None if there is none.
 
         ``subsystem`` is "core" or the subsystem's name; ``reason`` the kernel's name without its prefix, or a
-        number as text; ``site`` the symbol that freed the packet, with or without an offset; ``protocol`` the
+        number as text; ``call_site`` the symbol that freed the packet, with or without an offset; ``protocol`` the
         ethertype in host order, 0 if the packet has none (AF_UNIX, netlink), or GROUP.
         """
-        name, function, family = full_reason(subsystem, reason), function_of(site), _family(protocol)
+        name, function, family = full_reason(subsystem, reason), function_of(call_site), _family(protocol)
         for matcher in self._matchers:
             if matcher.matches(name, function, family):
                 return matcher.rule
         return None
 
 
-def is_nameless(site: str) -> bool:
+def is_nameless(call_site: str) -> bool:
     """Tell whether a call site is an address: kernel symbols are hidden, or its code is of no symbol."""
-    return site.startswith("0x")
+    return call_site.startswith("0x")
 
 
 def _family(protocol: int) -> str:

@@ -75,7 +75,7 @@ def _drops(seen: History, key: Hashable, group: Group, width: int) -> Iterable[L
         yield from labelled("reasons", _shares(seen, amounts, lambda one: reason(one, seen.verdict(one))), width)
     if any(target is not None for _, target in group.cpus):
         yield from _matrix(amounts, width)
-    yield from labelled("sites", _shares(seen, amounts, lambda one: one.location), width)
+    yield from labelled("sites", _shares(seen, amounts, lambda one: one.call_site), width)
     if not isinstance(key, int):
         yield from labelled("CPUs", _shares(seen, amounts, cpu), width)
     yield from labelled("ifaces", _shares(seen, amounts, lambda one: f"{interface_of(one)} ({netns_of(one)})"), width)

@@ -105,7 +105,7 @@ class Group:
         self.interfaces.add(interface_of(key))
         self.netns.add(netns_of(key))
         self.cpus.add((key.cpu, key.target_cpu))
-        self.words.update((reason(key, verdict), verdict.layer, interface_of(key), netns_of(key), key.location))
+        self.words.update((reason(key, verdict), verdict.layer, interface_of(key), netns_of(key), key.call_site))
 
     def take(self, other: "Group") -> None:
         """Sum up what another one does."""

@@ -96,7 +96,7 @@ class JsonView:
             "netns_name": key.netns_name,
             "netns_gone": key.netns is not None and key.netns_name is None and self._is_gone(key.netns),
             "protocol": self._protocols.name(key.protocol),
-            "location": key.location,
+            "location": key.call_site,
             "layer": verdict.layer,
             "noise": verdict.noise or "",
             "doubt": verdict.doubt or "",

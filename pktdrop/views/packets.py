@@ -21,7 +21,7 @@ def line(sample: Sample, verdict: Verdict, protocols: Protocols) -> str:
     parts = [
         f"{clock}.{int(fraction * 1e6):06}",
         reason(key, verdict),
-        key.location,
+        key.call_site,
         f"CPU {cpu(key)}",
         interface_of(key),
         netns_of(key),
@@ -34,7 +34,7 @@ def line(sample: Sample, verdict: Verdict, protocols: Protocols) -> str:
 def comment(sample: Sample, verdict: Verdict) -> str:
     """Return what a capture file says of a packet: why, where and on which CPU it was dropped, and whose it is."""
     key = sample.key
-    parts = [f"{reason(key, verdict)} at {key.location}", f"CPU {cpu(key)}"]
+    parts = [f"{reason(key, verdict)} at {key.call_site}", f"CPU {cpu(key)}"]
     if sample.owner is not None:
         parts.append(str(sample.owner))
     if why := verdict.noise or verdict.doubt:

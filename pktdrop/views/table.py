@@ -128,7 +128,7 @@ class TableView:
         return (
             number(row.count.packets),
             number(row.count.packets / seconds) if seconds >= _LEAST_SECONDS else "-",
-            *(_common(texts) for texts in (*named, protocols, [key.location for key in row.keys])),
+            *(_common(texts) for texts in (*named, protocols, [key.call_site for key in row.keys])),
         )
 
     def _named(self, what: str, key: DropKey, judge: Judge) -> str:
@@ -185,7 +185,7 @@ class TableView:
             parts.append(self._who(who, width))
         for columns, drops in ((_DOUBT_COLUMNS, doubt), (_NOISE_COLUMNS, noise)):
             if drops:
-                groups = _grouped(drops, lambda key: (reason(key, judge(key)), _why(judge(key)), key.location))
+                groups = _grouped(drops, lambda key: (reason(key, judge(key)), _why(judge(key)), key.call_site))
                 rows = [((number(packets), *name), packets) for name, packets in groups.items()]
                 parts.append(self._table(columns, rows, width))
         if ledger.of_loss:
@@ -294,12 +294,15 @@ def _by_reason(drops: _Drops, judge: Judge) -> dict[tuple[str, ...], int]:
         verdict = judge(key)
         return verdict.layer, reason(key, verdict)
 
-    sites: dict[tuple[str, ...], list[str]] = {}
-    for layer, name, location in _grouped(drops, lambda key: (*called(key), key.location)):
-        sites.setdefault((layer, name), []).append(location)
+    call_sites: dict[tuple[str, ...], list[str]] = {}
+    for layer, name, call_site in _grouped(drops, lambda key: (*called(key), key.call_site)):
+        call_sites.setdefault((layer, name), []).append(call_site)
     groups = _grouped(drops, called)
     return {
-        (*name, sites[name][0] + (f", {len(sites[name]) - 1} more" if len(sites[name]) > 1 else "")): packets
+        (
+            *name,
+            call_sites[name][0] + (f", {len(call_sites[name]) - 1} more" if len(call_sites[name]) > 1 else ""),
+        ): packets
         for name, packets in groups.items()
     }
 

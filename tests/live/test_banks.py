@@ -97,10 +97,10 @@ def test_what_finds_no_room_counts_at_other_places() -> None:
         source.start()
         sent = source.finish()
         summary = finish(trace)
-    sites = {drop["location"] for drop in summary["drops"] if drop["netns"] == source.netns}
-    assert len(sites) == 1
+    call_sites = {drop["location"] for drop in summary["drops"] if drop["netns"] == source.netns}
+    assert len(call_sites) == 1
     there = [drop for drop in summary["drops"] if drop["netns"] == source.netns]
-    others = [drop for drop in summary["drops"] if drop["other_places"] and drop["location"] in sites]
+    others = [drop for drop in summary["drops"] if drop["other_places"] and drop["location"] in call_sites]
     assert sent == total(there) + total(others)
     assert {(None, None, "UNHANDLED_PROTO")} == {(one["netns"], one["interface"], one["reason"]) for one in others}
     assert len(others) <= len(taps.PROTOCOLS)

@@ -145,7 +145,7 @@ def test_a_full_receive_buffer_names_socket_and_process(kernel_reasons: Reasons)
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "found", "expected", "by_site"),
+    ("name", "kind", "found", "expected", "by_call_site"),
     [
         ("nftables_input", "policy", "firewall", "nft list ruleset", ("policy", "firewall")),
         ("reverse_path", "policy", "rp-filter", "sysctl -w net/ipv4/conf/eth0/rp_filter=2", ROUTING),
@@ -163,14 +163,14 @@ def test_a_full_receive_buffer_names_socket_and_process(kernel_reasons: Reasons)
     ],
 )
 def test_each_kind_is_told_apart(
-    name: str, kind: str, found: str, expected: str | None, by_site: tuple[str, str], kernel_reasons: Reasons
+    name: str, kind: str, found: str, expected: str | None, by_call_site: tuple[str, str], kernel_reasons: Reasons
 ) -> None:
     """Class, cause, and a command for that very namespace, with its own values; without reasons what the site tells."""
     is_named = by_name[name].reason in kernel_reasons
     with cause(name) as (_, traffic, here), diagnosing() as made:
         lose(traffic)
         (loss,) = of(judged(made), here)
-        assert (loss["packets"], loss["class"], loss["cause"]) == (N, *((kind, found) if is_named else by_site))
+        assert (loss["packets"], loss["class"], loss["cause"]) == (N, *((kind, found) if is_named else by_call_site))
         if expected is not None and is_named:
             assert any(expected in line and f"ip netns exec {here.name} " in line for line in commands(loss))
 

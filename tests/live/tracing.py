@@ -149,9 +149,9 @@ def total(drops: Sequence[Mapping[str, Any]]) -> int:
     return sum(drop["count"] for drop in drops)
 
 
-def function_of(location: str) -> str:
+def function_of(call_site: str) -> str:
     """Return the function of a call site: no offset, no module, no suffix of the compiler's."""
-    return location.split(" ")[0].split("+")[0].split(".")[0]
+    return call_site.split(" ")[0].split("+")[0].split(".")[0]
 
 
 def error(stderr: str) -> tuple[str, str]:

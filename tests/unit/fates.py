@@ -57,10 +57,17 @@ HERE = Scope(netns=NETNS)
 Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 
 
-def drop(reason: str, site: str, **changes: Any) -> DropKey:
+def drop(reason: str, call_site: str, **changes: Any) -> DropKey:
     """An event on eth0 of the host."""
     return make_drop(
-        **{"reason": reason, "location": site, "interface": "eth0", "ifindex": 2, "netns": NETNS, "netns_name": "host"}
+        **{
+            "reason": reason,
+            "call_site": call_site,
+            "interface": "eth0",
+            "ifindex": 2,
+            "netns": NETNS,
+            "netns_name": "host",
+        }
         | changes
     )
 

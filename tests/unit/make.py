@@ -35,7 +35,7 @@ _DROP = DropKey(
     netns=Netns(4026532281, 7),
     netns_name="blue",
     protocol=0x0800,
-    location="udp_rcv+0x49e",
+    call_site="udp_rcv+0x49e",
 )
 
 
@@ -53,7 +53,7 @@ def make_backlog_drop(**changes: Any) -> DropKey:
         "interface": "eth0",
         "netns": Netns(4026531833, 1),
         "netns_name": "host",
-        "location": "enqueue_to_backlog+0x1a8",
+        "call_site": "enqueue_to_backlog+0x1a8",
     }
     return make_drop(**(backlog | changes))
 
@@ -62,7 +62,7 @@ def make_doubt(**changes: Any) -> DropKey:
     """A segment that reached a TIME_WAIT socket, or a SYN at a full accept queue."""
     doubt: dict[str, Any] = {
         "reason": "NOT_SPECIFIED",
-        "location": "tcp_v4_rcv+0x91",
+        "call_site": "tcp_v4_rcv+0x91",
     }
     return make_drop(**(doubt | changes))
 
@@ -73,7 +73,7 @@ def make_noise(**changes: Any) -> DropKey:
         "reason": "OTHERHOST",
         "ifindex": 2,
         "interface": "eth0",
-        "location": "ip_rcv_core+0x1b",
+        "call_site": "ip_rcv_core+0x1b",
     }
     return make_drop(**(noise | changes))
 

@@ -27,8 +27,8 @@ from tests.unit.accounts import (
 from tests.unit.make import make_backlog_drop, make_drop, make_noise
 
 ETH0 = Scope(netns=HOST, interface="eth0")
-FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", location="__udp_queue_rcv_skb+0x1")
-REFUSED = make_drop(reason="NETFILTER_DROP", location="nft_do_chain+0x40f")
+FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", call_site="__udp_queue_rcv_skb+0x1")
+REFUSED = make_drop(reason="NETFILTER_DROP", call_site="nft_do_chain+0x40f")
 RING: Moved = {"driver": {ETH0: {"ethtool.rx_queue_3_drops": 5297}}}
 IGB = {"eth0": "igb"}
 
@@ -269,7 +269,7 @@ def test_rps_that_is_off_is_offered() -> None:
 
 def test_the_kind_of_qdisc_decides() -> None:
     """txqueuelen is of use for pfifo_fast only."""
-    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
+    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, call_site="__dev_xmit_skb+0x1")
 
     def commands(name: str) -> list[str | None]:
         moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc=name): {"drops": 9}}}

@@ -79,9 +79,9 @@ def test_each_row_can_be_reached() -> None:
 )
 def test_a_cause_says_nothing_that_layers_contradict(rule: Rule) -> None:
     """What is policy by layers.tsv has no cause that speaks of lack of room, and the other way round."""
-    reason, site = rule.reason.replace("*", "X"), rule.site.replace("*", "x")
+    reason, call_site = rule.reason.replace("*", "X"), rule.function.replace("*", "x")
     kind = rule.verdict.kind
-    found = CAUSES.of_event(rule.verdict.layer, kind, "core", reason, site)
+    found = CAUSES.of_event(rule.verdict.layer, kind, "core", reason, call_site)
     assert found.kind in (None, kind) or {found.kind, kind}.isdisjoint({"policy", "capacity"}), found.name
 
 

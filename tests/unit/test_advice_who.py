@@ -16,7 +16,7 @@ from tests.unit.accounts import DNS, HOST, TABLES, TRACED, KnownHost, make_accou
 from tests.unit.frames import ether, ipv4, udp
 from tests.unit.make import make_backlog_drop, make_drop, make_noise, make_sample
 
-FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", location="__udp_queue_rcv_skb+0x1")
+FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", call_site="__udp_queue_rcv_skb+0x1")
 DNS_SOCKET = Socket(2, 53, None, 17, 7, inode=812, cgroup=None, is_receiver=True)
 
 

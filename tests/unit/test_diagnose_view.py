@@ -19,8 +19,8 @@ from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, KnownHost, judge, mak
 from tests.unit.make import make_backlog_drop, make_doubt, make_drop, make_noise
 
 ETH0 = Scope(netns=HOST, interface="eth0")
-FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", location="__udp_queue_rcv_skb+0x1")
-REFUSED = make_drop(reason="NETFILTER_DROP", location="nft_do_chain+0x40f")
+FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", call_site="__udp_queue_rcv_skb+0x1")
+REFUSED = make_drop(reason="NETFILTER_DROP", call_site="nft_do_chain+0x40f")
 RING = {"driver": {ETH0: {"ethtool.rx_queue_3_drops": 5297}}}
 SYSCTLS = {"rx_ring": 256, "rx_ring_max": 4096, "rmem_max": 212992, "rmem_default": 212992, "rcvbuf": 212992}
 KNOWN = KnownHost({**SYSCTLS, "rcvbuf_max": 425984, "process": "dnsmasq", "netdev_max_backlog": 1000})
@@ -43,7 +43,7 @@ CASES: Mapping[str, Diagnosis] = {
     "doubt": judge(make_account({make_doubt(): 1})),
     "long names": judge(
         make_account(
-            {make_drop(reason="NOT_SPECIFIED", location="f+1", interface="x" * 15, netns=Netns(4026532999, 9)): 10**12}
+            {make_drop(reason="NOT_SPECIFIED", call_site="f+1", interface="x" * 15, netns=Netns(4026532999, 9)): 10**12}
         )
     ),
     "many": judge(make_account({make_drop(netns=Netns(index)): 1000 + index for index in range(1, 40)})),

@@ -209,7 +209,7 @@ def test_what_a_veth_pair_counts_at_both_ends_was_lost_without_tracing() -> None
 
 def test_what_came_for_a_group_is_told_apart_in_one_window() -> None:
     """The same reason at the same place: the ledger explains the counter by both, and loses what was for this host."""
-    early = make_drop(reason="IP_INNOROUTES", location="ip6_pkt_discard+0x11", protocol=0x86DD, netns=HOST)
+    early = make_drop(reason="IP_INNOROUTES", call_site="ip6_pkt_discard+0x11", protocol=0x86DD, netns=HOST)
     drops = {early._replace(to_group=True): 5, early: 2}
     account = make_account(drops, {"mib": {Scope(netns=HOST): {"Ip6InNoRoutes": 7}}})
     assert [(loss.packets, loss.cause.name) for loss in account.ledger.losses] == [(2, "no-route")]

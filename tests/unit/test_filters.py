@@ -20,7 +20,7 @@ from pktdrop.rules.protocols import Protocols
 from tests.unit.make import JUDGE, make_backlog_drop, make_drop, make_noise
 
 UDP = make_drop()
-TCP = make_drop(reason="TCP_CSUM", location="tcp_v4_rcv+0x42", cpu=1, protocol=0x86DD)
+TCP = make_drop(reason="TCP_CSUM", call_site="tcp_v4_rcv+0x42", cpu=1, protocol=0x86DD)
 OVS = make_drop(
     subsystem="openvswitch",
     reason="OVS_DROP_METER",

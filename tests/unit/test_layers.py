@@ -56,7 +56,7 @@ OTHER_SUBSYSTEMS = """
 """.split()
 REASONS = [*CORE_6_18, *CORE_OTHER, *OTHER_SUBSYSTEMS]
 
-HEADER = "reason\tsite\tprotocol\tlayer\tclass\tverdict\twhy\tsource\n"
+HEADER = "reason\tfunction\tprotocol\tlayer\tclass\tverdict\twhy\tsource\n"
 ROW = "NO_SOCKET\t*\t*\tsocket\trouting\tloss\t-\tnet/ipv4/udp.c udp_rcv, v7.3\n"
 
 
@@ -66,22 +66,22 @@ def layers() -> Layers:
     return Layers.load()
 
 
-def ask(layers: Layers, name: str, site: str, protocol: int) -> Rule | None:
+def ask(layers: Layers, name: str, call_site: str, protocol: int) -> Rule | None:
     """Return the row that decides on "REASON" or "subsystem/REASON"."""
     subsystem, _, reason = name.rpartition("/")
-    return layers.rule(subsystem or "core", reason, site, protocol)
+    return layers.rule(subsystem or "core", reason, call_site, protocol)
 
 
 def inputs(rule: Rule) -> Iterator[tuple[str, str, int]]:
     """Questions made from a rule's own globs: the known reasons they cover, the functions its source names."""
     reasons = [name for name in REASONS if fnmatchcase(name, rule.reason)]
-    functions = [word for word in re.findall(r"\w+", rule.source) if fnmatchcase(word, rule.site)]
+    functions = [word for word in re.findall(r"\w+", rule.source) if fnmatchcase(word, rule.function)]
     for reason in reasons:
-        for site in functions if rule.site != "*" else ["some_function"]:
+        for call_site in functions if rule.function != "*" else ["some_function"]:
             for protocol in {"*": (0x88CC, IPV4, NONE), "IP": (IPV4,), "none": (NONE,), "group": (GROUP,)}[
                 rule.protocol
             ]:
-                yield reason, site, protocol
+                yield reason, call_site, protocol
 
 
 def test_layers_are_in_the_order_a_packet_passes_them() -> None:
@@ -99,8 +99,8 @@ def test_what_comes_for_a_group_before_ipv6_is_up_is_no_loss(layers: Layers) -> 
     """A packet for this host alone that finds no route is one, by either protocol."""
     early = layers.verdict("core", "IP_INNOROUTES", "ip6_pkt_discard+0x11", GROUP)
     assert (early.layer, early.noise, early.doubt) == ("stack", "multicast before IPv6 was up here", None)
-    for site, protocol in (("ip6_pkt_discard+0x11", 0x86DD), ("ip_error+0x94", IPV4)):
-        alone = layers.verdict("core", "IP_INNOROUTES", site, protocol)
+    for call_site, protocol in (("ip6_pkt_discard+0x11", 0x86DD), ("ip_error+0x94", IPV4)):
+        alone = layers.verdict("core", "IP_INNOROUTES", call_site, protocol)
         assert (alone.layer, alone.noise, alone.doubt) == ("stack", None, None)
 
 
@@ -114,7 +114,7 @@ def test_each_row_decides_something(layers: Layers) -> None:
         if any(ask(kernel, *question) is rule for question in inputs(rule))
     }
     dead = [rule for rule in newer.rules if rule.line not in decides]
-    assert not dead, "\n".join(f"line {rule.line}: {rule.reason} {rule.site}" for rule in dead)
+    assert not dead, "\n".join(f"line {rule.line}: {rule.reason} {rule.function}" for rule in dead)
 
 
 def test_each_reason_glob_matches_a_known_reason(layers: Layers) -> None:
@@ -174,12 +174,12 @@ LOSSES = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "site", "protocol", "layer", "kind"), LOSSES)
+@pytest.mark.parametrize(("reason", "call_site", "protocol", "layer", "kind"), LOSSES)
 def test_loss_is_placed_and_is_no_noise(
-    layers: Layers, reason: str, site: str, protocol: int, layer: str, kind: str
+    layers: Layers, reason: str, call_site: str, protocol: int, layer: str, kind: str
 ) -> None:
     """What may be a loss is placed in the layer that lost it and is never called noise."""
-    assert layers.verdict("core", reason, site, protocol) == Verdict(layer, kind, None)
+    assert layers.verdict("core", reason, call_site, protocol) == Verdict(layer, kind, None)
 
 
 DOUBTS = [
@@ -206,12 +206,12 @@ DOUBTS = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "site", "protocol", "layer"), DOUBTS)
+@pytest.mark.parametrize(("reason", "call_site", "protocol", "layer"), DOUBTS)
 def test_what_cannot_be_told_apart_is_neither_loss_nor_noise(
-    layers: Layers, reason: str, site: str, protocol: int, layer: str
+    layers: Layers, reason: str, call_site: str, protocol: int, layer: str
 ) -> None:
     """Where losses and harmless frees have reason and site in common, nobody knows which it was."""
-    verdict = layers.verdict("core", reason, site, protocol)
+    verdict = layers.verdict("core", reason, call_site, protocol)
     assert verdict.layer == layer
     assert verdict.noise is None
     assert verdict.doubt
@@ -248,17 +248,17 @@ def test_lack_of_a_reason_tells_something_where_the_other_case_has_one() -> None
 
 
 @pytest.mark.parametrize(
-    ("site", "text"),
+    ("call_site", "text"),
     [
         ("__udp4_lib_rcv+0xbbf", "multicast or broadcast with no listener"),
         ("udpv6_rcv", "multicast or broadcast with no listener"),
         ("ip_rcv_finish_core.isra.0", "multicast group not joined here"),
     ],
 )
-def test_multicast_that_nobody_asked_for_is_noise_where_losses_have_reasons(site: str, text: str) -> None:
+def test_multicast_that_nobody_asked_for_is_noise_where_losses_have_reasons(call_site: str, text: str) -> None:
     """6.18 names closed ports, wrong checksums and impossible addresses: what is left without a reason was unwanted."""
-    assert Layers.load(reasons=CORE_6_18).verdict("core", "NOT_SPECIFIED", site, IPV4).noise == text
-    assert Layers.load().verdict("core", "NOT_SPECIFIED", site, IPV4).doubt
+    assert Layers.load(reasons=CORE_6_18).verdict("core", "NOT_SPECIFIED", call_site, IPV4).noise == text
+    assert Layers.load().verdict("core", "NOT_SPECIFIED", call_site, IPV4).doubt
 
 
 def test_a_condition_is_a_known_reason() -> None:
@@ -298,12 +298,12 @@ NOISE = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "site", "protocol", "layer", "text"), NOISE)
+@pytest.mark.parametrize(("reason", "call_site", "protocol", "layer", "text"), NOISE)
 def test_free_without_loss_says_why(
-    layers: Layers, reason: str, site: str, protocol: int, layer: str, text: str
+    layers: Layers, reason: str, call_site: str, protocol: int, layer: str, text: str
 ) -> None:
     """A free that lost nothing is placed too and carries a text that says which kind it is."""
-    verdict = layers.verdict("core", reason, site, protocol)
+    verdict = layers.verdict("core", reason, call_site, protocol)
     assert verdict.layer == layer
     assert text in (verdict.noise or "")
 
@@ -324,8 +324,8 @@ def test_queue_purge_of_network_packets_is_no_noise(layers: Layers) -> None:
 def test_where_another_host_has_a_reason_the_rest_is_lost() -> None:
     """Kernels that say OTHERHOST free what is damaged, or what there is no memory for, at the same place without."""
     newer = Layers.load(reasons=["OTHERHOST"])
-    for site in ("ip_rcv_core", "ip6_rcv_core"):
-        assert newer.verdict("core", "NOT_SPECIFIED", site, IPV4) == UNKNOWN
+    for call_site in ("ip_rcv_core", "ip6_rcv_core"):
+        assert newer.verdict("core", "NOT_SPECIFIED", call_site, IPV4) == UNKNOWN
 
 
 def test_subsystems_do_not_answer_for_each_other(layers: Layers) -> None:
@@ -336,16 +336,16 @@ def test_subsystems_do_not_answer_for_each_other(layers: Layers) -> None:
 
 
 @given(st.text(), st.text(), st.text(), st.integers(0, 0xFFFF))
-def test_every_free_gets_one_known_layer(subsystem: str, reason: str, site: str, protocol: int) -> None:
+def test_every_free_gets_one_known_layer(subsystem: str, reason: str, call_site: str, protocol: int) -> None:
     """Whatever the kernel reports is placed in exactly one layer, the same one each time."""
     layers = Layers(parse([HEADER, ROW]))
-    first = layers.verdict(subsystem, reason, site, protocol)
+    first = layers.verdict(subsystem, reason, call_site, protocol)
     assert first.layer in LAYERS
-    assert layers.verdict(subsystem, reason, site, protocol) == first
+    assert layers.verdict(subsystem, reason, call_site, protocol) == first
 
 
 @pytest.mark.parametrize(
-    ("site", "function"),
+    ("call_site", "function"),
     [
         ("tcp_v4_rcv", "tcp_v4_rcv"),
         ("tcp_v4_rcv+0x1c", "tcp_v4_rcv"),
@@ -357,9 +357,9 @@ def test_every_free_gets_one_known_layer(subsystem: str, reason: str, site: str,
         ("", ""),
     ],
 )
-def test_compiler_copies_count_as_the_function(site: str, function: str) -> None:
+def test_compiler_copies_count_as_the_function(call_site: str, function: str) -> None:
     """Offset, module and the suffixes of compiler-made copies do not matter."""
-    assert function_of(site) == function
+    assert function_of(call_site) == function
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_time_squeeze_is_a_hint() -> None:
 
 def test_a_namespace_that_could_not_be_read_accuses_no_counter() -> None:
     """Drops in a namespace that is gone have no counters to compare with: that is said, not held against one."""
-    drop = make_drop(netns=BLUE, location="__udp4_lib_rcv+0x4bc")
+    drop = make_drop(netns=BLUE, call_site="__udp4_lib_rcv+0x4bc")
     (entry,) = of_run(books(), {drop: 5}, {}, read={HOST}).entries
     assert (entry.status, entry.counter) == ("silent", "none")
     assert "could not be read" in entry.note

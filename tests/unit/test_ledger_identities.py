@@ -25,7 +25,7 @@ from tests.unit.test_layers import REASONS
 NONE, IPV4, IPV6 = 0, 0x0800, 0x86DD
 PROTOCOLS = {"*": (IPV4, IPV6, NONE), "IPv4": (IPV4,), "IPv6": (IPV6,), "none": (NONE,)}
 
-HEADER = "reason\tsite\tprotocol\tcounter\trelation\tnote\tsource\n"
+HEADER = "reason\tfunction\tprotocol\tcounter\trelation\tnote\tsource\n"
 ROW = "NO_SOCKET\t*\tIPv4\tmib.UdpNoPorts\t=\t-\tnet/ipv4/udp.c udp_rcv, v7.3\n"
 COUNTER_HEADER = "counter\tscope\tlayer\tloss\tpart_of\tfreed_by\tnote\tsource\n"
 COUNTER_ROW = "mib.UdpNoPorts\tnetns\tsocket\tshown\t-\t-\t-\tnet/ipv4/udp.c udp_rcv, v7.3\n"
@@ -37,25 +37,27 @@ def identities() -> Identities:
     return Identities.load()
 
 
-def ask(identities: Identities, name: str, site: str, protocol: int) -> tuple[Identity, ...]:
+def ask(identities: Identities, name: str, call_site: str, protocol: int) -> tuple[Identity, ...]:
     """Return the rows for "REASON" or "subsystem/REASON"."""
     subsystem, _, reason = name.rpartition("/")
-    return identities.of(subsystem or "core", reason, site, protocol)
+    return identities.of(subsystem or "core", reason, call_site, protocol)
 
 
-def counters(identities: Identities, name: str, site: str, protocol: int) -> set[tuple[str, str]]:
+def counters(identities: Identities, name: str, call_site: str, protocol: int) -> set[tuple[str, str]]:
     """Return counters and relations of an event."""
-    return {("|".join(row.counters), row.relation) for row in ask(identities, name, site, protocol) if row.counters}
+    return {
+        ("|".join(row.counters), row.relation) for row in ask(identities, name, call_site, protocol) if row.counters
+    }
 
 
 def questions(row: Identity) -> Iterator[tuple[str, str, int]]:
     """Events made from a row's own globs: the known reasons they cover, the functions its source names."""
-    functions = [word for word in re.findall(r"\w+", row.source) if fnmatchcase(word, row.site)]
+    functions = [word for word in re.findall(r"\w+", row.source) if fnmatchcase(word, row.function)]
     for reason in REASONS:
         if fnmatchcase(reason, row.reason):
-            for site in functions if row.site != "*" else ["some_function"]:
+            for call_site in functions if row.function != "*" else ["some_function"]:
                 for protocol in PROTOCOLS[row.protocol]:
-                    yield reason, site, protocol
+                    yield reason, call_site, protocol
 
 
 def ends_a_search(identities: Identities, row: Identity) -> bool:
@@ -70,7 +72,7 @@ def test_each_row_holds_for_some_event(identities: Identities) -> None:
     """No row is hidden by those above it, and each names a reason and a function that exist."""
     dead = [row for row in identities.rows if not any(row in ask(identities, *question) for question in questions(row))]
     dead = [row for row in dead if not ends_a_search(identities, row)]
-    assert not dead, "\n".join(f"line {row.line}: {row.reason} {row.site} {row.protocol}" for row in dead)
+    assert not dead, "\n".join(f"line {row.line}: {row.reason} {row.function} {row.protocol}" for row in dead)
 
 
 def test_each_reason_exists_in_a_kernel(identities: Identities) -> None:
@@ -174,12 +176,14 @@ RELATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "site", "protocol", "expected"), RELATIONS)
+@pytest.mark.parametrize(("reason", "call_site", "protocol", "expected"), RELATIONS)
 def test_an_event_belongs_to_the_counters_its_path_moves(
-    identities: Identities, reason: str, site: str, protocol: int, expected: set[tuple[str, str]]
+    identities: Identities, reason: str, call_site: str, protocol: int, expected: set[tuple[str, str]]
 ) -> None:
     """Each event is in the counters of the code that freed the packet, and in no other."""
-    assert {(name, kind) for name, kind in counters(identities, reason, site, protocol) if kind != "other"} == expected
+    assert {
+        (name, kind) for name, kind in counters(identities, reason, call_site, protocol) if kind != "other"
+    } == expected
 
 
 def test_counters_inside_others_are_named(identities: Identities) -> None:
@@ -217,11 +221,11 @@ def test_every_layer_is_known(identities: Identities) -> None:
 
 
 @given(st.text(), st.text(), st.text(), st.integers(0, 0xFFFF))
-def test_any_event_has_an_answer(subsystem: str, reason: str, site: str, protocol: int) -> None:
+def test_any_event_has_an_answer(subsystem: str, reason: str, call_site: str, protocol: int) -> None:
     """Whatever the kernel reports is answered, the same each time, with at most one row a counter."""
     tables = Identities(parse([HEADER, ROW]), parse_counters([COUNTER_HEADER, COUNTER_ROW]))
-    first = tables.of(subsystem, reason, site, protocol)
-    assert tables.of(subsystem, reason, site, protocol) == first
+    first = tables.of(subsystem, reason, call_site, protocol)
+    assert tables.of(subsystem, reason, call_site, protocol) == first
     assert len(first) <= 1
 
 

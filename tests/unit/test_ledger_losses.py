@@ -19,7 +19,7 @@ from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, Moved, make_account
 from tests.unit.make import make_backlog_drop, make_doubt, make_drop, make_noise
 
 ETH0 = Scope(netns=HOST, interface="eth0")
-FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", location="__udp_queue_rcv_skb+0x1")
+FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", call_site="__udp_queue_rcv_skb+0x1")
 OTHER = Scope(netns=HOST, socket="udp 10.0.0.1:514 ino:90")
 
 
@@ -128,7 +128,7 @@ def test_a_listener_is_named_though_there_is_no_event() -> None:
 
 def test_a_qdisc_is_named_by_its_counter() -> None:
     """Events know the interface, the counter which qdisc."""
-    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
+    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, call_site="__dev_xmit_skb+0x1")
     moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
     (share,) = split(make_account({drop: 9}, moved))
     assert (share.packets, share.layer, share.place.interface, share.place.qdiscs) == (
@@ -141,7 +141,7 @@ def test_a_qdisc_is_named_by_its_counter() -> None:
 
 def test_a_drop_that_its_counter_was_too_early_for_is_no_loss_of_its_own() -> None:
     """What is lost while counters are read is given to the one place that has the others; not what was lost before."""
-    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
+    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, call_site="__dev_xmit_skb+0x1")
     moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
     (share,) = split(make_account({drop: 10}, moved, late={drop: 1}))
     assert (share.packets, share.place.qdiscs) == (10, ("tbf 8001:",))
@@ -185,8 +185,8 @@ _DROPS = st.dictionaries(
             make_noise(),
             make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST),
             make_drop(reason="NETFILTER_DROP"),
-            make_drop(reason="NOT_SPECIFIED", interface="eth0", netns=HOST, location="ixgbe_poll+1"),
-            make_drop(reason="NOT_SPECIFIED", interface="eth0", netns=HOST, location="veth_xmit+1"),
+            make_drop(reason="NOT_SPECIFIED", interface="eth0", netns=HOST, call_site="ixgbe_poll+1"),
+            make_drop(reason="NOT_SPECIFIED", interface="eth0", netns=HOST, call_site="veth_xmit+1"),
             make_drop(reason="137"),
         ]
     ),
@@ -273,8 +273,8 @@ def test_what_a_driver_counts_twice_is_one_loss_and_one_line() -> None:
 def test_a_full_accept_queue_is_one_loss() -> None:
     """SYNs raise no event, last packets of handshakes do, with a cookie or without: all ListenOverflows has."""
     drops = {
-        make_drop(reason="TCP_LISTEN_OVERFLOW", netns=HOST, location="tcp_v4_rcv+0x1"): 700,
-        make_drop(reason="NO_SOCKET", netns=HOST, location="cookie_v4_check+0x1"): 392,
+        make_drop(reason="TCP_LISTEN_OVERFLOW", netns=HOST, call_site="tcp_v4_rcv+0x1"): 700,
+        make_drop(reason="NO_SOCKET", netns=HOST, call_site="cookie_v4_check+0x1"): 392,
     }
     listener = Scope(netns=HOST, socket="tcp 0.0.0.0:80 ino:7")
     moved: Moved = {
@@ -316,14 +316,14 @@ def test_noise_that_could_not_be_counted_is_no_loss() -> None:
     account = make_account({}, {"links": {scope: {"rx_dropped": 500}}}, lost=Lost(500, 0))
     assert split(account) == ()
     other = make_noise(reason="UNHANDLED_PROTO", netns=None, interface=None, netns_name=None, ifindex=None,
-                       location="__netif_receive_skb_core+0x1")  # fmt: skip
+                       call_site="__netif_receive_skb_core+0x1")  # fmt: skip
     (entry,) = make_account({other: 500}, {"links": {scope: {"rx_dropped": 500}}}).ledger.entries
     assert (entry.explained, entry.unexplained) == (500, 0)
 
 
 def test_datagrams_that_their_own_qdisc_lost_are_one_loss_each() -> None:
     """Without IP_RECVERR nobody is told: the qdisc, IpOutDiscards and UdpSndbufErrors have the same datagrams."""
-    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, location="__dev_xmit_skb+0x1")
+    drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, call_site="__dev_xmit_skb+0x1")
     moved: Moved = {
         "qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 1:"): {"drops": 19_968}},
         "mib": {Scope(netns=HOST): {"IpOutDiscards": 19_968, "UdpSndbufErrors": 19_968}},

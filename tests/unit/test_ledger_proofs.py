@@ -21,7 +21,7 @@ Key = tuple[str, str, str, str]
 
 def key(row: Identity) -> Key:
     """What a row is known by."""
-    return row.reason, row.site, row.protocol, "|".join(row.counters) or NO_COUNTER
+    return row.reason, row.function, row.protocol, "|".join(row.counters) or NO_COUNTER
 
 
 def events() -> Iterator[tuple[str, str, int, frozenset[str]]]:
@@ -47,16 +47,16 @@ def proven() -> set[Key]:
 
 
 def _unproven(cells: list[str], number: int) -> tuple[Key, str]:
-    reason, site, protocol, counter, why = cells
+    reason, function, protocol, counter, why = cells
     if len(why) < 10:
         raise ValueError(f"line {number}: no reason is given")
-    return (reason, site, protocol, counter), why
+    return (reason, function, protocol, counter), why
 
 
 @pytest.fixture(scope="module")
 def unproven() -> list[Key]:
     """Rows of which no live test is known."""
-    columns = ("reason", "site", "protocol", "counter", "why")
+    columns = ("reason", "function", "protocol", "counter", "why")
     with UNPROVEN.open(encoding="utf-8") as lines:
         return [row for row, _ in tables.rows(lines, columns, _unproven)]
 

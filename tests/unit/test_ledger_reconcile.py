@@ -249,10 +249,10 @@ ONE_TO_ONE = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "site", "protocol", "counter"), ONE_TO_ONE)
-def test_one_event_is_one_increment(reason: str, site: str, protocol: int, counter: str) -> None:
+@pytest.mark.parametrize(("reason", "call_site", "protocol", "counter"), ONE_TO_ONE)
+def test_one_event_is_one_increment(reason: str, call_site: str, protocol: int, counter: str) -> None:
     """Five events are five increments, exactly; two more of the counter are a rest of two."""
-    drops = {drop(reason, site, protocol=protocol): 5}
+    drops = {drop(reason, call_site, protocol=protocol): 5}
     assert ledger(drops, mib(**{counter: 5})) == [(f"mib.{counter}", HERE, 5, 5, 0, "exact")]
     assert ledger(drops, mib(**{counter: 7})) == [(f"mib.{counter}", HERE, 7, 5, 2, "unexplained")]
 
@@ -269,10 +269,10 @@ AT_MOST = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "site", "protocol", "counter"), AT_MOST)
-def test_events_may_be_fewer_than_increments(reason: str, site: str, protocol: int, counter: str) -> None:
+@pytest.mark.parametrize(("reason", "call_site", "protocol", "counter"), AT_MOST)
+def test_events_may_be_fewer_than_increments(reason: str, call_site: str, protocol: int, counter: str) -> None:
     """Increments without an event are within the bound and say why; more events than increments are not."""
-    drops = {drop(reason, site, protocol=protocol): 5}
+    drops = {drop(reason, call_site, protocol=protocol): 5}
     (entry, *_) = reconcile(counts(drops), mib(**{counter: 8}), TRACED, IDENTITIES)
     assert (entry.counter, entry.explained, entry.unexplained, entry.status) == (f"mib.{counter}", 5, 3, "bound")
     assert entry.note
@@ -289,10 +289,10 @@ AT_LEAST = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "site", "protocol", "counter"), AT_LEAST)
-def test_events_may_be_more_than_increments(reason: str, site: str, protocol: int, counter: str) -> None:
+@pytest.mark.parametrize(("reason", "call_site", "protocol", "counter"), AT_LEAST)
+def test_events_may_be_more_than_increments(reason: str, call_site: str, protocol: int, counter: str) -> None:
     """One increment for many events is within the bound; increments beyond the events are not."""
-    drops = {drop(reason, site, protocol=protocol): 5}
+    drops = {drop(reason, call_site, protocol=protocol): 5}
     (entry, *_) = reconcile(counts(drops), mib(**{counter: 1}), TRACED, IDENTITIES)
     assert (entry.counter, entry.explained, entry.unexplained, entry.status) == (f"mib.{counter}", 1, 0, "bound")
     assert ledger(drops, mib(**{counter: 6}))[0][4:] == (1, "unexplained")

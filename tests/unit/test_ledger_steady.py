@@ -68,8 +68,8 @@ def test_increments_without_events_make_good_for_no_more_than_was_missing() -> N
 def test_late_events_of_two_reasons_are_one_late_counter() -> None:
     """UdpInErrors rises an interval after events of two reasons: neither is held against it."""
     steady = Steady()
-    sites = {"SOCKET_RCVBUFF": "__udp_queue_rcv_skb", "UDP_CSUM": "udp_queue_rcv_one_skb"}
-    early = counts({drop(reason, site): 5 for reason, site in sites.items()})
+    call_sites = {"SOCKET_RCVBUFF": "__udp_queue_rcv_skb", "UDP_CSUM": "udp_queue_rcv_one_skb"}
+    early = counts({drop(reason, call_site): 5 for reason, call_site in call_sites.items()})
     first = steady.settle(reconcile(early, mib(UdpRcvbufErrors=5, UdpInCsumErrors=5), TRACED, IDENTITIES))
     assert {entry.status for entry in first} == {"exact"}
     second = steady.settle(reconcile(early, {}, TRACED, IDENTITIES))

@@ -42,7 +42,7 @@ def _identify(path: Path) -> Netns:
 
 def _raw(**changes: Any) -> RawKey:
     values: dict[str, Any] = {
-        "location": UDP_RCV + 0x49E,
+        "call_site": UDP_RCV + 0x49E,
         "netns": 0,
         "ifindex": 0,
         "reason": 3,
@@ -67,7 +67,7 @@ def test_a_whole_drop(naming: Naming, tmp_path: Path) -> None:
         netns=netns,
         netns_name="blue",
         protocol=0x0800,
-        location="udp_rcv+0x49e",
+        call_site="udp_rcv+0x49e",
     )
 
 
@@ -95,18 +95,18 @@ def test_a_reason_without_a_name(naming: Naming) -> None:
 
 def test_an_address_without_a_name(naming: Naming) -> None:
     """A call site that has no symbol is an address."""
-    key = naming.key(_raw(location=0xFFFFFFFF90000000, reason=2), None)
-    assert key.location == "0xffffffff90000000"
+    key = naming.key(_raw(call_site=0xFFFFFFFF90000000, reason=2), None)
+    assert key.call_site == "0xffffffff90000000"
 
 
 @pytest.mark.parametrize(
     ("changes", "target"),
     [
-        ({"reason": 46, "location": BACKLOG + 0x1A8, "target_cpu": 3}, 3),
-        ({"reason": 46, "location": BACKLOG + 0x1A8, "target_cpu": 0}, 0),
-        ({"reason": 46, "location": 0xFFFFFFFF90000000, "target_cpu": 3}, 3),
-        ({"reason": 2, "location": BACKLOG + 0x1A8, "target_cpu": 3}, 3),
-        ({"reason": 46, "location": BACKLOG + 0x1A8}, None),
+        ({"reason": 46, "call_site": BACKLOG + 0x1A8, "target_cpu": 3}, 3),
+        ({"reason": 46, "call_site": BACKLOG + 0x1A8, "target_cpu": 0}, 0),
+        ({"reason": 46, "call_site": 0xFFFFFFFF90000000, "target_cpu": 3}, 3),
+        ({"reason": 2, "call_site": BACKLOG + 0x1A8, "target_cpu": 3}, 3),
+        ({"reason": 46, "call_site": BACKLOG + 0x1A8}, None),
         ({"reason": 3, "target_cpu": 3}, None),
     ],
 )

@@ -30,7 +30,7 @@ CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 # Values of which each byte is another one, and the largest and smallest there are.
 KEYS = [
     RawKey(
-        location=0xFFFFA1B2C3D4E5F6,
+        call_site=0xFFFFA1B2C3D4E5F6,
         netns=0x11121314,
         ifindex=0x21222324,
         reason=0x31323334,
@@ -60,7 +60,7 @@ static void key(u64 location, u32 netns, u32 ifindex, u32 reason, u32 cpu, u16 t
                 int to_group)
 {
     struct drop_key one = {
-        .place = PLACE(location, SECTION(cpu, 1)),
+        .call_site = CALL_SITE(location, SECTION(cpu, 1)),
         .netns = netns,
         .ifindex = ifindex,
         .reason = reason | (to_group ? TO_GROUP : 0),
@@ -82,7 +82,7 @@ int main(void)
 
     struct sample sample = {
         .time = 0x0102030405060708,
-        .key = { .place = PLACE(0xffffa1b2c3d4e5f6, SECTION(1, 1)), .netns = 9, .ifindex = 8, .reason = 7 },
+        .key = { .call_site = CALL_SITE(0xffffa1b2c3d4e5f6, SECTION(1, 1)), .netns = 9, .ifindex = 8, .reason = 7 },
         .cgroup = 0x1112131415161718,
         .inode = 0x2122232425262728,
         .length = 0x31323334,

@@ -15,9 +15,9 @@ from pktdrop.views.ledger import ranked_entries
 from tests.unit.accounts import BLUE, HOST, UNTRACED, judge, make_account
 from tests.unit.make import make_drop
 
-REFUSED = make_drop(reason="NETFILTER_DROP", location="nft_do_chain+0x40f")
-NO_IPV6 = make_drop(reason="IPV6DISABLED", location="ip6_rcv_core+0x1", interface="eth0", netns=HOST)
-FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", location="__udp_queue_rcv_skb+0x1")
+REFUSED = make_drop(reason="NETFILTER_DROP", call_site="nft_do_chain+0x40f")
+NO_IPV6 = make_drop(reason="IPV6DISABLED", call_site="ip6_rcv_core+0x1", interface="eth0", netns=HOST)
+FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", call_site="__udp_queue_rcv_skb+0x1")
 
 
 @pytest.mark.parametrize(

@@ -44,14 +44,14 @@ NO_LEDGER = make_ledger()
 VIEW = TableView(Protocols.load(), limit=20, netns_name=name_of)
 NFT = make_drop(
     reason="NETFILTER_DROP", cpu=1, ifindex=12, interface="veth-a", netns_name="green",
-    location="nft_do_chain+0x4bc [nf_tables]",
+    call_site="nft_do_chain+0x4bc [nf_tables]",
 )  # fmt: skip
 OVS = make_drop(
     subsystem="openvswitch", reason="OVS_DROP_METER", ifindex=None, interface=None, protocol=0x88B5,
-    location="ovs_execute_actions+0x7a1 [openvswitch]",
+    call_site="ovs_execute_actions+0x7a1 [openvswitch]",
 )  # fmt: skip
 NUMBER = make_drop(reason="137", ifindex=7, interface=None, netns=None, netns_name=None, protocol=0,
-                   location="ip_rcv+0x3")  # fmt: skip
+                   call_site="ip_rcv+0x3")  # fmt: skip
 DROPS = {
     make_noise(): Count(5000, 300000),
     NUMBER: Count(1, 60),
@@ -312,7 +312,7 @@ def test_as_many_rows_as_the_limit_leave_no_line() -> None:
 def test_the_limit_holds_for_each_table_of_the_summary() -> None:
     """Reasons, CPUs and noise each keep to the limit, and their totals stay true."""
     drops = {make_drop(cpu=cpu, reason=f"R{cpu}"): Count(10 - cpu, 0) for cpu in range(3)}
-    drops |= {make_noise(location=f"ip_rcv_core+{place}"): Count(20 - place, 0) for place in range(3)}
+    drops |= {make_noise(call_site=f"ip_rcv_core+{place}"): Count(20 - place, 0) for place in range(3)}
     text = TableView(Protocols.load(), limit=1, netns_name=name_of).summary(
         make_interval(drops), make_selection(drops), NO_LEDGER, 80
     )
@@ -324,10 +324,10 @@ def test_the_limit_holds_for_each_table_of_the_summary() -> None:
 def test_a_reason_at_several_call_sites_is_one_row() -> None:
     """The summary has one row per layer and reason, with the call site of the most packets first."""
     drops = {
-        make_drop(location="udp_rcv+0x49e"): Count(10, 0),
-        make_drop(location="udpv6_rcv+0x11", cpu=0): Count(7, 0),
-        make_drop(location="udpv6_rcv+0x11", cpu=1): Count(7, 0),
-        make_drop(location="raw_rcv+0x5"): Count(1, 0),
+        make_drop(call_site="udp_rcv+0x49e"): Count(10, 0),
+        make_drop(call_site="udpv6_rcv+0x11", cpu=0): Count(7, 0),
+        make_drop(call_site="udpv6_rcv+0x11", cpu=1): Count(7, 0),
+        make_drop(call_site="raw_rcv+0x5"): Count(1, 0),
     }
     text = VIEW.summary(make_interval(drops), make_selection(drops), NO_LEDGER, 80)
     assert "     25  100 %  socket  NO_SOCKET  udpv6_rcv+0x11, 2 more\n" in text
@@ -337,8 +337,8 @@ def test_a_reason_at_several_call_sites_is_one_row() -> None:
 def test_a_reason_in_two_layers_is_two_rows() -> None:
     """What the same reason means depends on where it was given."""
     drops = {
-        make_drop(reason="NOT_SPECIFIED", location=location): Count(packets, 0)
-        for location, packets in (("raw_rcv+0x1", 10), ("do_xdp_generic+0x1", 30))
+        make_drop(reason="NOT_SPECIFIED", call_site=call_site): Count(packets, 0)
+        for call_site, packets in (("raw_rcv+0x1", 10), ("do_xdp_generic+0x1", 30))
     }
     text = VIEW.summary(make_interval(drops), make_selection(drops), NO_LEDGER, 80)
     assert "     30   75 %  driver  NOT_SPECIFIED  do_xdp_generic+0x1\n" in text
@@ -398,7 +398,9 @@ def test_names_from_outside_are_escaped() -> None:
 def test_the_mark_of_noise_survives_a_cut() -> None:
     """However little room there is, a free that is no loss does not look like one."""
     drops = {
-        make_noise(reason="IPV6_NDISC_NS_OTHERHOST", location="ndisc_recv_ns+0x1f0", interface="eth0.1234"): Count(1, 1)
+        make_noise(reason="IPV6_NDISC_NS_OTHERHOST", call_site="ndisc_recv_ns+0x1f0", interface="eth0.1234"): Count(
+            1, 1
+        )
     }
     for width in (20, 80):
         row = VIEW.interval(make_interval(drops), make_selection(drops), NO_LEDGER, width).splitlines()[2]
@@ -460,7 +462,7 @@ def everyday(draw: st.DrawFn) -> dict[DropKey, Count]:
         interface=st.none() | st.text("abcdefgh0123456789", min_size=1, max_size=15),
         netns_name=st.none() | st.text("abcdefgh0123456789", min_size=1, max_size=60),
         protocol=st.sampled_from([0, 0x0800, 0x86DD, 0x0806, 0x8100]),
-        location=st.sampled_from(["udp_rcv+0x49e", "ovs_execute_actions+0x7a1 [openvswitch]", "0xffffffff81e42670"]),
+        call_site=st.sampled_from(["udp_rcv+0x49e", "ovs_execute_actions+0x7a1 [openvswitch]", "0xffffffff81e42670"]),
     )
     counts = st.builds(Count, st.integers(1, 9_999_999), st.integers(0, 1 << 40))
     return draw(st.dictionaries(keys, counts, min_size=1, max_size=25))
@@ -572,7 +574,7 @@ def test_a_hundred_namespaces_with_the_same_loss_are_one_row_and_a_number() -> N
 )
 def test_rows_are_summed_by(by: str, rows: int) -> None:
     """Each value has its row, and the packets of all kinds that have it."""
-    drops = CROWD | {make_drop(cpu=3, interface="tun0", reason="IP_INHDR", location="ip_rcv_core+0x9"): Count(7, 70)}
+    drops = CROWD | {make_drop(cpu=3, interface="tun0", reason="IP_INHDR", call_site="ip_rcv_core+0x9"): Count(7, 70)}
     lines = [line for line in _folded(by, drops) if line[:1] == " " and "packets" not in line]
     assert len(lines) == min(rows, 20)
     if rows == 2:

@@ -153,7 +153,10 @@ NOTHING_TO_SEE = ("repaint", "suspend_process", "leave")
 )
 def test_every_key_changes_the_screen(key: str, action: str) -> None:
     """Each key that is on the help page does something that can be seen."""
-    sites = {make_drop(reason="REASON_39", location=f"function_number_{site}+0x1"): Count(9, 1) for site in range(40)}
+    call_sites = {
+        make_drop(reason="REASON_39", call_site=f"function_number_{call_site}+0x1"): Count(9, 1)
+        for call_site in range(40)
+    }
 
     async def steps(pilot: Pilot[None], app: TopApp) -> None:
         for first in BEFORE.get(action, ()):
@@ -164,7 +167,7 @@ def test_every_key_changes_the_screen(key: str, action: str) -> None:
         await pilot.pause()
         assert shown(app) != before
 
-    drive(make_screen(busy_look(), make_step(MANY | sites)), steps)
+    drive(make_screen(busy_look(), make_step(MANY | call_sites)), steps)
 
 
 @pytest.mark.parametrize("key", [key for each in KEYS if each.action == "leave" for key in each.keys])

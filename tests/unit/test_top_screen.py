@@ -175,7 +175,7 @@ def test_always_as_large_as_the_terminal(width: int, height: int, view: str, is_
 
 def test_names_from_outside_are_escaped() -> None:
     """What would move the cursor is shown, not done: in tables, details and files."""
-    screen = make_screen(make_step({make_drop(interface=RED, netns_name=RED, location=RED): Count(1, 1)}))
+    screen = make_screen(make_step({make_drop(interface=RED, netns_name=RED, call_site=RED): Count(1, 1)}))
     for view in VIEWS:
         screen.choose_view(view.name)
         assert "\x1b" not in text(screen, 200, 50)
@@ -303,10 +303,10 @@ def test_cursor_is_always_on_the_screen() -> None:
 
 def test_large_detail_has_all_lines() -> None:
     """Enter gives the detail the screen; what does not fit scrolls."""
-    sites = {make_drop(location=f"function_{number}+0x1", interface=f"if{number}"): Count(number + 1, 1) for number in
+    call_sites = {make_drop(call_site=f"function_{number}+0x1", interface=f"if{number}"): Count(number + 1, 1) for number in
              range(40)}  # fmt: skip
     others = {make_drop(reason=f"OTHER_{number}"): Count(1, 1) for number in range(9)}
-    screen = make_screen(make_step({**sites, **others}))
+    screen = make_screen(make_step({**call_sites, **others}))
     small = text(screen, 80, 20)
     screen.enlarge()
     assert text(screen, 80, 20).count("\n        ") > small.count("\n        ")

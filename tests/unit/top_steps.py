@@ -35,7 +35,7 @@ ETH0 = Scope(netns=HOST, interface="eth0")
 CPU3 = Scope(cpu=3)
 NFT = make_drop(
     reason="NETFILTER_DROP", cpu=1, ifindex=12, interface="veth-a", netns=Netns(4026532999, 9), netns_name="green",
-    location="nft_do_chain+0x4bc [nf_tables]",
+    call_site="nft_do_chain+0x4bc [nf_tables]",
 )  # fmt: skip
 DROPS = {
     make_drop(): Count(1000, 28000),
