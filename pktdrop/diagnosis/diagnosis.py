@@ -19,12 +19,12 @@ from pktdrop.model.drops import Netns, full_reason
 from pktdrop.rules import remedies
 from pktdrop.rules.causes import Causes
 from pktdrop.rules.drivers import Drivers
-from pktdrop.rules.layers import KINDS, Layers
+from pktdrop.rules.layers import NATURES, Layers
 from pktdrop.rules.remedies import Advice, Remedy, Value
 from pktdrop.text.wording import counted, number, share
 
 #: What each class of loss is called in a sentence.
-KIND_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+NATURE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "capacity": "for lack of room",
         "policy": "refused on purpose",
@@ -130,8 +130,8 @@ class Diagnosis:
     """Of these, what counters show and nothing explains; None: not known without tracing."""
     uncounted: int
     """Drops that could not be counted."""
-    kinds: Mapping[str, int]
-    """Lost packets by class, in the order of layers.KINDS."""
+    natures: Mapping[str, int]
+    """Lost packets by class, in the order of layers.NATURES."""
     stations: tuple[Station, ...]
     losses: tuple[Advised, ...]
     """Those for lack of room first, then by size; small ones behind the others."""
@@ -176,9 +176,9 @@ def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -
         small = is_small(one.packets, lost)
         advice = () if small else _advice(one, host, tables, seen)
         losses.append(Advised(one, _where(one, host), advice, small, how.seen.of(one)))
-    kinds = Tally(dict.fromkeys(KINDS, 0))
+    natures = Tally(dict.fromkeys(NATURES, 0))
     for one in found:
-        kinds[one.kind] += one.packets
+        natures[one.nature] += one.packets
     watched = Watched(
         interfaces=len(account.counters.rows.get("links", {})),
         cpus=len(account.counters.rows.get("softnet", {})),
@@ -195,7 +195,7 @@ def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -
         lost=lost,
         unexplained=sum(one.packets for one in found if one.note) if watched.traced else None,
         uncounted=account.interval.lost.missed,
-        kinds={kind: packets for kind, packets in kinds.items() if packets},
+        natures={nature: packets for nature, packets in natures.items() if packets},
         stations=stations(account, found, how.peaks, tables.drivers, host, host.value, _blind(watched)),
         losses=tuple(sorted(losses, key=_turn)),
         noise=_noise(account),
@@ -212,7 +212,7 @@ def is_small(packets: int, lost: int) -> bool:
 
 def _turn(one: Advised) -> tuple[bool, bool, int]:
     """Return what losses are ranked by."""
-    return one.is_small, one.loss.kind != "capacity", -one.loss.packets
+    return one.is_small, one.loss.nature != "capacity", -one.loss.packets
 
 
 def _blind(watched: Watched) -> dict[str, str]:
@@ -294,7 +294,7 @@ def _verdict(diagnosis: Diagnosis) -> str:
 def _opening(diagnosis: Diagnosis, seconds: str) -> str:
     """Say how much was lost; what was refused on purpose is told apart."""
     packets = counted(diagnosis.lost, "packet")
-    policy = diagnosis.kinds.get("policy", 0)
+    policy = diagnosis.natures.get("policy", 0)
     if not diagnosis.watched.traced:
         text = f"In {seconds} counters {_seen_of(diagnosis, 'of')} show {packets} lost"
     elif policy == diagnosis.lost:
@@ -332,7 +332,7 @@ def failures(diagnosis: Diagnosis, account: Account, conditions: Sequence[str]) 
     """Return which conditions of --fail-on hold: CONDITIONS, or patterns of drop reasons, noise or not."""
     amounts = {
         "loss": diagnosis.lost + diagnosis.uncounted,
-        "capacity": diagnosis.kinds.get("capacity", 0),
+        "capacity": diagnosis.natures.get("capacity", 0),
         "unexplained": diagnosis.unexplained or 0,
     }
     return tuple(

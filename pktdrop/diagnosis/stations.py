@@ -123,13 +123,13 @@ def _hints(account: Account, drivers: Drivers, names: Names) -> Iterator[tuple[s
     for (netns, interface), of_nic in rows.items():
         where = words.nic(Place(netns=netns, interface=interface), names)
         for hint in drivers.hints(account.counters.drivers.get((netns, interface)), of_nic):
-            if hint.kind in _HINTS:
-                yield _HINTS[hint.kind], _hint(hint, where)
+            if hint.stat_class in _HINTS:
+                yield _HINTS[hint.stat_class], _hint(hint, where)
 
 
 def _hint(hint: Hint, where: str) -> str:
     queue = "" if hint.queue is None else f" queue {hint.queue}"
-    note = _PAUSE if hint.kind == "pause" else hint.note
+    note = _PAUSE if hint.stat_class == "pause" else hint.note
     guess = ", guessed from the name" if hint.confidence == "generic" else ""
     return f"{where}{queue}: {hint.counter} +{number(hint.value)}{guess}{f' ({note})' if note else ''}"
 

@@ -212,6 +212,6 @@ class _Open:
             if is_known:
                 found = [line for line in found if line.takes_from_anywhere]
             if is_placed:
-                found = [line for line in found if line.place.netns in (None, claim.netns) or line.kind == PEER]
+                found = [line for line in found if line.place.netns in (None, claim.netns) or line.stat_class == PEER]
             self._of[counters, netns, is_placed, is_known] = found
         return found

@@ -196,10 +196,10 @@ class Books:
             if self._drivers.settles(driver, counter):
                 return SETTLED
             rule = self._drivers.link(driver, counter)
-            return rule.kind if rule is not None and rule.events else None
+            return rule.stat_class if rule is not None and rule.events else None
         meaning = self._drivers.classify(driver, counter)
         is_loss = meaning is not None and meaning.counts == "loss" and meaning.role != "sum"
-        return meaning.kind if meaning is not None and is_loss else None
+        return meaning.stat_class if meaning is not None and is_loss else None
 
     def driver(self, scope: Scope) -> str | None:
         """Return the driver of an interface, or of those that are gone, and what its statistics tell of it."""
@@ -250,7 +250,7 @@ def why_of(layers: Layers, causes: Causes) -> WhyOf:
     @cache
     def judged(subsystem: str, reason: str, call_site: str, verdict: Verdict) -> Why:
         name = full_reason(subsystem, reason)
-        return Why(name, verdict, causes.of_event(verdict.layer, verdict.kind, subsystem, reason, call_site))
+        return Why(name, verdict, causes.of_event(verdict.layer, verdict.nature, subsystem, reason, call_site))
 
     def why(key: DropKey) -> Why:
         return judged(key.subsystem, key.reason, key.call_site, layers.of(key))

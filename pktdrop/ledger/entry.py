@@ -14,7 +14,6 @@ from pktdrop.rules.identities import NO_COUNTER
 from pktdrop.rules.layers import LAYERS
 
 __all__ = [
-    "CLASS_LAYERS",
     "FOLDED",
     "FOLDING_DRIVERS",
     "NO_COUNTER",
@@ -22,6 +21,7 @@ __all__ = [
     "PEER_DRIVERS",
     "SETTLED",
     "STATUSES",
+    "STAT_CLASS_LAYERS",
     "Entry",
     "place_in_order",
 ]
@@ -32,9 +32,9 @@ __all__ = [
 #: are losses. unexplained: the counter has lost packets that nothing explains.
 STATUSES: Final = ("exact", "bound", "unexplained", "no-event", "silent", "doubt")
 
-#: The layer that lost what a driver counts, by class of the counter (pktdrop.rules.driver_tables.CLASSES).
+#: The layer that lost what a driver counts, by class of the counter (pktdrop.rules.driver_tables.STAT_CLASSES).
 #: Classes that are no loss of this host (pause, filter, warning) are not here.
-CLASS_LAYERS: Final[Mapping[str, str]] = MappingProxyType(
+STAT_CLASS_LAYERS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "fifo": "nic-fifo",
         "host": "nic-fifo",
@@ -81,8 +81,8 @@ class Entry:
     by: tuple[tuple[str, int], ...] = ()
     """Events by reason, most first. They may be more than the counter rose."""
     note: str = ""
-    kind: str | None = None
-    """What a driver counts here: a class of CLASS_LAYERS or another, PEER, FOLDED, SETTLED; None: no driver does."""
+    stat_class: str | None = None
+    """What a driver counts here: a class of STAT_CLASS_LAYERS or another, PEER, FOLDED, SETTLED; None: no driver does."""
     is_open: bool = False
     """Whether the next interval may make good what is out of balance here: nothing is lost by it yet."""
     revealed: int = 0
@@ -91,7 +91,7 @@ class Entry:
     @property
     def is_hardware(self) -> bool:
         """Tell whether a driver counts lost packets here, none of which had an event."""
-        return self.status == "no-event" and self.kind in CLASS_LAYERS
+        return self.status == "no-event" and self.stat_class in STAT_CLASS_LAYERS
 
     @property
     def surplus(self) -> int:

@@ -106,7 +106,7 @@ class LossOf:
     """What events have in common that are one loss: one object for each loss."""
 
     layer: str
-    kind: str
+    nature: str
     cause: Cause
     place: Place
     """As far as the cause is told apart by it."""
@@ -222,8 +222,8 @@ class Events:
             place = Place(cpu=of.target_cpu)
         else:
             place = Place(netns=of.netns, interface=of.interface if "nic" in cause.words else None)
-        loss = LossOf(verdict.layer, verdict.kind, cause, place)
-        return self._losses.setdefault((loss.layer, loss.kind, cause, place), loss)
+        loss = LossOf(verdict.layer, verdict.nature, cause, place)
+        return self._losses.setdefault((loss.layer, loss.nature, cause, place), loss)
 
     def _group(self, number: int, alike: Alike) -> Group:
         facts, rows, verdict = self._identities.counters, alike.rule.rows, alike.rule.why.verdict

@@ -32,7 +32,7 @@ class Line:
     fact: Counter
     place: Place
     scope: Scope
-    kind: str | None
+    stat_class: str | None
     """What the driver counts here."""
     is_late: bool = False
     """Whether it was not read at the look before: events of earlier intervals may be in it."""
@@ -72,7 +72,7 @@ class Line:
     @property
     def takes_from_anywhere(self) -> bool:
         """Tell whether events of other places explain it: what a driver counts itself they do not."""
-        return self.kind == PEER or not is_of_interface(self.fact.name)
+        return self.stat_class == PEER or not is_of_interface(self.fact.name)
 
     @property
     def room(self) -> int:
@@ -151,8 +151,8 @@ def lines_of(
 
 
 def _line(fact: Counter, place: Place, scope: Scope, classify: Classify, summed: frozenset[str]) -> Line:
-    kind = classify(fact.name, place.scope) if is_of_interface(fact.name) else None
-    return Line(fact, place, place.scope if fact.scope == "global" or fact.name in summed else scope, kind)
+    stat_class = classify(fact.name, place.scope) if is_of_interface(fact.name) else None
+    return Line(fact, place, place.scope if fact.scope == "global" or fact.name in summed else scope, stat_class)
 
 
 def place_of(fact: Counter, scope: Scope, summed: frozenset[str]) -> Place:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from pktdrop.counters.increments import Moved
-from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER, Entry
+from pktdrop.ledger.entry import NO_COUNTER, STAT_CLASS_LAYERS, Entry
 from pktdrop.ledger.events import Group, LossOf
 from pktdrop.ledger.loss import Loss, Place
 from pktdrop.ledger.nics import Nic, Nics
@@ -40,7 +40,7 @@ def key_of(loss: Loss) -> Key:
         place = Place(cpu=place.cpu)
     elif place.queues or place.sources or place.others:
         place = replace(place, queues=(), sources=(), others=False)
-    return loss.layer, loss.kind, loss.cause.name, place, loss.is_guess, bool(loss.note), loss.stat_class
+    return loss.layer, loss.nature, loss.cause.name, place, loss.is_guess, bool(loss.note), loss.stat_class
 
 
 class Listing:
@@ -65,19 +65,19 @@ class Listing:
                 self._nics.see((group.of.netns, group.of.interface), group.layer, packets)
         found, doubts = [*of_events(seen)], Tally[tuple[str, str]]()
         for (netns, interface), stat in self._nics.step(moved, driver_of):
-            layer, cause = CLASS_LAYERS[stat.kind], self._causes.of_driver(stat.kind)
+            layer, cause = STAT_CLASS_LAYERS[stat.stat_class], self._causes.of_driver(stat.stat_class)
             if cause is not None:
                 found.append(
                     Loss(
                         packets=stat.packets,
                         layer=layer,
-                        kind=cause.kind or _UNSPECIFIED,
+                        nature=cause.nature or _UNSPECIFIED,
                         cause=cause,
                         place=Place(netns, interface, queues=ranked(stat.queues)),
                         counters=stat.counters,
                         without_event=stat.packets,
                         is_guess=stat.confidence == "generic",
-                        stat_class=stat.kind,
+                        stat_class=stat.stat_class,
                     )
                 )
         for entry, beyond in self._rests.step(entries):
@@ -102,7 +102,7 @@ class Listing:
         return Loss(
             packets=packets,
             layer=entry.layer,
-            kind=cause.kind or _UNSPECIFIED,
+            nature=cause.nature or _UNSPECIFIED,
             cause=cause,
             place=Place(
                 netns=scope.netns,
@@ -149,7 +149,7 @@ def of_events(seen: Seen) -> Iterator[Loss]:
             cpus = tuple(cpu for cpu, _ in ranked(total.sources)) if place.cpu is not None else ()
             place = replace(place, netns=netns, interface=interface, sources=cpus, others=len(total.interfaces) > 1)
         reasons = tuple(reason for reason, _ in ranked(total.reasons))
-        yield Loss(total.reasons.total(), loss.layer, loss.kind, loss.cause, place, reasons)
+        yield Loss(total.reasons.total(), loss.layer, loss.nature, loss.cause, place, reasons)
 
 
 # --------------------------------------------------------------------------------------------------------- sums

@@ -45,8 +45,8 @@ class Loss:
 
     packets: int
     layer: str
-    kind: str
-    """One of layers.KINDS."""
+    nature: str
+    """One of layers.NATURES."""
     cause: Cause
     place: Place
     reasons: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Loss:
     is_guess: bool = False
     """The driver is not known: it may count other packets in a field than the kernel asks for."""
     stat_class: str | None = None
-    """Class of the driver's counters that have it (counters.driver_tables.CLASSES); None: no driver counted it."""
+    """Class of the driver's counters that have it (counters.driver_tables.STAT_CLASSES); None: no driver counted it."""
     note: str = ""
     """Why counters rose by what nothing explains; empty if it is explained."""
 

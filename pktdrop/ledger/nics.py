@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pktdrop.counters.increments import Moved
-from pktdrop.ledger.entry import CLASS_LAYERS
+from pktdrop.ledger.entry import STAT_CLASS_LAYERS
 from pktdrop.model.counters import Row, Scope
 from pktdrop.model.drops import Netns
 from pktdrop.rules.drivers import Drivers, NicLoss
@@ -92,8 +92,8 @@ class Nics:
     def _count(self, nic: Nic, history: _History, stats: Iterable[NicLoss]) -> None:
         counted: Tally[str] = Tally()
         for stat in stats:
-            if stat.kind in CLASS_LAYERS:
-                counted[CLASS_LAYERS[stat.kind]] += stat.packets
+            if stat.stat_class in STAT_CLASS_LAYERS:
+                counted[STAT_CLASS_LAYERS[stat.stat_class]] += stat.packets
         for layer, packets in counted.items():
             self.counted[nic[0], nic[1], layer] = max(0, packets - history.counted[layer])
             history.counted[layer] = max(packets, history.counted[layer])
@@ -109,8 +109,10 @@ class Nics:
 def _beyond(stats: Iterable[NicLoss], seen: Mapping[str, int]) -> Iterator[NicLoss]:
     """Take off what may have had events."""
     left = dict(seen)
-    for stat in sorted(stats, key=lambda one: _SEEN_FIRST.index(one.kind) if one.kind in _SEEN_FIRST else -1):
-        layer = CLASS_LAYERS.get(stat.kind)
+    for stat in sorted(
+        stats, key=lambda one: _SEEN_FIRST.index(one.stat_class) if one.stat_class in _SEEN_FIRST else -1
+    ):
+        layer = STAT_CLASS_LAYERS.get(stat.stat_class)
         if layer is None:
             continue
         known = 0 if layer in BEFORE_EVENTS else min(stat.packets, left.get(layer, 0))
@@ -120,19 +122,20 @@ def _beyond(stats: Iterable[NicLoss], seen: Mapping[str, int]) -> Iterator[NicLo
 
 def _grown(history: _History, now: Iterable[NicLoss]) -> Iterator[NicLoss]:
     """Give by how much each class grew; what another one lost, as it turned out to be of this one, is told already."""
-    stats = {stat.kind: stat for stat in now}
+    stats = {stat.stat_class: stat for stat in now}
     owed = sum(
-        max(0, told.packets - (stats[kind].packets if kind in stats else 0)) for kind, told in history.told.items()
+        max(0, told.packets - (stats[stat_class].packets if stat_class in stats else 0))
+        for stat_class, told in history.told.items()
     )
-    for kind, stat in stats.items():
-        told = history.told.get(kind)
+    for stat_class, stat in stats.items():
+        told = history.told.get(stat_class)
         before = told.packets if told else 0
         packets = max(0, stat.packets - before)
         paid = min(owed, packets)
         owed -= paid
         if packets > paid:
             queues = {q: n - (told.queues.get(q, 0) if told else 0) for q, n in stat.queues.items()}
-            history.told[kind] = replace(stat, packets=before + packets - paid)
+            history.told[stat_class] = replace(stat, packets=before + packets - paid)
             yield replace(stat, packets=packets - paid, queues={q: n for q, n in queues.items() if n > 0})
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pktdrop.ledger.attribution import Carry, give
-from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER, PEER, PEER_DRIVERS, Entry, place_in_order
+from pktdrop.ledger.entry import NO_COUNTER, PEER, PEER_DRIVERS, STAT_CLASS_LAYERS, Entry, place_in_order
 from pktdrop.ledger.events import Drops, Events, Group, Packets, WhyOf
 from pktdrop.ledger.lines import Classify, Line, Moved, by_source, lines_of
 from pktdrop.ledger.verdict import Between, Bracket, Judge, Windows
@@ -116,15 +116,15 @@ class Reconciler:
                     counter = name if source == "driver" else f"{source}.{name}"
                     if delta <= 0 or counter in self._identities.counters:
                         continue
-                    kind = self._classify(counter, scope)
-                    if kind is not None and kind in CLASS_LAYERS:
-                        layer, note = CLASS_LAYERS[kind], _class_note(kind)
-                        yield Entry(layer, counter, scope, delta, 0, delta, "no-event", (), note, kind)
+                    stat_class = self._classify(counter, scope)
+                    if stat_class is not None and stat_class in STAT_CLASS_LAYERS:
+                        layer, note = STAT_CLASS_LAYERS[stat_class], _class_note(stat_class)
+                        yield Entry(layer, counter, scope, delta, 0, delta, "no-event", (), note, stat_class)
 
 
-def _class_note(kind: str) -> str:
-    never = ", never an event" if kind in ("fifo", "ring") else ""
-    return f"counted by the driver ({kind}){never}"
+def _class_note(stat_class: str) -> str:
+    never = ", never an event" if stat_class in ("fifo", "ring") else ""
+    return f"counted by the driver ({stat_class}){never}"
 
 
 def _settled(lines: Iterable[Line]) -> Mapping[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from pktdrop.ledger.entry import CLASS_LAYERS, FOLDED, PEER, SETTLED, Entry
+from pktdrop.ledger.entry import FOLDED, PEER, SETTLED, STAT_CLASS_LAYERS, Entry
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
 from pktdrop.rules.identities import ANY_LAYER, Counter, Identities
@@ -56,8 +56,8 @@ class Rests:
         for fact, entry in known:
             left = self._beyond(fact, entry) + (entry.revealed if fact.tells_loss else 0)
             if fact.name == _ERRORS:
-                left = max(0, left - missed[entry.scope.netns, entry.scope.interface, entry.kind])
-            if entry.kind == SETTLED:
+                left = max(0, left - missed[entry.scope.netns, entry.scope.interface, entry.stat_class])
+            if entry.stat_class == SETTLED:
                 left = 0
             self._put(fact, entry, left)
             for pool in self._pools(fact, entry):
@@ -87,7 +87,7 @@ class Rests:
 
     def _turn(self, fact: Counter, entry: Entry) -> tuple[int, bool, bool]:
         """Return what counters are sorted by, so that parts come before what contains them."""
-        return -self._depth(fact), entry.kind == FOLDED, fact.name == self._second
+        return -self._depth(fact), entry.stat_class == FOLDED, fact.name == self._second
 
     def _depth(self, fact: Counter) -> int:
         depth = 0
@@ -102,22 +102,22 @@ class Rests:
         if fact.part_of is not None:
             of_host = self._identities.counters[fact.part_of].scope == "global"
             self._inside[fact.part_of, _PART, None if of_host else netns] += rest
-        if entry.kind == PEER:
+        if entry.stat_class == PEER:
             if fact.name == self._first:  # drivers/net/veth.c veth_xmit, v6.12: the other end may be in any namespace
                 self._inside[self._second, PEER, None] += rest
-        elif fact.scope == "interface" and entry.kind != FOLDED:
+        elif fact.scope == "interface" and entry.stat_class != FOLDED:
             self._inside[fact.name, FOLDED, netns] += entry.delta
 
     def _pools(self, fact: Counter, entry: Entry) -> Iterator[_Pool]:
         """Give what may be in a counter of the packets of others."""
-        if entry.kind == PEER and fact.name == self._second:
+        if entry.stat_class == PEER and fact.name == self._second:
             yield fact.name, PEER, None
         yield fact.name, _PART, entry.scope.netns
         if entry.scope.netns is not None:
             yield fact.name, _PART, None
-        if entry.kind == PEER and fact.name == _SENT:
+        if entry.stat_class == PEER and fact.name == _SENT:
             yield _RECEIVED, _PART, None  # the backlog was full, and the receiving end is in a namespace not read
-        if entry.kind == FOLDED:
+        if entry.stat_class == FOLDED:
             yield fact.name, FOLDED, entry.scope.netns
 
 
@@ -131,7 +131,7 @@ def _missed(entries: Iterable[Entry]) -> Mapping[tuple[Netns | None, str | None,
     fields: dict[tuple[Netns | None, str | None], dict[str, int]] = {}
     for entry in entries:
         if entry.is_hardware and entry.counter != _ERRORS:
-            place = entry.scope.netns, entry.scope.interface, entry.kind
+            place = entry.scope.netns, entry.scope.interface, entry.stat_class
             largest[place] = max(entry.delta, largest[place])
             if entry.counter in _NO_ROOM:
                 fields.setdefault(place[:2], {})[entry.counter] = entry.delta
@@ -143,5 +143,5 @@ def _missed(entries: Iterable[Entry]) -> Mapping[tuple[Netns | None, str | None,
 
 def _in_its_layer(fact: Counter, entry: Entry) -> Entry:
     """Return an entry with the layer of its rest: that of the driver, if it counts in a field of several layers."""
-    layer = CLASS_LAYERS.get(entry.kind or "", entry.layer) if fact.layer == ANY_LAYER else entry.layer
+    layer = STAT_CLASS_LAYERS.get(entry.stat_class or "", entry.layer) if fact.layer == ANY_LAYER else entry.layer
     return entry if layer == entry.layer else replace(entry, layer=layer)

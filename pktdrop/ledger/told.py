@@ -17,7 +17,7 @@ class Told:
     """"links.rx_dropped", "mib.UdpNoPorts", "ethtool.rx_missed_errors"."""
     scope: Scope
     value: int
-    kind: str | None
+    layer_or_class: str | None
     """Layer the packets were lost in, or class of a driver's counter; None: it tells nothing of loss."""
     is_loss: bool
     """Whether it counts lost packets, perhaps as another counter does, too; else it is a hint."""
@@ -55,11 +55,11 @@ class Meanings:
         if rule is None or not rule.events:
             return Told(counter, scope, value, None, is_loss=False, is_guess=False)
         is_guess = driver is None or not self._drivers.knows(driver)
-        return Told(counter, scope, value, rule.kind, is_loss=True, is_guess=is_guess)
+        return Told(counter, scope, value, rule.stat_class, is_loss=True, is_guess=is_guess)
 
     def _of_driver(self, driver: str | None, scope: Scope, name: str, value: int) -> Told:
         meaning = self._drivers.classify(driver, name)
         if meaning is None:
             return Told(name, scope, value, None, is_loss=False, is_guess=False)
         placed = scope if scope.queue is not None else scope._replace(queue=meaning.queue)
-        return Told(name, placed, value, meaning.kind, meaning.counts == "loss", meaning.confidence == "generic")
+        return Told(name, placed, value, meaning.stat_class, meaning.counts == "loss", meaning.confidence == "generic")

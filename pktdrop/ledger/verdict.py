@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import cache, cached_property
 from typing import Final, NamedTuple, Protocol
 
-from pktdrop.ledger.entry import CLASS_LAYERS, FOLDED, PEER, Entry
+from pktdrop.ledger.entry import FOLDED, PEER, STAT_CLASS_LAYERS, Entry
 from pktdrop.ledger.events import Drops, Events, Group, Packets
 from pktdrop.ledger.lines import Line
 from pktdrop.rules.identities import ANY_LAYER, Identities
@@ -110,7 +110,7 @@ class Judge:
             status="bound" if is_open else status,
             by=tuple(sorted(line.reasons.items(), key=lambda item: (-item[1], item[0]))),
             note=note,
-            kind=line.kind,
+            stat_class=line.stat_class,
             is_open=is_open,
             revealed=sum(line.revealed.values()),
         )
@@ -132,16 +132,16 @@ class Judge:
             return "bound", line.note if delta <= line.total and line.note else slack
         if windows.hold(line, open_ended):
             return _APART, _read_apart(delta - line.total)
-        if line.kind is not None and line.sure <= delta:
-            return ("bound" if line.total else "no-event"), _FOLDED if line.kind == FOLDED else _DRIVER_TOO
+        if line.stat_class is not None and line.sure <= delta:
+            return ("bound" if line.total else "no-event"), _FOLDED if line.stat_class == FOLDED else _DRIVER_TOO
         if line.total > delta:
             return "silent", f"{line.total - delta} more events than it counted"
         return "unexplained", slack
 
 
 def _read_apart(difference: int) -> str:
-    kind = "more than the events" if difference > 0 else "less than the events"
-    return f"{abs(difference)} {kind}, as it was read at another moment"
+    side = "more than the events" if difference > 0 else "less than the events"
+    return f"{abs(difference)} {side}, as it was read at another moment"
 
 
 def _layer(line: Line, rest: int) -> str:
@@ -150,8 +150,8 @@ def _layer(line: Line, rest: int) -> str:
         return line.fact.layer
     if line.layers and max(line.layers.values()) >= rest:
         return max(line.layers, key=lambda layer: (line.layers[layer], -LAYERS.index(layer)))
-    if line.kind is not None and line.kind != PEER:
-        return CLASS_LAYERS.get(line.kind, "driver")
+    if line.stat_class is not None and line.stat_class != PEER:
+        return STAT_CLASS_LAYERS.get(line.stat_class, "driver")
     if ".tx_" in line.fact.name:
         return "tx"
-    return "stack" if line.kind is None else "driver"
+    return "stack" if line.stat_class is None else "driver"

@@ -140,8 +140,8 @@ class Verdict:
 
     layer: str
     """One of `layers.LAYERS`."""
-    kind: str
-    """One of `layers.KINDS`."""
+    nature: str
+    """One of `layers.NATURES`."""
     noise: str | None
     """Why it is no loss."""
     doubt: str | None = None

@@ -91,7 +91,7 @@ class CountersReport:
         if self.like:
             return as_other(self.like, counters, seconds, label) + "\n" * (before is not None)
         found = self._meanings.told(counters)
-        told = [one for one in found if self.everything or (one.value != 0 and one.kind is not None)]
+        told = [one for one in found if self.everything or (one.value != 0 and one.layer_or_class is not None)]
         if self.style == "json":
             return as_json(told, before.time if before else None, counters.time, counters.limits, counters.backlogs)
         clock = time.strftime("%H:%M:%S", time.localtime(counters.time))

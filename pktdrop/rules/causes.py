@@ -17,17 +17,17 @@ from typing import Final
 
 from pktdrop.model.drops import full_reason
 from pktdrop.rules import tables
-from pktdrop.rules.layers import KINDS, function_of
+from pktdrop.rules.layers import NATURES, function_of
 
 #: What a match can begin with.
-MATCHES: Final = ("event", "class", "counter", "driver")
+MATCHES: Final = ("event", "nature", "counter", "driver")
 #: Words that a place is made of (pktdrop.diagnosis.words).
 PLACE_WORDS: Final = ("nic", "netns", "socket", "listener", "qdisc", "cpu", "queues", "sources")
 #: Longest texts, in characters.
 PLACE_WIDTH: Final = 60
 WHY_WIDTH: Final = 120
 
-_COLUMNS: Final = ("cause", "kind", "match", "place", "why", "source")
+_COLUMNS: Final = ("cause", "nature", "match", "place", "why", "source")
 _Test = Callable[[str, str], bool]
 
 
@@ -36,8 +36,8 @@ class Cause:
     """One row of loss_causes.tsv; ``line`` is its number there, counted from 1."""
 
     name: str
-    kind: str | None
-    """Class of what only counters show, one of layers.KINDS; None: it has events only."""
+    nature: str | None
+    """Nature of what only counters show, one of layers.NATURES; None: it has events only."""
     matches: tuple[tuple[str, str], ...]
     """Pairs of one of MATCHES and a glob."""
     place: str
@@ -61,13 +61,13 @@ def parse(lines: Iterable[str]) -> tuple[Cause, ...]:
 
 
 def _cause(cells: list[str], number: int) -> Cause:
-    name, kind, match, place, why, source = cells
+    name, nature, match, place, why, source = cells
     for text, width in ((place, PLACE_WIDTH), (why, WHY_WIDTH)):
         if len(text) > width:
             raise ValueError(f"line {number}: {text!r} is longer than {width} characters")
     row = Cause(
         name=name,
-        kind=None if kind == "-" else tables.one_of("kind", kind, KINDS, number),
+        nature=None if nature == "-" else tables.one_of("nature", nature, NATURES, number),
         matches=tuple(_match(text, number) for text in match.split(",")),
         place=place,
         why=why,
@@ -93,7 +93,7 @@ class Causes:
         """Take the rows; the first that matches decides. Raises ValueError if some loss has no cause."""
         self.rows: Final = tuple(rows)
         self._tests = tuple((what, _test(glob), row) for row in self.rows for what, glob in row.matches)
-        for what, anything in (("class", "layer/class"), ("counter", "source.name")):
+        for what, anything in (("nature", "layer/nature"), ("counter", "source.name")):
             if self._first(**{what: (anything, "")}) is None:
                 raise ValueError(f"no row matches every {what}")
 
@@ -105,18 +105,20 @@ class Causes:
         """
         return cls(tables.load(path or tables.DATA / "loss_causes.tsv", parse))
 
-    def of_event(self, layer: str, kind: str, subsystem: str, reason: str, call_site: str) -> Cause:
-        """Return the cause of a drop event: layer and class as in layers.tsv, the rest as for layers.Layers.rule()."""
+    def of_event(self, layer: str, nature: str, subsystem: str, reason: str, call_site: str) -> Cause:
+        """Return the cause of a drop event: layer and nature as in layers.tsv, the rest as for layers.Layers.rule()."""
         name = full_reason(subsystem, reason)
-        return self._first(event=(name, function_of(call_site)), **{"class": (f"{layer}/{kind}", "")}) or self.rows[-1]
+        return (
+            self._first(event=(name, function_of(call_site)), **{"nature": (f"{layer}/{nature}", "")}) or self.rows[-1]
+        )
 
     def of_counter(self, counter: str) -> Cause:
         """Return the cause of what a counter ("mib.UdpNoPorts") counts."""
         return self._first(counter=(counter, "")) or self.rows[-1]
 
-    def of_driver(self, kind: str) -> Cause | None:
-        """Return the cause of what a driver counts in a class of drivers.tsv; None for what is no loss."""
-        return self._first(driver=(kind, ""))
+    def of_driver(self, stat_class: str) -> Cause | None:
+        """Return the cause of what a driver counts in a stat_class of drivers.tsv; None for what is no loss."""
+        return self._first(driver=(stat_class, ""))
 
     def _first(self, **asked: tuple[str, str]) -> Cause | None:
         return next((row for what, test, row in self._tests if what in asked and test(*asked[what])), None)

@@ -26,8 +26,8 @@ _QUEUE: Final = re.compile(r"(?:queue|ring|rxq|rx|q|ch)[-_ #\[]*([0-9]{1,9})(?![
 class Meaning:
     """What one counter of one driver says."""
 
-    kind: str
-    """One of CLASSES."""
+    stat_class: str
+    """One of STAT_CLASSES."""
     events: tuple[str, ...]
     """What it counts; two counters with the same events count the same packets."""
     role: str
@@ -89,8 +89,8 @@ class DriverMeanings:
             driver, found, statistic = known.partition(_WITHOUT)
             if found:
                 self._without.setdefault(driver, []).append(statistic)
-        self._kinds = {
-            (driver, rule.events[0]): rule.kind
+        self._stat_classes = {
+            (driver, rule.events[0]): rule.stat_class
             for rule in self.rules
             for driver in rule.drivers
             if rule.counts == "loss" and rule.role != "sum"
@@ -98,7 +98,7 @@ class DriverMeanings:
         # what a driver counts but hands on, or does not know to be lost
         self._unlost = {
             (driver, rule.events[0]) for rule in self.rules for driver in rule.drivers if rule.counts == "hint"
-        } - frozenset(self._kinds)
+        } - frozenset(self._stat_classes)
         self._answers: dict[tuple[str, str], Meaning | None] = {}
 
     @classmethod
@@ -189,9 +189,9 @@ class DriverMeanings:
         link = self.link(driver, field)
         return link is not None and link.relation == "exact" and link.field in ERRORS
 
-    def _kind(self, driver: str, event: str, otherwise: str) -> str:
-        kinds = (self._kinds.get((variant, event)) for variant in _variants(driver))
-        return next((kind for kind in kinds if kind is not None), otherwise)
+    def _stat_class(self, driver: str, event: str, otherwise: str) -> str:
+        stat_classes = (self._stat_classes.get((variant, event)) for variant in _variants(driver))
+        return next((stat_class for stat_class in stat_classes if stat_class is not None), otherwise)
 
     def _is_unlost(self, driver: str, event: str) -> bool:
         return any((variant, event) in self._unlost for variant in _variants(driver))
@@ -211,7 +211,7 @@ def bare(field: str) -> str:
 def _meaning(rule: Rule, queue: int | None, counts: str, confidence: str) -> Meaning | None:
     if counts == "none":
         return None
-    return Meaning(rule.kind, rule.events, rule.role, queue, counts, confidence, rule.bits, rule.note, rule.line)
+    return Meaning(rule.stat_class, rule.events, rule.role, queue, counts, confidence, rule.bits, rule.note, rule.line)
 
 
 def _guessed_queue(name: str) -> int | None:

@@ -14,7 +14,7 @@ from typing import Final
 from pktdrop.rules import tables
 
 #: Where or why the NIC lost a packet, in the order a received packet passes them.
-CLASSES: Final = (
+STAT_CLASSES: Final = (
     "error",  # damaged or misformed on the wire
     "pause",  # flow control: the loss, if there is one, is at the other end of the cable
     "filter",  # not wanted: address, VLAN, steering or security rule
@@ -44,8 +44,8 @@ ERRORS: Final = ("rx_errors", "tx_errors")
 RELATIONS: Final = ("exact", "bound")
 
 
-_COLUMNS: Final = ("driver", "name", "class", "event", "role", "counts", "bits", "note", "source")
-_LINK_COLUMNS: Final = ("driver", "field", "class", "events", "relation", "meaning", "source")
+_COLUMNS: Final = ("driver", "name", "stat_class", "event", "role", "counts", "bits", "note", "source")
+_LINK_COLUMNS: Final = ("driver", "field", "stat_class", "events", "relation", "meaning", "source")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Rule:
 
     drivers: tuple[str, ...]
     name: str
-    kind: str
+    stat_class: str
     events: tuple[str, ...]
     role: str
     counts: str
@@ -70,7 +70,7 @@ class LinkRule:
 
     drivers: tuple[str, ...]
     field: str
-    kind: str
+    stat_class: str
     events: tuple[str, ...]
     """Empty: the driver itself never counts there."""
     relation: str
@@ -90,10 +90,10 @@ def parse_links(lines: Iterable[str]) -> tuple[LinkRule, ...]:
 
 
 def _rule(cells: list[str], number: int) -> Rule:
-    drivers, name, kind, event, role, counts, bits, note, source = cells
+    drivers, name, stat_class, event, role, counts, bits, note, source = cells
     tables.one_of("counts", counts, COUNTS, number)
     if counts != "none":
-        tables.one_of("class", kind, CLASSES, number)
+        tables.one_of("stat_class", stat_class, STAT_CLASSES, number)
         tables.one_of("role", role, ROLES, number)
         if (role == "sum") != ("+" in event):
             raise ValueError(f"line {number}: a sum, and only a sum, has several events")
@@ -102,8 +102,8 @@ def _rule(cells: list[str], number: int) -> Rule:
     return Rule(
         drivers=tuple(drivers.split(",")),
         name=name,
-        kind=kind,
-        events=tuple(kind if part == "-" else part for part in event.split("+")),
+        stat_class=stat_class,
+        events=tuple(stat_class if part == "-" else part for part in event.split("+")),
         role=role,
         counts=counts,
         bits=64 if bits == "-" else int(bits),
@@ -114,13 +114,13 @@ def _rule(cells: list[str], number: int) -> Rule:
 
 
 def _link_rule(cells: list[str], number: int) -> LinkRule:
-    drivers, name, kind, events, relation, meaning, source = cells
+    drivers, name, stat_class, events, relation, meaning, source = cells
     if events != "0":
-        tables.one_of("class", kind, CLASSES, number)
+        tables.one_of("stat_class", stat_class, STAT_CLASSES, number)
     return LinkRule(
         drivers=tuple(drivers.split(",")),
         field=tables.one_of("field", name, FIELDS, number),
-        kind=kind,
+        stat_class=stat_class,
         events=() if events == "0" else tuple(events.split("+")),
         relation=tables.one_of("relation", relation, RELATIONS, number),
         meaning=meaning,

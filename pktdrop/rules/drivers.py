@@ -14,15 +14,15 @@ from typing import Final
 
 from pktdrop.model.counters import Row, Scope
 from pktdrop.rules.driver_meanings import ANY, DriverMeanings, Meaning, bare
-from pktdrop.rules.driver_tables import CLASSES
+from pktdrop.rules.driver_tables import STAT_CLASSES
 
 
 @dataclass(frozen=True)
 class NicLoss:
     """Packets that the NIC lost in one way."""
 
-    kind: str
-    """One of CLASSES."""
+    stat_class: str
+    """One of STAT_CLASSES."""
     packets: int
     """Of the whole interface."""
     queues: Mapping[int, int]
@@ -37,7 +37,7 @@ class NicLoss:
 class Hint:
     """A counter that points at a bottleneck, but does not count lost packets."""
 
-    kind: str
+    stat_class: str
     counter: str
     queue: int | None
     value: int
@@ -73,13 +73,13 @@ class Drivers(DriverMeanings):
         found: dict[str, _Event] = {}
         for name, value, meaning, queue in self._meanings(driver, rows):
             if meaning.role != "sum" and meaning.events[0] in link.events:
-                found.setdefault(meaning.events[0], _Event(meaning.kind)).add(name, value, meaning, queue)
+                found.setdefault(meaning.events[0], _Event(meaning.stat_class)).add(name, value, meaning, queue)
         return sum(event.result()[0] for event in found.values())
 
     def hints(self, driver: str | None, rows: Mapping[Scope, Row]) -> tuple[Hint, ...]:
         """Return the counters other than 0 that point at a bottleneck without counting lost packets."""
         return tuple(
-            Hint(meaning.kind, name, queue, value, meaning.note, meaning.confidence)
+            Hint(meaning.stat_class, name, queue, value, meaning.note, meaning.confidence)
             for name, value, meaning, queue in self._meanings(driver, rows)
             if meaning.counts == "hint" and value > 0
         )
@@ -101,27 +101,27 @@ class Drivers(DriverMeanings):
         for name, value, meaning, queue in self._meanings(driver, rows):
             if meaning.role == "sum":
                 if meaning.counts == "loss":
-                    sums.setdefault(meaning.events, _Event(meaning.kind)).add(name, value, meaning, queue)
+                    sums.setdefault(meaning.events, _Event(meaning.stat_class)).add(name, value, meaning, queue)
                 continue
             found = events if meaning.counts == "loss" else beside
-            found.setdefault(meaning.events[0], _Event(meaning.kind)).add(name, value, meaning, queue)
+            found.setdefault(meaning.events[0], _Event(meaning.stat_class)).add(name, value, meaning, queue)
         for name, value in () if links is None else zip(links.names, links.values, strict=False):
             link = self.link(driver, name)
             if link is None or not link.events:
                 continue
             if link.relation == "bound":
                 if len(link.events) == 1:
-                    beside.setdefault(link.events[0], _Event(link.kind)).add_link(f"links.{bare(name)}", value)
+                    beside.setdefault(link.events[0], _Event(link.stat_class)).add_link(f"links.{bare(name)}", value)
             elif len(link.events) > 1:
-                sums.setdefault(link.events, _Event(link.kind)).add_link(f"links.{bare(name)}", value)
+                sums.setdefault(link.events, _Event(link.stat_class)).add_link(f"links.{bare(name)}", value)
             elif not self._is_unlost(driver, link.events[0]):
-                events.setdefault(link.events[0], _Event(link.kind)).add_link(f"links.{bare(name)}", value)
+                events.setdefault(link.events[0], _Event(link.stat_class)).add_link(f"links.{bare(name)}", value)
         for parts in sorted(sums, key=len):  # what is in another sum first
             self._solve(driver, events, beside, parts, sums[parts])
-        by_kind: dict[str, _Total] = {}
+        by_stat_class: dict[str, _Total] = {}
         for event in events.values():
-            by_kind.setdefault(event.kind, _Total()).add(*event.result())
-        return _losses(by_kind, "driver")
+            by_stat_class.setdefault(event.stat_class, _Total()).add(*event.result())
+        return _losses(by_stat_class, "driver")
 
     def _solve(
         self,
@@ -138,12 +138,12 @@ class Drivers(DriverMeanings):
             return
         packets, _, counters = total.result()
         rest = packets - sum(event.result()[0] for event in known.values())
-        kind = self._kind(driver, unknown[0], total.kind) if len(unknown) == 1 else total.kind
-        events[unknown[0]] = _Event(kind)
+        stat_class = self._stat_class(driver, unknown[0], total.stat_class) if len(unknown) == 1 else total.stat_class
+        events[unknown[0]] = _Event(stat_class)
         events[unknown[0]].add_link(counters[0], max(rest, 0))
         # the other unknown ones are inside this number now: no later sum may find them again
         for part in unknown[1:]:
-            events[part] = _Event(kind)
+            events[part] = _Event(stat_class)
             events[part].add_link(counters[0], 0)
 
     def _guessed_loss(self, rows: Mapping[Scope, Row], links: Row | None) -> tuple[NicLoss, ...]:
@@ -153,34 +153,38 @@ class Drivers(DriverMeanings):
         for name, value, meaning, queue in self._meanings(None, rows):
             if meaning.counts != "loss" or meaning.role == "sum":
                 continue
-            certain.add(meaning.kind)
+            certain.add(meaning.stat_class)
             shape = name if queue is None else f"{name} of queues"
-            groups.setdefault((meaning.kind, shape), _Total()).add(
+            groups.setdefault((meaning.stat_class, shape), _Total()).add(
                 value, {} if queue is None else {queue: value}, (name,)
             )
         for name, value in () if links is None else zip(links.names, links.values, strict=False):
             link = self._links.get((ANY, bare(name)))
             if link is not None and link.relation == "exact" and link.events:
-                groups.setdefault((link.kind, bare(name)), _Total()).add(value, {}, (f"links.{bare(name)}",))
-        by_kind: dict[str, _Total] = {}
-        for (kind, _), total in groups.items():
-            best = by_kind.get(kind)
+                groups.setdefault((link.stat_class, bare(name)), _Total()).add(value, {}, (f"links.{bare(name)}",))
+        by_stat_class: dict[str, _Total] = {}
+        for (stat_class, _), total in groups.items():
+            best = by_stat_class.get(stat_class)
             if best is None or (total.packets, len(total.queues)) > (best.packets, len(best.queues)):
-                by_kind[kind] = total
+                by_stat_class[stat_class] = total
         return tuple(
             loss
-            for kind, total in by_kind.items()
-            for loss in _losses({kind: total}, "driver" if kind in certain else "generic")
+            for stat_class, total in by_stat_class.items()
+            for loss in _losses({stat_class: total}, "driver" if stat_class in certain else "generic")
         )
 
 
 def _losses(totals: Mapping[str, _Total], confidence: str) -> tuple[NicLoss, ...]:
     return tuple(
         NicLoss(
-            kind, totals[kind].packets, totals[kind].queues, tuple(dict.fromkeys(totals[kind].counters)), confidence
+            stat_class,
+            totals[stat_class].packets,
+            totals[stat_class].queues,
+            tuple(dict.fromkeys(totals[stat_class].counters)),
+            confidence,
         )
-        for kind in CLASSES
-        if kind in totals
+        for stat_class in STAT_CLASSES
+        if stat_class in totals
     )
 
 
@@ -202,8 +206,8 @@ class _Total:
 class _Event:
     """All counters of one event."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind: Final = kind
+    def __init__(self, stat_class: str) -> None:
+        self.stat_class: Final = stat_class
         self._whole: tuple[int, str] | None = None
         self._link: tuple[int, str] | None = None
         # by line of drivers.tsv: two rules that know the queues count the same packets

@@ -20,8 +20,8 @@ from pktdrop.rules import tables
 #: The stations of a packet: the receive path from the wire to the socket, then the transmit path.
 LAYERS: Final = ("nic-fifo", "nic-ring", "driver", "backlog", "stack", "socket", "qdisc", "tx")
 
-#: What kind of event a free is: the column ``class`` of the data file.
-KINDS: Final = ("capacity", "policy", "routing", "malformed", "protocol", "teardown", "unspecified")
+#: What nature of event a free is: the column ``nature`` of the data file.
+NATURES: Final = ("capacity", "policy", "routing", "malformed", "protocol", "teardown", "unspecified")
 
 #: What is said of a free: a packet was lost, none was, or that is not known.
 VERDICTS: Final = ("loss", "noise", "doubt")
@@ -35,7 +35,7 @@ GROUP: Final = -1
 #: What is said of a free whose call site has no name, where that would decide.
 NAMELESS: Final = "its place in the kernel has no name"
 
-_COLUMNS: Final = ("reason", "function", "protocol", "layer", "class", "verdict", "why", "source")
+_COLUMNS: Final = ("reason", "function", "protocol", "layer", "nature", "verdict", "why", "source")
 #: Ethertypes that every kernel has a receiver for: IPv4, IPv6, ARP (include/uapi/linux/if_ether.h).
 _IP: Final = frozenset((0x0800, 0x86DD, 0x0806))
 _PROTOCOLS: Final = ("*", "none", "IP", "group")
@@ -74,7 +74,7 @@ def parse(lines: Iterable[str]) -> tuple[Rule, ...]:
 
 
 def _rule(cells: list[str], number: int) -> Rule:
-    name, function, protocol, layer, kind, what, why, source = cells
+    name, function, protocol, layer, nature, what, why, source = cells
     reason, _, where = name.partition(" where ")
     tables.one_of("protocol", protocol, _PROTOCOLS, number)
     tables.one_of("verdict", what, VERDICTS, number)
@@ -84,7 +84,7 @@ def _rule(cells: list[str], number: int) -> Rule:
         raise ValueError(f"line {number}: {why!r} is longer than {WHY_WIDTH} characters")
     verdict = Verdict(
         tables.one_of("layer", layer, LAYERS, number),
-        tables.one_of("class", kind, KINDS, number),
+        tables.one_of("nature", nature, NATURES, number),
         noise=why if what == "noise" else None,
         doubt=why if what == "doubt" else None,
     )

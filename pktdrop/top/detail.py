@@ -135,17 +135,17 @@ def _processor(seen: History, cpu: int, width: int) -> list[Line]:
 
 def _port(seen: History, key: tuple[Netns | None, str, int | None], width: int) -> list[Line]:
     port = seen.ports.get(key)
-    if port is None or not port.kinds:
+    if port is None or not port.stat_classes:
         return labelled("NIC", "its counters tell of no loss", width)
-    kinds = ", ".join(f"{kind} {number(packets)}" for kind, packets in port.kinds.items())
+    stat_classes = ", ".join(f"{stat_class} {number(packets)}" for stat_class, packets in port.stat_classes.items())
     counters = ", ".join(f"{counter} {number(packets)}" for counter, packets in port.counters.items())
     queues = ", ".join(
-        f"queue {queue}: {number(sum(other.kinds.values()))}"
+        f"queue {queue}: {number(sum(other.stat_classes.values()))}"
         for (netns, name, queue), other in sorted(seen.ports.items(), key=str)
         if (netns, name) == key[:2] and queue is not None
     )
     return [
-        *labelled("NIC", f"{kinds} (by {counters})", width, "loss"),
+        *labelled("NIC", f"{stat_classes} (by {counters})", width, "loss"),
         *(labelled("queues", queues, width) if queues and key[2] is None else []),
     ]
 

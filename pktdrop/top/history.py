@@ -161,7 +161,7 @@ class Port:
     """What an interface, or one of its queues, has lost and moved."""
 
     driver: str = ""
-    kinds: dict[str, int] = field(default_factory=dict)
+    stat_classes: dict[str, int] = field(default_factory=dict)
     """Packets lost by the NIC, by class of the counter."""
     counters: dict[str, int] = field(default_factory=dict)
     """Whence that is known, with the packets each time."""
@@ -175,14 +175,14 @@ class Port:
 
     def take(self, other: "Port") -> None:
         """Lose what another one has lost."""
-        for sums, more in ((self.kinds, other.kinds), (self.counters, other.counters)):
+        for sums, more in ((self.stat_classes, other.stat_classes), (self.counters, other.counters)):
             for name, packets in more.items():
                 sums[name] = sums.get(name, 0) + packets
         self.lost = max(self.lost, other.lost)
 
     def copy(self) -> "Port":
         """Return one that does not change with this one."""
-        return replace(self, kinds=self.kinds.copy(), counters=self.counters.copy())
+        return replace(self, stat_classes=self.stat_classes.copy(), counters=self.counters.copy())
 
 
 class Processor(NamedTuple):
@@ -325,7 +325,7 @@ class History:
             ):
                 continue
             del self.ports[queue]
-            if port.kinds:
+            if port.stat_classes:
                 self._port((None, _OTHER)).take(port)
 
     def per_second(self, packets: int) -> float:
@@ -438,13 +438,13 @@ class History:
             if loss.stat_class is not None:
                 self._add_nic((loss.place.netns, loss.place.interface or ""), loss.stat_class, loss)
 
-    def _add_nic(self, nic: Nic, kind: str, loss: Loss) -> None:
+    def _add_nic(self, nic: Nic, stat_class: str, loss: Loss) -> None:
         places: Iterable[tuple[int | None, int]] = ((None, loss.packets), *loss.place.queues)
         for queue, packets in places:
             if packets:
                 port = self._port(nic, queue)
                 port.lost = self.elapsed
-                port.kinds[kind] = port.kinds.get(kind, 0) + packets
+                port.stat_classes[stat_class] = port.stat_classes.get(stat_class, 0) + packets
                 for counter in loss.counters:
                     port.counters[counter] = port.counters.get(counter, 0) + packets
 

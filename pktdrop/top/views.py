@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pktdrop.ledger.entry import CLASS_LAYERS, NO_COUNTER
+from pktdrop.ledger.entry import NO_COUNTER, STAT_CLASS_LAYERS
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
 from pktdrop.text.table import DOUBT
@@ -178,10 +178,15 @@ def most(history: History, group: Group) -> str:
 # --- interfaces and queues
 
 
-def _kinds(history: History) -> list[str]:
+def _stat_classes(history: History) -> list[str]:
     """Return the classes of NIC counters that there is anything of, in the order of the packet's way."""
-    there = {kind for port in history.ports.values() for kind, packets in port.kinds.items() if packets}
-    return [*(kind for kind in CLASS_LAYERS if kind in there), *sorted(there.difference(CLASS_LAYERS))]
+    there = {
+        stat_class for port in history.ports.values() for stat_class, packets in port.stat_classes.items() if packets
+    }
+    return [
+        *(stat_class for stat_class in STAT_CLASS_LAYERS if stat_class in there),
+        *sorted(there.difference(STAT_CLASS_LAYERS)),
+    ]
 
 
 def _interface_columns(history: History, context: Context) -> tuple[Column, ...]:
@@ -193,7 +198,7 @@ def _interface_columns(history: History, context: Context) -> tuple[Column, ...]
         Column("driver", least=6, rank=9),
         numbers("/s"),
         numbers("total"),
-        *(numbers(kind, rank=3) for kind in _kinds(history)),
+        *(numbers(stat_class, rank=3) for stat_class in _stat_classes(history)),
         *_apart(history, context, 11),
         numbers("rx/s", rank=7),
         numbers("tx/s", rank=8),
@@ -203,7 +208,7 @@ def _interface_columns(history: History, context: Context) -> tuple[Column, ...]
 
 
 def _interface_rows(history: History, context: Context) -> Iterator[Row]:
-    kinds = _kinds(history)
+    stat_classes = _stat_classes(history)
     nothing = Group(Tally(1.0))
     queues = dict.fromkeys((*((*nic, None) for nic in history.interfaces), *history.ports))
     for netns, name, queue in queues:
@@ -216,7 +221,7 @@ def _interface_rows(history: History, context: Context) -> Iterator[Row]:
             (
                 name, -1 if queue is None else queue, namespace, (port.driver if port else "") or "-",
                 group.tally.rate(history.elapsed), group.tally.packets,
-                *((port.kinds.get(kind, 0) if port else 0) for kind in kinds), *_values_apart(history, context, group),
+                *((port.stat_classes.get(stat_class, 0) if port else 0) for stat_class in stat_classes), *_values_apart(history, context, group),
                 port.received if port and is_moving else 0.0, port.sent if port and is_moving else 0.0,
                 most(history, group), group.tally.series,
             ),

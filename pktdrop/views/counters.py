@@ -45,9 +45,9 @@ def nothing(differences: bool, all_netns: bool) -> str:
 
 
 def _kind(told: Told) -> str:
-    if told.kind is None:
+    if told.layer_or_class is None:
         return "-"
-    return ("" if told.is_loss else "hint: ") + told.kind + "?" * told.is_guess
+    return ("" if told.is_loss else "hint: ") + told.layer_or_class + "?" * told.is_guess
 
 
 def as_json(
@@ -65,7 +65,7 @@ def as_json(
                         "counter": one.counter,
                         "scope": as_object(one.scope),
                         "value": one.value,
-                        "kind": one.kind,
+                        "kind": one.layer_or_class,
                         "loss": one.is_loss,
                         "guess": one.is_guess,
                     }

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pktdrop.diagnosis.diagnosis import KIND_WORDS, Advised, Diagnosis, Noise
+from pktdrop.diagnosis.diagnosis import NATURE_WORDS, Advised, Diagnosis, Noise
 from pktdrop.diagnosis.stations import Station
 from pktdrop.diagnosis.who import Who
 from pktdrop.rules.remedies import Advice
@@ -32,7 +32,7 @@ def as_text(diagnosis: Diagnosis, width: int) -> str:
     """Return the verdict, what was watched, the stations, and for each loss why and what to change."""
     parts = [_filled(diagnosis.verdict, width)]
     if diagnosis.lost:
-        parts.append(_filled(_kinds(diagnosis), width))
+        parts.append(_filled(_natures(diagnosis), width))
     parts.append(_filled(_watched(diagnosis), width))
     parts.append(table(_STATIONS, [_station(station) for station in diagnosis.stations], width))
     parts += _losses(diagnosis, width)
@@ -57,13 +57,13 @@ def status(elapsed: float, duration: float | None, lost: int, width: int) -> str
     return f"{elapsed:.0f}{of} watched, {seen}; Ctrl-C ends it now"[: width - 1]
 
 
-def _kinds(diagnosis: Diagnosis) -> str:
+def _natures(diagnosis: Diagnosis) -> str:
     """Tell capacity from policy and the rest, with numbers that add up."""
     told = [
-        f"{number(packets)} {KIND_WORDS[kind]} ({kind}, {share(packets, diagnosis.lost)})"
-        for kind, packets in diagnosis.kinds.items()
+        f"{number(packets)} {NATURE_WORDS[nature]} ({nature}, {share(packets, diagnosis.lost)})"
+        for nature, packets in diagnosis.natures.items()
     ]
-    none = "" if "capacity" in diagnosis.kinds else " None for lack of room (capacity)."
+    none = "" if "capacity" in diagnosis.natures else " None for lack of room (capacity)."
     return f"Lost: {', '.join(told)}.{none}"
 
 
@@ -125,7 +125,7 @@ def _loss(place: int, advised: Advised, diagnosis: Diagnosis, width: int) -> str
     evidence = ", ".join((*one.reasons, *one.counters))
     lines = [
         _filled(f"{place}. {amount} {advised.where}", width, "", _INDENT),
-        _labelled("Class", f"{one.kind} ({KIND_WORDS[one.kind]}); {evidence}", width),
+        _labelled("Class", f"{one.nature} ({NATURE_WORDS[one.nature]}); {evidence}", width),
         _labelled("Why", one.cause.why, width),
     ]
     if advised.who is not None:
@@ -181,7 +181,7 @@ def as_json(diagnosis: Diagnosis, failed: Sequence[str], version: str) -> str:
                 "packets": diagnosis.lost,
                 "unexplained": diagnosis.unexplained,
                 "uncounted": diagnosis.uncounted,
-                "classes": dict(diagnosis.kinds),
+                "classes": dict(diagnosis.natures),
                 "stations": [
                     {
                         "layer": station.layer,
@@ -218,7 +218,7 @@ def _loss_object(advised: Advised) -> dict[str, Any]:
     return {
         "packets": one.packets,
         "layer": one.layer,
-        "class": one.kind,
+        "class": one.nature,
         "cause": one.cause.name,
         "where": advised.where,
         "netns": None if place.netns is None else place.netns.inode or None,  # 0: THE_GONE

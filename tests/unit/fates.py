@@ -33,7 +33,7 @@ WHY = why_of(LAYER_RULES, CAUSES)
 NICS = Drivers(
     parse(
         [
-            "driver	name	class	event	role	counts	bits	note	source",
+            "driver	name	stat_class	event	role	counts	bits	note	source",
             "fate	rx_queue_{queue}_drops	ring	-	queue	loss	-	-	a NIC of these tests",
             "fate	rx_ring	ring	-	total	loss	-	-	a NIC of these tests",
             "fate	fifo	fifo	-	single	loss	-	-	a NIC of these tests",
@@ -43,7 +43,7 @@ NICS = Drivers(
     ),
     parse_links(
         [
-            "driver	field	class	events	relation	meaning	source",
+            "driver	field	stat_class	events	relation	meaning	source",
             "fate	rx_missed_errors	fifo	fifo	exact	-	a NIC of these tests",
             "again	rx_missed_errors	ring	ring	exact	-	a NIC of these tests",
         ]

@@ -49,7 +49,7 @@ def test_a_verdict_of_three_places() -> None:
     )
     assert diagnosis.lost == sum(one.loss.packets for one in diagnosis.losses) == 6232
     assert sum(station.packets for station in diagnosis.stations) == 6232
-    assert diagnosis.kinds == {"capacity": 6232}
+    assert diagnosis.natures == {"capacity": 6232}
 
 
 def test_nothing_lost() -> None:
@@ -72,7 +72,7 @@ def test_policy_alone_is_not_called_loss() -> None:
         "In 10.0 s this host lost nothing but 23 packets refused on purpose (policy): 100 % by firewall rules of "
         "netns blue. Unexplained: 0."
     )
-    assert diagnosis.kinds == {"policy": 23}
+    assert diagnosis.natures == {"policy": 23}
 
 
 def test_policy_is_told_apart() -> None:
@@ -81,7 +81,7 @@ def test_policy_is_told_apart() -> None:
     assert diagnosis.verdict.startswith(
         "In 10.0 s this host lost 1,000 packets, 900 of them refused on purpose (policy): "
     )
-    assert [one.loss.kind for one in diagnosis.losses] == ["capacity", "policy"]
+    assert [one.loss.nature for one in diagnosis.losses] == ["capacity", "policy"]
 
 
 def test_many_places_are_summed_up() -> None:

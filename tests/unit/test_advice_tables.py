@@ -7,24 +7,24 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from pktdrop.ledger.entry import CLASS_LAYERS
+from pktdrop.ledger.entry import STAT_CLASS_LAYERS
 from pktdrop.rules import causes, remedies, tables
 from pktdrop.rules.causes import Causes
 from pktdrop.rules.identities import Identities
-from pktdrop.rules.layers import KINDS, LAYERS, Layers, Rule
+from pktdrop.rules.layers import LAYERS, NATURES, Layers, Rule
 from pktdrop.rules.remedies import HOST_VALUES, SEEN_VALUES, Advice, Value
 
 CAUSES, REMEDIES = Causes.load(), remedies.load()
 RULES = Layers.load(reasons=["CPU_BACKLOG"]).rules  # those of all kernels: tests/unit/test_layers.py
 COUNTERS = Identities.load().counters
-HEADER = "cause\tkind\tmatch\tplace\twhy\tsource"
+HEADER = "cause\tnature\tmatch\tplace\twhy\tsource"
 REMEDY_HEADER = "cause\twhen\tsay\tcommand\tcost\tsource"
 ANYTHING = "unknown\t-\tclass:*/*,counter:*\there\tWhy.\tsource"
 
 
 def tokens(what: str) -> list[str]:
     """All globs of a kind in loss_causes.tsv."""
-    return [glob for row in CAUSES.rows for kind, glob in row.matches if kind == what]
+    return [glob for row in CAUSES.rows for nature, glob in row.matches if nature == what]
 
 
 def overlap(one: str, other: str) -> bool:
@@ -48,15 +48,15 @@ def test_reasons_are_known_to_the_layers() -> None:
 def test_counters_and_driver_classes_are_known() -> None:
     """A counter that has a cause is in loss_counters.tsv, a class of drivers in the layers of the ledger."""
     assert [glob for glob in tokens("counter") if not any(fnmatchcase(name, glob) for name in COUNTERS)] == []
-    assert sorted(tokens("driver")) == sorted(CLASS_LAYERS)
+    assert sorted(tokens("driver")) == sorted(STAT_CLASS_LAYERS)
 
 
 def test_classes_are_known() -> None:
     """A row about a class names layers and classes that there are."""
-    for glob in tokens("class"):
-        layer, _, kind = glob.partition("/")
+    for glob in tokens("nature"):
+        layer, _, nature = glob.partition("/")
         assert any(fnmatchcase(name, layer) for name in LAYERS), glob
-        assert any(fnmatchcase(name, kind) for name in KINDS), glob
+        assert any(fnmatchcase(name, nature) for name in NATURES), glob
 
 
 def test_each_row_can_be_reached() -> None:
@@ -66,7 +66,7 @@ def test_each_row_can_be_reached() -> None:
             if what == "event":
                 reason, _, function = glob.partition("@")
                 assert any(
-                    CAUSES.of_event(rule.verdict.layer, rule.verdict.kind, "core", *example) is row
+                    CAUSES.of_event(rule.verdict.layer, rule.verdict.nature, "core", *example) is row
                     for rule in RULES
                     for example in [(reason.replace("*", "X"), (function or "*").replace("*", "x"))]
                 ), f"line {row.line}: {glob}"
@@ -80,9 +80,9 @@ def test_each_row_can_be_reached() -> None:
 def test_a_cause_says_nothing_that_layers_contradict(rule: Rule) -> None:
     """What is policy by layers.tsv has no cause that speaks of lack of room, and the other way round."""
     reason, call_site = rule.reason.replace("*", "X"), rule.function.replace("*", "x")
-    kind = rule.verdict.kind
-    found = CAUSES.of_event(rule.verdict.layer, kind, "core", reason, call_site)
-    assert found.kind in (None, kind) or {found.kind, kind}.isdisjoint({"policy", "capacity"}), found.name
+    nature = rule.verdict.nature
+    found = CAUSES.of_event(rule.verdict.layer, nature, "core", reason, call_site)
+    assert found.nature in (None, nature) or {found.nature, nature}.isdisjoint({"policy", "capacity"}), found.name
 
 
 @pytest.mark.parametrize("counter", [name for name, fact in COUNTERS.items() if fact.loss != "no"])
@@ -90,7 +90,7 @@ def test_each_loss_counter_has_a_cause_of_its_own(counter: str) -> None:
     """What only counters show is explained, too, and has a class."""
     cause = CAUSES.of_counter(counter)
     assert cause.name != "unknown"
-    assert cause.kind is not None
+    assert cause.nature is not None
 
 
 def test_each_cause_has_a_remedy_and_each_remedy_a_cause() -> None:
@@ -134,7 +134,7 @@ def test_no_command_but_those_that_read_or_say_their_cost() -> None:
     ("row", "message"),
     [
         ("a\tcapacity\tevent:X\tin {nowhere}\tWhy.\tsource", "line 2: unknown word 'nowhere'"),
-        ("a\tbad\tevent:X\tin {nic}\tWhy.\tsource", "line 2: unknown kind 'bad'"),
+        ("a\tbad\tevent:X\tin {nic}\tWhy.\tsource", "line 2: unknown nature 'bad'"),
         ("a\t-\tX\tin {nic}\tWhy.\tsource", "line 2: 'X' is not what:glob"),
         ("a\t-\tthing:X\tin {nic}\tWhy.\tsource", "line 2: unknown match 'thing'"),
         (f"a\t-\tevent:X\tin {{nic}}\t{'w' * 121}\tsource", "longer than 120"),
@@ -148,7 +148,7 @@ def test_a_bad_cause_is_named(row: str, message: str) -> None:
 
 def test_causes_must_cover_everything() -> None:
     """A table that leaves some loss without a cause is refused."""
-    with pytest.raises(ValueError, match="no row matches every class"):
+    with pytest.raises(ValueError, match="no row matches every nature"):
         Causes(causes.parse([HEADER, "a\t-\tevent:X\there\tWhy.\tsource"]))
 
 

@@ -70,9 +70,9 @@ def test_traffic_is_not_loss() -> None:
             mib={Scope(netns=Netns(1)): Row(("UdpInDatagrams", "UdpRcvbufErrors"), (7, 8))},
         )
     )
-    assert [one[name].kind for name in ("links.rx_packets", "mib.UdpInDatagrams")] == [None, None]
-    assert (one["links.rx_dropped"].is_loss, one["links.rx_dropped"].kind) == (False, "any")
-    assert (one["mib.UdpRcvbufErrors"].is_loss, one["mib.UdpRcvbufErrors"].kind) == (True, "socket")
+    assert [one[name].layer_or_class for name in ("links.rx_packets", "mib.UdpInDatagrams")] == [None, None]
+    assert (one["links.rx_dropped"].is_loss, one["links.rx_dropped"].layer_or_class) == (False, "any")
+    assert (one["mib.UdpRcvbufErrors"].is_loss, one["mib.UdpRcvbufErrors"].layer_or_class) == (True, "socket")
 
 
 def test_a_warning_is_no_loss() -> None:
@@ -84,7 +84,7 @@ def test_a_driver_speaks_in_its_own_words() -> None:
     """ixgbe: rx_no_dma_resources counts empty rings, rx_missed_errors a full FIFO (82599 datasheet: QPRDC, MPC)."""
     row = Row(("ethtool.rx_no_dma_resources", "ethtool.rx_missed_errors", "ethtool.rx_packets"), (1, 2, 3))
     one = told(reading(driver={ETH0: row}))
-    assert [one[name].kind for name in row.names] == ["ring", "fifo", None]
+    assert [one[name].layer_or_class for name in row.names] == ["ring", "fifo", None]
     assert not any(one[name].is_guess for name in row.names)
 
 

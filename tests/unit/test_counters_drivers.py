@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pktdrop.ledger.told import Meanings
 from pktdrop.model.counters import Counters, Row, Scope
 from pktdrop.rules import driver_tables as module
-from pktdrop.rules.driver_tables import CLASSES
+from pktdrop.rules.driver_tables import STAT_CLASSES
 from pktdrop.rules.drivers import Drivers, NicLoss
 from pktdrop.rules.identities import Identities
 
@@ -55,12 +55,12 @@ def links(**fields: int) -> Row:
 
 def amounts(losses: tuple[NicLoss, ...]) -> dict[str, int]:
     """Packets by class, without the classes that lost nothing."""
-    return {loss.kind: loss.packets for loss in losses if loss.packets}
+    return {loss.stat_class: loss.packets for loss in losses if loss.packets}
 
 
-def queues(losses: tuple[NicLoss, ...], kind: str) -> dict[int, int]:
+def queues(losses: tuple[NicLoss, ...], stat_class: str) -> dict[int, int]:
     """What one class lost, by queue."""
-    return dict(next(loss.queues for loss in losses if loss.kind == kind))
+    return dict(next(loss.queues for loss in losses if loss.stat_class == stat_class))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_signs_are_no_losses(
 ) -> None:
     """Counters of empty rings, pause and retries are told, but counted as no loss."""
     found = drivers.hints(driver, fixture_rows(name))
-    assert {hint.counter: (hint.kind, hint.queue) for hint in found} == hints
+    assert {hint.counter: (hint.stat_class, hint.queue) for hint in found} == hints
 
 
 def test_queues_are_known_where_the_driver_knows_them(drivers: Drivers) -> None:
@@ -339,7 +339,7 @@ def test_a_driver_is_told_by_all_its_statistics(drivers: Drivers) -> None:
     assert drivers.variant(None, ["ethtool.rx_dropped"]) is None
     old = drivers.classify("i40e!rx_missed_errors", "port.rx_crc_errors")
     assert old is not None
-    assert (old.kind, old.confidence) == ("error", "driver")
+    assert (old.stat_class, old.confidence) == ("error", "driver")
 
 
 def test_host_drops_of_virtio_are_split(drivers: Drivers) -> None:
@@ -391,7 +391,7 @@ def test_a_guess_is_never_more_than_a_hint(drivers: Drivers) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
+    ("name", "stat_class"),
     [
         ("rx_missed", "fifo"),
         ("rx_fifo_overflow", "fifo"),
@@ -411,11 +411,11 @@ def test_a_guess_is_never_more_than_a_hint(drivers: Drivers) -> None:
         ("tx_dropped", "tx"),
     ],
 )
-def test_guesses_follow_the_usual_words(drivers: Drivers, name: str, kind: str) -> None:
+def test_guesses_follow_the_usual_words(drivers: Drivers, name: str, stat_class: str) -> None:
     """Each word that drivers commonly use has its class, with the confidence "generic"."""
     meaning = drivers.classify("nonesuch", name)
     assert meaning is not None
-    assert (meaning.kind, meaning.confidence) == (kind, "generic")
+    assert (meaning.stat_class, meaning.confidence) == (stat_class, "generic")
 
 
 @pytest.mark.parametrize("name", ["rx_packets", "tx_bytes", "rx_queue_0_bytes", "adminq_timeouts", "", "multicast"])
@@ -437,7 +437,7 @@ def test_qstats_are_defined_for_all_drivers(drivers: Drivers) -> None:
     """The kernel defines the qstats: they are no guess, even for a driver without rules."""
     meaning = drivers.classify("nonesuch", "qstats.rx_hw_drop_overruns")
     assert meaning is not None
-    assert (meaning.kind, meaning.counts, meaning.confidence) == ("ring", "loss", "driver")
+    assert (meaning.stat_class, meaning.counts, meaning.confidence) == ("ring", "loss", "driver")
 
 
 def test_narrow_counters_say_their_width(drivers: Drivers) -> None:
@@ -481,18 +481,18 @@ def test_every_row_has_a_source(drivers: Drivers) -> None:
 
 def test_an_event_has_one_class(drivers: Drivers) -> None:
     """Counters of one event of a driver are in one class; else the packet would be in two."""
-    kinds: dict[tuple[str, str], set[str]] = {}
+    stat_classes: dict[tuple[str, str], set[str]] = {}
     for rule in drivers.rules:
         if rule.counts == "loss" and rule.role != "sum":
             for driver in rule.drivers:
                 if driver != "*":
-                    kinds.setdefault((driver, rule.events[0]), set()).add(rule.kind)
+                    stat_classes.setdefault((driver, rule.events[0]), set()).add(rule.stat_class)
     for link in drivers.links:
         if link.relation == "exact" and len(link.events) == 1:
             for driver in link.drivers:
                 if driver != "*":
-                    kinds.setdefault((driver, link.events[0]), set()).add(link.kind)
-    assert {key: found for key, found in kinds.items() if len(found) > 1} == {}
+                    stat_classes.setdefault((driver, link.events[0]), set()).add(link.stat_class)
+    assert {key: found for key, found in stat_classes.items() if len(found) > 1} == {}
 
 
 def test_roles_fit_together(drivers: Drivers) -> None:
@@ -554,7 +554,7 @@ def test_the_core_is_never_taken_for_the_driver(drivers: Drivers) -> None:
     ("line", "message"),
     [
         ("igb\tx\tfifo\t-\tsingle\tloss\t-\t-", "8 columns"),
-        ("igb\tx\tnonesuch\t-\tsingle\tloss\t-\t-\ts", "unknown class"),
+        ("igb\tx\tnonesuch\t-\tsingle\tloss\t-\t-\ts", "unknown stat_class"),
         ("igb\tx\tfifo\t-\tnonesuch\tloss\t-\t-\ts", "unknown role"),
         ("igb\tx\tfifo\t-\tsingle\tnonesuch\t-\t-\ts", "unknown counts"),
         ("igb\tx\tfifo\ta+b\tsingle\tloss\t-\t-\ts", "only a sum"),
@@ -595,11 +595,11 @@ def test_no_input_is_too_odd(
     """Any names and values give losses of known classes, never less on the interface than on all its queues."""
     given_rows = {Scope(interface="e"): Row(tuple(counters), tuple(counters.values()))}
     for loss in drivers.nic_loss(driver, given_rows, Row(tuple(fields), tuple(fields.values()))):
-        assert loss.kind in CLASSES
+        assert loss.stat_class in STAT_CLASSES
         assert loss.packets >= sum(loss.queues.values()) >= 0
         assert loss.counters
     for hint in drivers.hints(driver, given_rows):
-        assert hint.kind in CLASSES
+        assert hint.stat_class in STAT_CLASSES
 
 
 TABLES = Drivers.load()

@@ -56,7 +56,7 @@ OTHER_SUBSYSTEMS = """
 """.split()
 REASONS = [*CORE_6_18, *CORE_OTHER, *OTHER_SUBSYSTEMS]
 
-HEADER = "reason\tfunction\tprotocol\tlayer\tclass\tverdict\twhy\tsource\n"
+HEADER = "reason\tfunction\tprotocol\tlayer\tnature\tverdict\twhy\tsource\n"
 ROW = "NO_SOCKET\t*\t*\tsocket\trouting\tloss\t-\tnet/ipv4/udp.c udp_rcv, v7.3\n"
 
 
@@ -174,12 +174,12 @@ LOSSES = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "call_site", "protocol", "layer", "kind"), LOSSES)
+@pytest.mark.parametrize(("reason", "call_site", "protocol", "layer", "nature"), LOSSES)
 def test_loss_is_placed_and_is_no_noise(
-    layers: Layers, reason: str, call_site: str, protocol: int, layer: str, kind: str
+    layers: Layers, reason: str, call_site: str, protocol: int, layer: str, nature: str
 ) -> None:
     """What may be a loss is placed in the layer that lost it and is never called noise."""
-    assert layers.verdict("core", reason, call_site, protocol) == Verdict(layer, kind, None)
+    assert layers.verdict("core", reason, call_site, protocol) == Verdict(layer, nature, None)
 
 
 DOUBTS = [
@@ -311,7 +311,7 @@ def test_free_without_loss_says_why(
 def test_policy_and_capacity_losses_are_never_noise(layers: Layers) -> None:
     """A packet thrown away on purpose or for want of room is a loss; only a capture's own copy is not."""
     for rule in layers.rules:
-        if rule.verdict.kind in ("policy", "capacity") and rule.verdict.noise is not None:
+        if rule.verdict.nature in ("policy", "capacity") and rule.verdict.noise is not None:
             assert "capture" in rule.verdict.noise, f"line {rule.line}"
 
 
@@ -332,7 +332,7 @@ def test_subsystems_do_not_answer_for_each_other(layers: Layers) -> None:
     """A reason name counts only within its subsystem."""
     assert layers.verdict("7", "CPU_BACKLOG", "some_function", IPV4) == UNKNOWN
     assert layers.verdict("mac80211_unusable", "RX_DROP_U_OOM", "ieee80211_rx_list", IPV4).layer == "driver"
-    assert layers.verdict("openvswitch", "OVS_DROP_METER", "ovs_dp_process_packet", IPV4).kind == "policy"
+    assert layers.verdict("openvswitch", "OVS_DROP_METER", "ovs_dp_process_packet", IPV4).nature == "policy"
 
 
 @given(st.text(), st.text(), st.text(), st.integers(0, 0xFFFF))
@@ -371,7 +371,7 @@ def test_compiler_copies_count_as_the_function(call_site: str, function: str) ->
         (HEADER + "# comment\n\nNO_SOCKET\t*\t*\n", "line 4: 3 columns"),
         (HEADER + ROW.replace("\t*\t*\t", "\t*\tIPv4\t"), "line 2: unknown protocol 'IPv4'"),
         (HEADER + ROW.replace("socket", "sockets"), "line 2: unknown layer 'sockets'"),
-        (HEADER + ROW.replace("routing", "route"), "line 2: unknown class 'route'"),
+        (HEADER + ROW.replace("routing", "route"), "line 2: unknown nature 'route'"),
         (HEADER + ROW.replace("\tloss\t-\t", f"\tnoise\t{'x' * (WHY_WIDTH + 1)}\t"), "line 2: 'xxxx"),
         (HEADER + ROW.replace("\tloss\t-\t", "\tlost\t-\t"), "line 2: unknown verdict 'lost'"),
         (HEADER + ROW.replace("\tloss\t-\t", "\tdoubt\t-\t"), "line 2: noise and doubt say why"),

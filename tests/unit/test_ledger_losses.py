@@ -32,7 +32,7 @@ def test_a_ring_names_its_interface_and_queues() -> None:
     """igb counts an empty ring for each queue (RQDPC)."""
     moved = {"driver": {ETH0: {"ethtool.rx_queue_3_drops": 500, "ethtool.rx_queue_1_drops": 20}}}
     (share,) = split(make_account({}, moved, {"eth0": "igb"}))
-    assert (share.packets, share.layer, share.kind, share.cause.name) == (520, "nic-ring", "capacity", "nic-ring")
+    assert (share.packets, share.layer, share.nature, share.cause.name) == (520, "nic-ring", "capacity", "nic-ring")
     assert (share.place.interface, share.place.queues) == ("eth0", ((3, 500), (1, 20)))
     assert not share.is_guess
 
@@ -282,7 +282,7 @@ def test_a_full_accept_queue_is_one_loss() -> None:
         "socket": {listener: {"drops": 1650}},
     }
     (loss,) = split(make_account(drops, moved))
-    assert (loss.packets, loss.without_event, loss.kind, loss.cause.name) == (1650, 558, "capacity", "listen-queue")
+    assert (loss.packets, loss.without_event, loss.nature, loss.cause.name) == (1650, 558, "capacity", "listen-queue")
     assert (loss.place.sockets, loss.evidence) == ((listener,), "both")
     assert loss.reasons == ("TCP_LISTEN_OVERFLOW", "NO_SOCKET")
 

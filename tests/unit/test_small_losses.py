@@ -56,7 +56,7 @@ def test_a_few_never_stand_above_many() -> None:
 def test_real_losses_for_lack_of_room_still_come_first() -> None:
     """A hundred of a thousand are no few."""
     losses = judge(make_account({REFUSED: 900, FULL: 100})).losses
-    assert [(one.loss.kind, one.is_small) for one in losses] == [("capacity", False), ("policy", False)]
+    assert [(one.loss.nature, one.is_small) for one in losses] == [("capacity", False), ("policy", False)]
 
 
 def test_stations_that_could_not_be_seen_are_not_ok() -> None:

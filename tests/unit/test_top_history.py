@@ -99,8 +99,8 @@ def test_event_an_interval_late_is_explained() -> None:
 def test_nic_losses_by_class_and_queue() -> None:
     """What the NIC lost is known by class, for the interface and for each queue that lost."""
     history = history_of(busy_look(), busy_look())
-    assert history.ports[HOST, "eth0", None].kinds == {"ring": 1000}
-    assert history.ports[HOST, "eth0", 3].kinds == {"ring": 1000}
+    assert history.ports[HOST, "eth0", None].stat_classes == {"ring": 1000}
+    assert history.ports[HOST, "eth0", 3].stat_classes == {"ring": 1000}
     assert (HOST, "eth0", 0) not in history.ports
     assert history.ports[HOST, "eth0", None].driver == "igb"
     assert history.ports[HOST, "eth0", None].received == 4500.0
@@ -131,7 +131,7 @@ def test_a_copy_stays_as_it_was() -> None:
     assert copy.loss.packets == 2519
     assert copy.reasons[NO_SOCKET].tally.packets == 1200
     assert copy.drops[make_drop()] == 1000
-    assert copy.ports[ETH0.netns, "eth0", None].kinds == {"ring": 500}
+    assert copy.ports[ETH0.netns, "eth0", None].stat_classes == {"ring": 500}
     assert sum(copy.ports[ETH0.netns, "eth0", None].counters.values()) == 500
     assert copy.netns[BLUE].tally.packets == 1200
     assert copy.lines[NO_PORTS.counter, NO_PORTS.scope].delta == 1200
