@@ -82,7 +82,7 @@ class Entry:
     """Events by reason, most first. They may be more than the counter rose."""
     note: str = ""
     stat_class: str | None = None
-    """What a driver counts here: a class of STAT_CLASS_LAYERS or another, PEER, FOLDED, SETTLED; None: no driver does."""
+    """What a driver counts here: one of driver_tables.STAT_CLASSES, PEER, FOLDED or SETTLED; None: no driver does."""
     is_open: bool = False
     """Whether the next interval may make good what is out of balance here: nothing is lost by it yet."""
     revealed: int = 0

@@ -214,7 +214,8 @@ class Identities:
         """Return the rows that hold for an event, one for each counter: the first that matches.
 
         A row with no counter ends the search: what stands below it does not hold for its events. Arguments as for
-        pktdrop.rules.layers.Layers.rule(). Where the call site has no name, rows of any call site hold, but only explain.
+        pktdrop.rules.layers.Layers.rule(). Where the call site has no name, rows of any
+        function hold, but only explain.
         """
         name = full_reason(subsystem, reason)
         known = protocol if protocol in _PROTOCOLS.values() else -1

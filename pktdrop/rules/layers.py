@@ -142,10 +142,10 @@ class Layers:
         return answer
 
     def _without_name(self, name: str, family: str, otherwise: Verdict) -> Verdict:
-        """Judge a free whose call site has no name: where the call site would decide whether it is a loss, nobody knows.
+        """Judge a free whose call site has no name: where its function would decide, nobody knows whether it is a loss.
 
-        `otherwise` is what is said of other sites. Rows of packets and of any reason do not count: every free would be
-        in doubt for the sake of parts of packets (skb_release_data).
+        `otherwise` is what is said of other call sites. Rows of packets and of any reason do not count: every free
+        would be in doubt for the sake of parts of packets (skb_release_data).
         """
         possible = [otherwise]
         for matcher in self._matchers:

@@ -221,7 +221,8 @@ def _interface_rows(history: History, context: Context) -> Iterator[Row]:
             (
                 name, -1 if queue is None else queue, namespace, (port.driver if port else "") or "-",
                 group.tally.rate(history.elapsed), group.tally.packets,
-                *((port.stat_classes.get(stat_class, 0) if port else 0) for stat_class in stat_classes), *_values_apart(history, context, group),
+                *((port.stat_classes.get(stat_class, 0) if port else 0) for stat_class in stat_classes),
+                *_values_apart(history, context, group),
                 port.received if port and is_moving else 0.0, port.sent if port and is_moving else 0.0,
                 most(history, group), group.tally.series,
             ),

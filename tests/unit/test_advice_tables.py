@@ -24,7 +24,7 @@ ANYTHING = "unknown\t-\tclass:*/*,counter:*\there\tWhy.\tsource"
 
 def tokens(what: str) -> list[str]:
     """All globs of a kind in loss_causes.tsv."""
-    return [glob for row in CAUSES.rows for nature, glob in row.matches if nature == what]
+    return [glob for row in CAUSES.rows for named, glob in row.matches if named == what]
 
 
 def overlap(one: str, other: str) -> bool:

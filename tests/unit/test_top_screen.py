@@ -303,8 +303,10 @@ def test_cursor_is_always_on_the_screen() -> None:
 
 def test_large_detail_has_all_lines() -> None:
     """Enter gives the detail the screen; what does not fit scrolls."""
-    call_sites = {make_drop(call_site=f"function_{number}+0x1", interface=f"if{number}"): Count(number + 1, 1) for number in
-             range(40)}  # fmt: skip
+    call_sites = {
+        make_drop(call_site=f"function_{number}+0x1", interface=f"if{number}"): Count(number + 1, 1)
+        for number in range(40)
+    }
     others = {make_drop(reason=f"OTHER_{number}"): Count(1, 1) for number in range(9)}
     screen = make_screen(make_step({**call_sites, **others}))
     small = text(screen, 80, 20)
