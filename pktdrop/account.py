@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from pktdrop.counters.gone import Together
@@ -165,7 +166,7 @@ class Accountant:
 def _without_place(step: Interval) -> int:
     """Return how many drops may be what any counter has beyond the events: those not counted, or counted elsewhere."""
     drops = Drops.of(step.drops)
-    elsewhere = compress(drops.packets, (key.other_places for key in drops))
+    elsewhere = compress(drops.packets, map(attrgetter("other_places"), drops))
     return step.lost.missed + sum(elsewhere)
 
 

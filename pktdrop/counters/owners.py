@@ -27,6 +27,8 @@ _REQUEST = struct.Struct("=BBBxI2s2s16s16sIII")
 _ANY_COOKIE = 0xFFFFFFFF  # INET_DIAG_NOCOOKIE
 _ALL_STATES = 0xFFFFFFFF
 _INODE = struct.Struct("=68xI")  # struct inet_diag_msg
+_IP: Final = (0x0800, 0x86DD)  # include/uapi/linux/if_ether.h
+"""Ethertypes of packets that sockets get: others need not be taken apart."""
 _PROTOCOLS: Final = {"UDP": socket.IPPROTO_UDP, "TCP": socket.IPPROTO_TCP}
 _MOST_ASKED = 64
 """Ends that are asked for in each look: senders can choose any number of ports."""
@@ -102,11 +104,12 @@ class Owners:
 
 def _end(sample: Sample) -> _End | None:
     """Return where a packet that was received goes, if a socket may be there."""
-    packet, key = sample.packet, sample.key
-    protocol = _PROTOCOLS.get(packet.protocol or "")
-    if protocol is None or key.netns is None or not sample.received or key.reason == NO_SOCKET:
+    key = sample.key
+    if key.netns is None or not sample.received or key.reason == NO_SOCKET or key.protocol not in _IP:
         return None
-    if packet.source is None or packet.destination is None or packet.source_port is None:
+    packet = sample.packet
+    protocol = _PROTOCOLS.get(packet.protocol or "")
+    if protocol is None or packet.source is None or packet.destination is None or packet.source_port is None:
         return None
     if packet.destination_port is None:
         return None

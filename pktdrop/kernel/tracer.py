@@ -232,7 +232,7 @@ class Tracer:
                 self._unknown.append(raw)
 
     def _kind(self, raw: RawSample) -> DropKey | None:
-        key = bytes((raw.key[0] & ~1, *raw.key[1:]))  # without the bank
+        key = bytes((raw.key[0] & ~1,)) + raw.key[1:]  # without the bank
         return self._places.kind(key) or self._other_places.kind(key)
 
     def _named(self, found: Sequence[tuple[RawKey, RawValue]]) -> list[DropKey]:

@@ -84,8 +84,10 @@ class Sample:
         """Whether the packet was for the socket that is known; else it came from that."""
         if self.socket is None or self.socket.is_receiver:
             return self.socket is not None
-        port, packet = self.socket.local_port, self.packet
-        return self.received and port is not None and port == packet.destination_port != packet.source_port
+        port = self.socket.local_port
+        if port is None or not self.received:  # what is in it need not be known
+            return False
+        return port == self.packet.destination_port != self.packet.source_port
 
     @cached_property
     def packet(self) -> "Packet":

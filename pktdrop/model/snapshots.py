@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from itertools import compress
-from operator import sub
+from operator import ne, sub
 from typing import Final
 
 from pktdrop.model.drops import Count, DropKey, Lost, counted_since
@@ -127,6 +127,20 @@ class Drops(Mapping[DropKey, Count]):
             for begin in range(0, len(self), _CHUNK):
                 _rise(self, before, begin, min(begin + _CHUNK, len(self)), found)
         return Drops(self.kinds, *found)
+
+    def moved_since(self, before: "Drops") -> Iterator[DropKey]:
+        """Yield the kinds that since() returns, which takes three times as long."""
+        whole = range(len(before)), range(len(self))
+        if before.kinds is not self.kinds or (before.numbers, self.numbers) != whole:
+            yield from self.since(before)
+            return
+        keys, stay = self.kinds.keys, len(before)
+        for begin in range(0, stay if before is not self else 0, _CHUNK):
+            end = min(begin + _CHUNK, stay)
+            now, was = self.packets[begin:end], before.packets[begin:end]
+            if now != was:
+                yield from compress(keys[begin:end], map(ne, now, was))
+        yield from compress(keys[stay : len(self)], self.packets[stay:])
 
     def _among(self, later: "Drops") -> "Drops":
         """Return these by the numbers of later ones."""

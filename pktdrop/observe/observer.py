@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import cached_property
 from itertools import count as counting
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from pktdrop.counters.collect import Collector
@@ -19,7 +20,7 @@ from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.counters import Counters
 from pktdrop.model.drops import Lost, Netns
 from pktdrop.model.look import Answer, Kernel, Look, Question
-from pktdrop.model.snapshots import Snapshot, interval
+from pktdrop.model.snapshots import Drops, Snapshot
 from pktdrop.process import memory
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ class Observer:
         if self._tracer is not None and not is_last:
             self._tracer.give_up()
         before = self._events()
-        moved = {key.netns for key in interval(self.last.before, before).drops}
-        dropped_in = tuple(netns for netns in moved if netns is not None)
+        moved = Drops.of(before.drops).moved_since(Drops.of(self.last.before.drops))
+        dropped_in = tuple(netns for netns in set(map(attrgetter("netns"), moved)) if netns is not None)
         wanted = self._wanted(dropped_in, is_last)
         counters = self._collector.read(wanted, self._out_of_time(_LAST if is_last else self._spare, is_last))
         if is_last and counters.late:

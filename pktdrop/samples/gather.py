@@ -26,7 +26,8 @@ def by_kind(samples: "Iterable[Sample]", drops: Mapping[DropKey, Count]) -> ByKi
     found: dict[DropKey, list[Sample]] = {}
     for sample in samples:
         found.setdefault(sample.key, []).append(sample)
-    return {key: some[: drops[key].packets] for key, some in found.items() if key in drops}
+    counted = ((key, some, drops.get(key)) for key, some in found.items())
+    return {key: some[: count.packets] for key, some, count in counted if count is not None}
 
 
 def in_order(samples: ByKind, drops: Mapping[DropKey, object]) -> "list[Sample]":

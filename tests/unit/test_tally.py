@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pktdrop.kernel.tally import SPARE, Tally
 from pktdrop.model.drops import Count, DropKey, Netns
-from pktdrop.model.snapshots import interval
+from pktdrop.model.snapshots import Drops, interval
 from tests.unit.make import make_drop, make_snapshot
 
 KEYS = [make_drop(netns=Netns(netns), ifindex=netns, reason=reason) for netns in range(1, 7) for reason in ("A", "B")]
@@ -45,6 +45,9 @@ def test_every_interval_is_exact(steps: list[Any], kinds: int) -> None:
                 assert count.bytes == 100 * count.packets
                 seen[key.reason] += count.packets
             assert seen == sum(dropped[first:last], Counter())
+            before, after = (Drops.of(snapshots[at].drops) for at in (first, last))
+            moved = Counter(key.reason for key in after.moved_since(before))
+            assert moved.keys() == seen.keys()  # an interval that takes less time, without its counts
     assert sum(not key.other_places for key in tally.totals) <= kinds
 
 
