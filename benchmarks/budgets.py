@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pktdrop.rules import tables
+from pktdrop.rules.tables import Cells, Table
 
-_COLUMNS = ("name", "rule", "limit", "unit", "short", "source")
 _RULES: Mapping[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge, "=": operator.eq}
 
 
@@ -32,16 +31,17 @@ class Budget(NamedTuple):
         return f"{self.rule} {self.limit:g} {self.unit}"
 
 
+def _budget(cells: Cells) -> Budget:
+    rule, is_short = cells.one_of("rule", _RULES), cells.one_of("short", ("yes", "no")) == "yes"
+    return Budget(cells["name"], rule, float(cells["limit"]), cells["unit"], is_short, cells["source"])
+
+
+_TABLE = Table("budgets.tsv", "name rule limit unit short source", _budget)
+
+
 def parse(lines: Iterable[str]) -> tuple[Budget, ...]:
     """Read the table. Raises ValueError that names the line at fault."""
-
-    def make(cells: list[str], number: int) -> Budget:
-        name, rule, limit, unit, short, source = cells
-        tables.one_of("rule", rule, _RULES, number)
-        tables.one_of("answer", short, ("yes", "no"), number)
-        return Budget(name, rule, float(limit), unit, short == "yes", source)
-
-    found = tables.rows(lines, _COLUMNS, make)
+    found = _TABLE.parse(lines)
     if len({budget.name for budget in found}) < len(found):
         raise ValueError("two budgets have one name")
     return found
@@ -49,4 +49,6 @@ def parse(lines: Iterable[str]) -> tuple[Budget, ...]:
 
 def load() -> dict[str, Budget]:
     """Return the budgets by name."""
-    return {budget.name: budget for budget in tables.load(Path(__file__).with_name("budgets.tsv"), parse)}
+    return {
+        budget.name: budget for budget in parse(Path(__file__).with_name(_TABLE.file).read_text("utf-8").splitlines())
+    }

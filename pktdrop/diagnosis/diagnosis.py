@@ -20,7 +20,8 @@ from pktdrop.rules import remedies
 from pktdrop.rules.causes import Causes
 from pktdrop.rules.drivers import Drivers
 from pktdrop.rules.layers import NATURES, Layers
-from pktdrop.rules.remedies import Advice, Remedy, Value
+from pktdrop.rules.match import Value
+from pktdrop.rules.remedies import Advice, Remedy
 from pktdrop.text.wording import counted, number, share
 
 #: What each class of loss is called in a sentence.

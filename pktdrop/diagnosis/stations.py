@@ -16,7 +16,7 @@ from pktdrop.model.counters import Counters, Row, Scope
 from pktdrop.model.drops import Netns, in_order
 from pktdrop.rules.drivers import Drivers, Hint
 from pktdrop.rules.layers import LAYERS
-from pktdrop.rules.remedies import Value
+from pktdrop.rules.match import Value
 from pktdrop.text.wording import number
 
 Status = Literal["ok", "unseen", "warning", "loss"]

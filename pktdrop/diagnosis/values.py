@@ -20,7 +20,7 @@ from pktdrop.model.counters import Scope
 from pktdrop.model.drops import HOST, Netns
 from pktdrop.model.look import Ask, Look, Question
 from pktdrop.rules import settings
-from pktdrop.rules.remedies import Value
+from pktdrop.rules.match import Value
 
 _PROCESS = re.compile(r"/proc/([0-9]+)/ns/net")
 """A path to the namespace of a process."""

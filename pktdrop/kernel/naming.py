@@ -8,7 +8,7 @@ from pktdrop.kernel.reasons import ReasonNames
 from pktdrop.kernel.records import NO_CPU, RawKey
 from pktdrop.kernel.symbols import Symbols
 from pktdrop.model.drops import DropKey, Netns
-from pktdrop.rules.layers import function_of
+from pktdrop.rules.match import function_of
 
 _BACKLOG_FUNCTION = "enqueue_to_backlog"
 _BACKLOG_REASON = "CPU_BACKLOG"

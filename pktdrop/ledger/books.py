@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
@@ -23,11 +23,12 @@ from pktdrop.ledger.reconcile import Between, Reconciled, Reconciler
 from pktdrop.ledger.rests import SHARED_FIELDS
 from pktdrop.ledger.steady import Steady
 from pktdrop.model.counters import Row, Scope
-from pktdrop.model.drops import THE_GONE, Count, DropKey, Netns, Verdict, full_reason
+from pktdrop.model.drops import THE_GONE, Count, DropKey, Netns
 from pktdrop.rules.causes import Causes
 from pktdrop.rules.drivers import Drivers
 from pktdrop.rules.identities import NO_COUNTER, Identities
 from pktdrop.rules.layers import LAYERS, Layers
+from pktdrop.rules.match import Event
 
 _NOT_READ: Final = "the counters of its namespace could not be read"
 _PEER_FIELDS: Final = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
@@ -85,7 +86,7 @@ class Rules:
     def load(cls, tcp_input_has_events: bool = True, reasons: Collection[str] = ()) -> Rules:
         """Read those that come with pktdrop, for a kernel that frees TCP's input with events or without.
 
-        `reasons` are those of the core that the kernel has. Raises ValueError or OSError as each table does.
+        `reasons` are those of the core that the kernel has. Raises as Table.load() does.
         """
         identities = Identities.load(tcp_input_has_events, reasons)
         return cls(identities, Drivers.load(), Layers.load(reasons=reasons), Causes.load())
@@ -245,15 +246,11 @@ def _of_read(entries: Iterable[Entry], read: Collection[Netns]) -> Iterator[Entr
 
 
 def why_of(layers: Layers, causes: Causes) -> WhyOf:
-    """Return what tells class and cause of an event; each distinct question is worked out once."""
+    """Return what tells class and cause of an event."""
 
-    @cache
-    def judged(subsystem: str, reason: str, call_site: str, verdict: Verdict) -> Why:
-        name = full_reason(subsystem, reason)
-        return Why(name, verdict, causes.of_event(verdict.layer, verdict.nature, subsystem, reason, call_site))
-
-    def why(key: DropKey) -> Why:
-        return judged(key.subsystem, key.reason, key.call_site, layers.of(key))
+    def why(key: DropKey, event: Event) -> Why:
+        verdict = layers.of(key)
+        return Why(event.name, verdict, causes.of_event(verdict.layer, verdict.nature, event))
 
     return why
 

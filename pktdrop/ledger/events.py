@@ -17,6 +17,7 @@ from pktdrop.model.snapshots import Drops as Counts
 from pktdrop.model.snapshots import Kinds
 from pktdrop.rules.causes import Cause
 from pktdrop.rules.identities import NO_COUNTER, Counter, Identities, Identity
+from pktdrop.rules.match import Event
 
 Drops = Mapping[DropKey, Count]
 Packets = Sequence[int]
@@ -53,7 +54,7 @@ class Why(NamedTuple):
     cause: Cause
 
 
-WhyOf = Callable[[DropKey], Why]
+WhyOf = Callable[[DropKey, Event], Why]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -211,7 +212,8 @@ class Events:
         asked = *question, key.to_group
         rule = self._rule_of.get(asked)
         if rule is None:
-            rows, why = self._identities.of(*question), self._why(key)
+            event = Event.of(*question)
+            rows, why = self._identities.of(event), self._why(key, event)
             lines = tuple((row.line, row.relation) for row in rows)
             rule = self._rule_of[asked] = self._rules.setdefault((why, lines), Rule(why, rows))
         return rule

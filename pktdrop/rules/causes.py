@@ -6,18 +6,16 @@ The causes are data: ``data/loss_causes.tsv``. What to do about each is in ``dat
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import translate
 from functools import cached_property
 from pathlib import Path
 from string import Formatter
 from typing import Final
 
-from pktdrop.model.drops import full_reason
-from pktdrop.rules import tables
-from pktdrop.rules.layers import NATURES, function_of
+from pktdrop.rules.layers import NATURES
+from pktdrop.rules.match import ANY, Event, Pattern, Patterns
+from pktdrop.rules.tables import Cells, Table
 
 #: What a match can begin with.
 MATCHES: Final = ("event", "nature", "counter", "driver")
@@ -26,9 +24,6 @@ PLACE_WORDS: Final = ("nic", "netns", "socket", "listener", "qdisc", "cpu", "que
 #: Longest texts, in characters.
 PLACE_WIDTH: Final = 60
 WHY_WIDTH: Final = 120
-
-_COLUMNS: Final = ("cause", "nature", "match", "place", "why", "source")
-_Test = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Cause:
     nature: str | None
     """Nature of what only counters show, one of layers.NATURES; None: it has events only."""
     matches: tuple[tuple[str, str], ...]
-    """Pairs of one of MATCHES and a glob."""
+    """Pairs of one of MATCHES and a pattern, with "@" and a pattern of the function behind it where events match."""
     place: str
     why: str
     source: str
@@ -51,39 +46,30 @@ class Cause:
         return frozenset(name for _, name, _, _ in Formatter().parse(self.place) if name)
 
 
-#: What is said of events where nobody asks for their causes.
-UNTOLD: Final = Cause("unknown", None, (), "in {netns}", "Nothing is said of the cause.", "-", 0)
-
-
-def parse(lines: Iterable[str]) -> tuple[Cause, ...]:
-    """Return the rows in the text of a loss_causes.tsv. Raises ValueError that names the line at fault."""
-    return tables.rows(lines, _COLUMNS, _cause)
-
-
-def _cause(cells: list[str], number: int) -> Cause:
-    name, nature, match, place, why, source = cells
-    for text, width in ((place, PLACE_WIDTH), (why, WHY_WIDTH)):
-        if len(text) > width:
-            raise ValueError(f"line {number}: {text!r} is longer than {width} characters")
+def _cause(cells: Cells) -> Cause:
+    nature = cells.given("nature")
     row = Cause(
-        name=name,
-        nature=None if nature == "-" else tables.one_of("nature", nature, NATURES, number),
-        matches=tuple(_match(text, number) for text in match.split(",")),
-        place=place,
-        why=why,
-        source=source,
-        line=number,
+        name=cells["cause"],
+        nature=None if nature is None else cells.one_of("nature", NATURES),
+        matches=tuple(_match(text, cells) for text in cells["match"].split(",")),
+        place=cells.short("place", PLACE_WIDTH),
+        why=cells.short("why", WHY_WIDTH),
+        source=cells["source"],
+        line=cells.line,
     )
     for word in row.words:
-        tables.one_of("word", word, PLACE_WORDS, number)
+        cells.one_of("word", PLACE_WORDS, word)
     return row
 
 
-def _match(text: str, number: int) -> tuple[str, str]:
+def _match(text: str, cells: Cells) -> tuple[str, str]:
     what, colon, glob = text.partition(":")
     if not colon or not glob:
-        raise ValueError(f"line {number}: {text!r} is not what:glob")
-    return tables.one_of("match", what, MATCHES, number), glob
+        raise cells.wrong(f"{text!r} is not what:glob")
+    return cells.one_of("match", MATCHES, what), glob
+
+
+TABLE: Final = Table("loss_causes.tsv", "cause nature match place why source", _cause)
 
 
 class Causes:
@@ -92,40 +78,30 @@ class Causes:
     def __init__(self, rows: Iterable[Cause]) -> None:
         """Take the rows; the first that matches decides. Raises ValueError if some loss has no cause."""
         self.rows: Final = tuple(rows)
-        self._tests = tuple((what, _test(glob), row) for row in self.rows for what, glob in row.matches)
+        self._patterns = Patterns(_pattern(what, glob, row) for row in self.rows for what, glob in row.matches)
         for what, anything in (("nature", "layer/nature"), ("counter", "source.name")):
-            if self._first(**{what: (anything, "")}) is None:
+            if self._patterns.first(f"{what}:{anything}") is None:
                 raise ValueError(f"no row matches every {what}")
 
     @classmethod
     def load(cls, path: Path | None = None) -> Causes:
-        """Read a table, by default the one that comes with pktdrop.
+        """Read a table, as Table.load() does."""
+        return cls(TABLE.load(path))
 
-        Raises ValueError, naming file and line, if it is malformed; OSError if it cannot be read.
-        """
-        return cls(tables.load(path or tables.DATA / "loss_causes.tsv", parse))
-
-    def of_event(self, layer: str, nature: str, subsystem: str, reason: str, call_site: str) -> Cause:
-        """Return the cause of a drop event: layer and nature as in layers.tsv, the rest as for layers.Layers.rule()."""
-        name = full_reason(subsystem, reason)
-        return (
-            self._first(event=(name, function_of(call_site)), **{"nature": (f"{layer}/{nature}", "")}) or self.rows[-1]
-        )
+    def of_event(self, layer: str, nature: str, event: Event) -> Cause:
+        """Return the cause of a drop event, by its layer and nature as in layers.tsv."""
+        found = self._patterns.first(f"event:{event.name}", f"nature:{layer}/{nature}", function=event.function)
+        return found or self.rows[-1]
 
     def of_counter(self, counter: str) -> Cause:
         """Return the cause of what a counter ("mib.UdpNoPorts") counts."""
-        return self._first(counter=(counter, "")) or self.rows[-1]
+        return self._patterns.first(f"counter:{counter}") or self.rows[-1]
 
     def of_driver(self, stat_class: str) -> Cause | None:
         """Return the cause of what a driver counts in a stat_class of drivers.tsv; None for what is no loss."""
-        return self._first(driver=(stat_class, ""))
-
-    def _first(self, **asked: tuple[str, str]) -> Cause | None:
-        return next((row for what, test, row in self._tests if what in asked and test(*asked[what])), None)
+        return self._patterns.first(f"driver:{stat_class}")
 
 
-def _test(glob: str) -> _Test:
-    """Return a test of a name, and of a function where the glob has one behind an "@"."""
-    name, at, function = glob.partition("@")
-    names, functions = re.compile(translate(name)), re.compile(translate(function if at else "*"))
-    return lambda text, call_site: names.match(text) is not None and functions.match(call_site) is not None
+def _pattern(what: str, glob: str, row: Cause) -> Pattern[Cause]:
+    name, _, function = glob.partition("@")
+    return Pattern.of(row, f"{what}:{name}", function or ANY)

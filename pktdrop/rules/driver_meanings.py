@@ -8,17 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pktdrop.rules import tables
-from pktdrop.rules.driver_tables import ERRORS, LinkRule, Rule, parse, parse_links
+from pktdrop.rules.driver_tables import ERRORS, LINKS, TABLE, LinkRule, Rule
+from pktdrop.rules.match import ANY, statistic
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-ANY: Final = "*"
 #: Between a driver and a statistic: such drivers as do not have that statistic.
 _WITHOUT: Final = "!"
-_PIECE: Final = re.compile(r"(\{queue\}|\{n\}|\*)")
-_PIECES: Final = {"{queue}": r"(?P<queue>[0-9]{1,9})", "{n}": r"[0-9]+", "*": r".*"}
 _QUEUE: Final = re.compile(r"(?:queue|ring|rxq|rx|q|ch)[-_ #\[]*([0-9]{1,9})(?![0-9])|\[([0-9]{1,9})\]", re.IGNORECASE)
 
 
@@ -45,23 +42,6 @@ class Meaning:
     """Line of drivers.tsv."""
 
 
-class _Matcher:
-    """One rule with its name compiled."""
-
-    def __init__(self, rule: Rule) -> None:
-        self.rule: Final = rule
-        text = "".join(_PIECES.get(piece, re.escape(piece)) for piece in _PIECE.split(rule.name))
-        # names that are guessed at are compared in whatever case their driver writes them
-        self._name = re.compile(text, re.DOTALL | (re.IGNORECASE if ANY in rule.drivers else 0))
-        self._has_queue = "{queue}" in rule.name
-
-    def match(self, name: str) -> tuple[Rule, int | None] | None:
-        found = self._name.fullmatch(name)
-        if found is None:
-            return None
-        return self.rule, int(found["queue"]) if self._has_queue else None
-
-
 class DriverMeanings:
     """The rules, ready to be asked; each distinct question is worked out once."""
 
@@ -76,7 +56,7 @@ class DriverMeanings:
             for driver in rule.drivers:
                 self._of_driver.setdefault(driver, []).append(rule)
         # made when a driver is first asked for: a host has a few drivers, the table has all
-        self._matchers: dict[str, tuple[_Matcher, ...]] = {}
+        self._patterns: dict[str, tuple[tuple[re.Pattern[str], Rule], ...]] = {}
         self._links: dict[tuple[str, str], LinkRule] = {}
         for link in self.links:
             for driver in link.drivers:
@@ -103,13 +83,8 @@ class DriverMeanings:
 
     @classmethod
     def load(cls) -> Self:
-        """Read the tables that come with pktdrop.
-
-        Raises ValueError, naming file and line, if one is malformed; OSError if it cannot be read.
-        """
-        return cls(
-            tables.load(tables.DATA / "drivers.tsv", parse), tables.load(tables.DATA / "driver_links.tsv", parse_links)
-        )
+        """Read the tables that come with pktdrop, as Table.load() does."""
+        return cls(TABLE.load(), LINKS.load())
 
     def knows(self, driver: str) -> bool:
         """Tell whether there are rules for this driver: else all that is said of it is a guess."""
@@ -143,28 +118,32 @@ class DriverMeanings:
     def _classify(self, driver: str, name: str) -> Meaning | None:
         bare = name.removeprefix("ethtool.")
         for variant in () if driver == ANY else _variants(driver):
-            for matcher in self._matchers_of(variant):
-                found = matcher.match(bare)
-                if found is not None:
-                    return _meaning(*found, found[0].counts, "driver")
-        known = self.knows(driver)
-        for matcher in self._matchers_of(ANY):
-            found = matcher.match(bare)
+            found = self.find(variant, bare)
             if found is not None:
-                rule, queue = found
-                defined = rule.name.startswith("qstats.")  # by the kernel, for all drivers alike
-                if queue is None and not defined:
-                    queue = _guessed_queue(bare)
-                counts = "hint" if rule.counts == "loss" and (known or not defined) else rule.counts
-                return _meaning(rule, queue, counts, "driver" if defined else "generic")
-        return None
+                return _meaning(*found, found[0].counts, "driver")
+        found = self.find(ANY, bare)
+        if found is None:
+            return None
+        rule, queue = found
+        defined = rule.name.startswith("qstats.")  # by the kernel, for all drivers alike
+        if queue is None and not defined:
+            queue = _guessed_queue(bare)
+        counts = "hint" if rule.counts == "loss" and (not defined or self.knows(driver)) else rule.counts
+        return _meaning(rule, queue, counts, "driver" if defined else "generic")
 
-    def _matchers_of(self, driver: str) -> tuple[_Matcher, ...]:
-        if driver not in self._of_driver:
-            return ()
-        if driver not in self._matchers:
-            self._matchers[driver] = tuple(_Matcher(rule) for rule in self._of_driver[driver])
-        return self._matchers[driver]
+    def find(self, driver: str, name: str) -> tuple[Rule, int | None] | None:
+        """Return the first row of a driver that matches a statistic, and the number of the queue in its name."""
+        if driver not in self._patterns and driver in self._of_driver:
+            # names that are guessed at are compared in whatever case their driver writes them
+            self._patterns[driver] = tuple(
+                (statistic(rule.name, ignore_case=ANY in rule.drivers), rule) for rule in self._of_driver[driver]
+            )
+        for expression, rule in self._patterns.get(driver, ()):
+            found = expression.fullmatch(name)
+            if found is not None:
+                queue = found.groupdict().get("queue")
+                return rule, None if queue is None else int(queue)
+        return None
 
     def link(self, driver: str | None, field: str) -> LinkRule | None:
         """Return what a driver counts in a field of rtnl_link_stats64; for unknown drivers what the kernel advises."""

@@ -7,11 +7,10 @@ rtnl_link_stats64.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pktdrop.rules import tables
+from pktdrop.rules.tables import NOTHING, Cells, Table
 
 #: Where or why the NIC lost a packet, in the order a received packet passes them.
 STAT_CLASSES: Final = (
@@ -42,10 +41,6 @@ FIELDS: Final = (
 ERRORS: Final = ("rx_errors", "tx_errors")
 #: exact: the field is these events and nothing else; bound: at most this many, others are counted there too.
 RELATIONS: Final = ("exact", "bound")
-
-
-_COLUMNS: Final = ("driver", "name", "stat_class", "event", "role", "counts", "bits", "note", "source")
-_LINK_COLUMNS: Final = ("driver", "field", "stat_class", "events", "relation", "meaning", "source")
 
 
 @dataclass(frozen=True)
@@ -79,51 +74,40 @@ class LinkRule:
     line: int
 
 
-def parse(lines: Iterable[str]) -> tuple[Rule, ...]:
-    """Return the rules in the text of a drivers.tsv. Raises ValueError that names the line at fault."""
-    return tables.rows(lines, _COLUMNS, _rule)
-
-
-def parse_links(lines: Iterable[str]) -> tuple[LinkRule, ...]:
-    """Return the rules in the text of a driver_links.tsv. Raises ValueError that names the line at fault."""
-    return tables.rows(lines, _LINK_COLUMNS, _link_rule)
-
-
-def _rule(cells: list[str], number: int) -> Rule:
-    drivers, name, stat_class, event, role, counts, bits, note, source = cells
-    tables.one_of("counts", counts, COUNTS, number)
-    if counts != "none":
-        tables.one_of("stat_class", stat_class, STAT_CLASSES, number)
-        tables.one_of("role", role, ROLES, number)
-        if (role == "sum") != ("+" in event):
-            raise ValueError(f"line {number}: a sum, and only a sum, has several events")
-    if not bits.isdecimal() and bits != "-":
-        raise ValueError(f"line {number}: bits {bits!r} is neither a number nor -")
+def _rule(cells: Cells) -> Rule:
+    if cells.one_of("counts", COUNTS) != "none":
+        cells.one_of("stat_class", STAT_CLASSES)
+        cells.one_of("role", ROLES)
+        if (cells["role"] == "sum") != ("+" in cells["event"]):
+            raise cells.wrong("a sum, and only a sum, has several events")
+    bits, stat_class = cells.number("bits"), cells["stat_class"]
     return Rule(
-        drivers=tuple(drivers.split(",")),
-        name=name,
+        drivers=tuple(cells["driver"].split(",")),
+        name=cells["name"],
         stat_class=stat_class,
-        events=tuple(stat_class if part == "-" else part for part in event.split("+")),
-        role=role,
-        counts=counts,
-        bits=64 if bits == "-" else int(bits),
-        note=None if note == "-" else note,
-        source=source,
-        line=number,
+        events=tuple(stat_class if part == NOTHING else part for part in cells["event"].split("+")),
+        role=cells["role"],
+        counts=cells["counts"],
+        bits=64 if bits is None else bits,
+        note=cells.given("note"),
+        source=cells["source"],
+        line=cells.line,
     )
 
 
-def _link_rule(cells: list[str], number: int) -> LinkRule:
-    drivers, name, stat_class, events, relation, meaning, source = cells
-    if events != "0":
-        tables.one_of("stat_class", stat_class, STAT_CLASSES, number)
+def _link_rule(cells: Cells) -> LinkRule:
+    events = () if cells["events"] == "0" else tuple(cells["events"].split("+"))
     return LinkRule(
-        drivers=tuple(drivers.split(",")),
-        field=tables.one_of("field", name, FIELDS, number),
-        stat_class=stat_class,
-        events=() if events == "0" else tuple(events.split("+")),
-        relation=tables.one_of("relation", relation, RELATIONS, number),
-        meaning=meaning,
-        source=source,
-        line=number,
+        drivers=tuple(cells["driver"].split(",")),
+        field=cells.one_of("field", FIELDS),
+        stat_class=cells.one_of("stat_class", STAT_CLASSES) if events else cells["stat_class"],
+        events=events,
+        relation=cells.one_of("relation", RELATIONS),
+        meaning=cells["meaning"],
+        source=cells["source"],
+        line=cells.line,
     )
+
+
+TABLE: Final = Table("drivers.tsv", "driver name stat_class event role counts bits note source", _rule)
+LINKS: Final = Table("driver_links.tsv", "driver field stat_class events relation meaning source", _link_rule)

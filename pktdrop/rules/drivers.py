@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pktdrop.model.counters import Row, Scope
-from pktdrop.rules.driver_meanings import ANY, DriverMeanings, Meaning, bare
+from pktdrop.rules.driver_meanings import DriverMeanings, Meaning, bare
 from pktdrop.rules.driver_tables import STAT_CLASSES
+from pktdrop.rules.match import ANY
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import translate
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from pktdrop.model.drops import full_reason
-from pktdrop.rules import tables
-from pktdrop.rules.layers import LAYERS, function_of, is_nameless
+from pktdrop.rules.layers import LAYERS
+from pktdrop.rules.match import ANY, Event, Pattern, Patterns, is_nameless
+from pktdrop.rules.tables import NOTHING, Cells, Table
 
 #: = : the events are the increments of the counter. <= : they are at most these, some increments have no event.
 #: >= : they are at least these, some events are not counted. ~ : both, neither bounds the other. other: some events are
@@ -41,11 +39,8 @@ TCP_DROP: Final = "tcp_drop"
 #: Longest note, in characters.
 NOTE_WIDTH: Final = 100
 
-_IDENTITY_COLUMNS: Final = ("reason", "function", "protocol", "counter", "relation", "note", "source")
-_COUNTER_COLUMNS: Final = ("counter", "scope", "layer", "loss", "part_of", "freed_by", "note", "source")
 _NO_EVENT: Final = "this kernel frees the input that TCP drops without an event"
-# include/uapi/linux/if_ether.h; none: the skb has no ethertype
-_PROTOCOLS: Final[Mapping[str, int]] = MappingProxyType({"none": 0, "IPv4": 0x0800, "IPv6": 0x86DD})
+_PROTOCOLS: Final = (ANY, "none", "IPv4", "IPv6")
 _COUNTER: Final = re.compile(r"[a-z_]+\.\w+")
 
 
@@ -92,77 +87,54 @@ class Counter:
         return self.loss in ("shown", "own")
 
 
-def parse(lines: Iterable[str]) -> tuple[Identity, ...]:
-    """Return the rows in the text of an identities.tsv. Raises ValueError that names the line at fault."""
-    return tables.rows(lines, _IDENTITY_COLUMNS, _identity)
+def _note(cells: Cells) -> str:
+    note = cells.short("note", NOTE_WIDTH)
+    return "" if note == NOTHING else note
 
 
-def parse_counters(lines: Iterable[str]) -> tuple[Counter, ...]:
-    """Return the rows in the text of a loss_counters.tsv. Raises ValueError that names the line at fault."""
-    return tables.rows(lines, _COUNTER_COLUMNS, _counter)
-
-
-def _note(text: str, number: int) -> str:
-    if len(text) > NOTE_WIDTH:
-        raise ValueError(f"line {number}: note is longer than {NOTE_WIDTH} characters")
-    return "" if text == "-" else text
-
-
-def _name(text: str, number: int) -> str:
+def _name(text: str, cells: Cells) -> str:
     if _COUNTER.fullmatch(text) is None:
-        raise ValueError(f"line {number}: counter {text!r} is not source.name")
+        raise cells.wrong(f"counter {text!r} is not source.name")
     return text
 
 
-def _identity(cells: list[str], number: int) -> Identity:
-    name, function, protocol, counter, relation, note, source = cells
-    reason, _, without = name.partition(" without ")
+def _identity(cells: Cells) -> Identity:
+    reason, _, without = cells["reason"].partition(" without ")
+    names = [] if cells["counter"] == NO_COUNTER else cells["counter"].split("|")
     return Identity(
         reason=reason,
-        function=function,
-        protocol=tables.one_of("protocol", protocol, ("*", *_PROTOCOLS), number),
-        counters=() if counter == NO_COUNTER else tuple(_name(name, number) for name in counter.split("|")),
-        relation=tables.one_of("relation", relation, ("-",) if counter == NO_COUNTER else RELATIONS, number),
-        note=_note(note, number),
-        source=source,
-        line=number,
+        function=cells["function"],
+        protocol=cells.one_of("protocol", _PROTOCOLS),
+        counters=tuple(_name(name, cells) for name in names),
+        relation=cells.one_of("relation", RELATIONS if names else (NOTHING,)),
+        note=_note(cells),
+        source=cells["source"],
+        line=cells.line,
         without=without,
     )
 
 
-def _counter(cells: list[str], number: int) -> Counter:
-    name, scope, layer, loss, part_of, freed_by, note, source = cells
+def _counter(cells: Cells) -> Counter:
+    part_of = cells.given("part_of")
     return Counter(
-        name=_name(name, number),
-        scope=tables.one_of("scope", scope, SCOPES, number),
-        layer=tables.one_of("layer", layer, (ANY_LAYER, *LAYERS), number),
-        loss=tables.one_of("loss", loss, LOSSES, number),
-        part_of=None if part_of == "-" else _name(part_of, number),
-        is_tcp_drop=tables.one_of("freed_by", freed_by, ("-", TCP_DROP), number) == TCP_DROP,
-        note=_note(note, number),
-        source=source,
-        line=number,
+        name=_name(cells["counter"], cells),
+        scope=cells.one_of("scope", SCOPES),
+        layer=cells.one_of("layer", (ANY_LAYER, *LAYERS)),
+        loss=cells.one_of("loss", LOSSES),
+        part_of=None if part_of is None else _name(part_of, cells),
+        is_tcp_drop=cells.one_of("freed_by", (NOTHING, TCP_DROP)) == TCP_DROP,
+        note=_note(cells),
+        source=cells["source"],
+        line=cells.line,
     )
 
 
-class _Matcher:
-    """One row with its globs compiled."""
-
-    def __init__(self, identity: Identity) -> None:
-        self.identity: Final = identity
-        self._reason = re.compile(translate(identity.reason))
-        self._function = re.compile(translate(identity.function))
-        self._protocol = None if identity.protocol == "*" else _PROTOCOLS[identity.protocol]
-
-    def fits(self, reason: str, protocol: int) -> bool:
-        return self._protocol in (None, protocol) and self._reason.match(reason) is not None
-
-    def matches(self, reason: str, function: str, protocol: int) -> bool:
-        return self.fits(reason, protocol) and self._function.match(function) is not None
+TABLE: Final = Table("identities.tsv", "reason function protocol counter relation note source", _identity)
+COUNTERS: Final = Table("loss_counters.tsv", "counter scope layer loss part_of freed_by note source", _counter)
 
 
 class Identities:
-    """The rows, ready to be asked; each distinct question is worked out once."""
+    """The rows, ready to be asked."""
 
     def __init__(
         self,
@@ -186,44 +158,42 @@ class Identities:
                 raise ValueError(f"line {row.line}: no row of loss_counters.tsv describes {unknown[0]}")
             if len({self.counters[name].scope for name in row.counters}) > 1:
                 raise ValueError(f"line {row.line}: counters of one row must have the same scope")
-        self._matchers = tuple(_Matcher(row) for row in self.rows)
+        self._patterns = Patterns(Pattern.of(row, row.reason, row.function, row.protocol) for row in self.rows)
         open_ended = {name for row in self.rows if row.relation in ("<=", "~") for name in row.counters}
         bounded = {name for row in self.rows if row.relation in ("=", ">=") for name in row.counters}
         self._open = frozenset(open_ended | without_events | (self.counters.keys() - bounded))
         self._with_events = frozenset(name for row in self.rows for name in row.counters)
-        # Sites are functions of the kernel and protocols are three or another: senders cannot make this grow.
-        self._answers: dict[tuple[str, str, int], tuple[Identity, ...]] = {}
 
     @classmethod
     def load(cls, tcp_input_has_events: bool = True, reasons: Collection[str] = ()) -> Identities:
         """Read the tables that come with pktdrop, for a kernel that frees TCP's input with events or without.
 
-        `reasons` are those of the core that the kernel has.
-
-        Raises ValueError, naming file and line, if one is malformed; OSError if it cannot be read.
+        `reasons` are those of the core that the kernel has. Raises as Table.load() does.
         """
-        rows, counters = tables.DATA / "identities.tsv", tables.DATA / "loss_counters.tsv"
-        return cls(tables.load(rows, parse), tables.load(counters, parse_counters), tcp_input_has_events, reasons)
+        return cls(TABLE.load(), COUNTERS.load(), tcp_input_has_events, reasons)
 
-    @classmethod
-    def read(cls, identities: Path, counters: Path) -> Identities:
-        """Read other tables. Raises as load() does."""
-        return cls(tables.load(identities, parse), tables.load(counters, parse_counters))
-
-    def of(self, subsystem: str, reason: str, call_site: str, protocol: int) -> tuple[Identity, ...]:
+    def of(self, event: Event) -> tuple[Identity, ...]:
         """Return the rows that hold for an event, one for each counter: the first that matches.
 
-        A row with no counter ends the search: what stands below it does not hold for its events. Arguments as for
-        pktdrop.rules.layers.Layers.rule(). Where the call site has no name, rows of any
-        function hold, but only explain.
+        A row with no counter ends the search: what stands below it does not hold for its events. Where the call site
+        has no name, rows of any function hold, but only explain.
         """
-        name = full_reason(subsystem, reason)
-        known = protocol if protocol in _PROTOCOLS.values() else -1
-        question = (name, function_of(call_site), known)
-        answer = self._answers.get(question)
-        if answer is None:
-            answer = self._answers[question] = self._search(*question)
-        return answer
+        found: list[Identity] = []
+        taken: set[str] = set()
+        nameless = is_nameless(event.function)
+        for pattern in self._patterns.fitting(event.name, protocol=event.protocol):
+            row = pattern.row
+            if not taken.isdisjoint(row.counters):
+                continue
+            if not pattern.function(event.function):
+                if not (nameless and row.counters):
+                    continue
+                row = replace(row, relation="other")
+            if not row.counters:
+                return tuple(found) or (row,)
+            found.append(row)
+            taken.update(row.counters)
+        return tuple(found)
 
     def has_events(self, counter: str) -> bool:
         """Tell whether there are events that a counter counts."""
@@ -241,24 +211,6 @@ class Identities:
             return fact.note
         notes = (row.note for row in self.rows if counter in row.counters and row.relation in ("<=", "~"))
         return next(notes, "")
-
-    def _search(self, reason: str, function: str, protocol: int) -> tuple[Identity, ...]:
-        found: list[Identity] = []
-        taken: set[str] = set()
-        nameless = is_nameless(function)
-        for matcher in self._matchers:
-            row = matcher.identity
-            if not taken.isdisjoint(row.counters):
-                continue
-            if not matcher.matches(reason, function, protocol):
-                if not (nameless and row.counters and matcher.fits(reason, protocol)):
-                    continue
-                row = replace(row, relation="other")
-            if not row.counters:
-                return tuple(found) or (row,)
-            found.append(row)
-            taken.update(row.counters)
-        return tuple(found)
 
 
 def _by_name(counters: Iterable[Counter]) -> dict[str, Counter]:

@@ -2,15 +2,11 @@
 """Names of ethertypes."""
 
 import re
-from collections.abc import Iterable
 
-from pktdrop.rules import tables
+from pktdrop.rules.tables import Table
 
 _NUMBER = re.compile(r"0x[0-9a-f]{1,4}|[0-9]{1,5}", re.IGNORECASE)
-
-
-def _parse(lines: Iterable[str]) -> tuple[tuple[int, str], ...]:
-    return tables.rows(lines, ("number", "name", "source"), lambda cells, _: (int(cells[0], 16), cells[1]))
+TABLE = Table("ethertypes.tsv", "number name source", lambda cells: (int(cells["number"], 16), cells["name"]))
 
 
 class Protocols:
@@ -24,7 +20,7 @@ class Protocols:
     @classmethod
     def load(cls) -> "Protocols":
         """Read the table that comes with pktdrop."""
-        return cls(dict(tables.load(tables.DATA / "ethertypes.tsv", _parse)))
+        return cls(dict(TABLE.load()))
 
     def name(self, protocol: int) -> str:
         """Return "IPv4" for 0x0800; the number in hex where it has no name."""

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import operator
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Formatter
-from types import MappingProxyType
 from typing import Final
 
-from pktdrop.rules import settings, tables
+from pktdrop.rules import settings
+from pktdrop.rules.match import Condition, Value, Values
+from pktdrop.rules.tables import NOTHING, Cells, Table
 
 #: Values of the host: of an interface, a network namespace, a socket or the whole of it (pktdrop.diagnosis.values).
 HOST_VALUES: Final = frozenset(
@@ -34,16 +34,7 @@ SEEN_VALUES: Final = frozenset(("squeezed", "flow_limited", "qdisc_kind"))
 SAY_WIDTH: Final = 200
 COST_WIDTH: Final = 120
 
-Value = int | str
-Values = Callable[[str], Value | None]
-"""Gives a value by its name; None: it is not known."""
-
-_COLUMNS: Final = ("cause", "when", "say", "command", "cost", "source")
-_CONDITION: Final = re.compile(r"(\w+)(<=|>=|!=|<|>|=)(\w+)")
-_OPERATORS: Final[Mapping[str, Callable[[int, int], bool]]] = MappingProxyType(
-    {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-)
-_UNKNOWN: Final = "unknown"
+_NAMES: Final = HOST_VALUES | SEEN_VALUES
 _FORM: Final = re.compile(r"|,|q|x[1-9][0-9]*")
 
 
@@ -61,8 +52,7 @@ class Remedy:
     """One row of remedies.tsv; ``line`` is its number there, counted from 1."""
 
     cause: str
-    when: tuple[tuple[str, str, str], ...]
-    """Left side, comparison, right side."""
+    when: tuple[Condition, ...]
     say: str
     command: str | None
     cost: str | None
@@ -74,86 +64,48 @@ class Remedy:
     @property
     def names(self) -> frozenset[str]:
         """Values it asks for."""
-        sides = {side for left, _, right in self.when for side in (left, right) if side in HOST_VALUES | SEEN_VALUES}
-        return frozenset({*_names(self.say), *_names(self.command or ""), *sides})
+        sides = frozenset(side for left, _, right in self.when for side in (left, right) if side in _NAMES)
+        return sides.union(name for name, _ in _fields(self.say + (self.command or "")))
 
     def advice(self, values: Values) -> Advice | None:
         """Fill in values; None where its conditions do not hold, or a value that it speaks of is not known."""
-        if not all(_holds(condition, values) for condition in self.when):
+        if not all(condition.holds(values, _NAMES) for condition in self.when):
             return None
         say = _fill(self.say, values, self.least)
         command = self.command and _fill(self.command, values, self.least)
         return None if say is None else Advice(say, command, self.cost)
 
 
-def parse(lines: Iterable[str]) -> tuple[Remedy, ...]:
-    """Return the rows in the text of a remedies.tsv. Raises ValueError that names the line at fault."""
-    return tables.rows(lines, _COLUMNS, _remedy)
-
-
-def load(path: Path | None = None) -> tuple[Remedy, ...]:
-    """Read a table, by default the one that comes with pktdrop.
-
-    Raises ValueError, naming file and line, if it is malformed; OSError if it cannot be read.
-    """
-    least = {name: one.default for name, one in settings.load().items() if one.default is not None}
-    return tuple(replace(row, least=least) for row in tables.load(path or tables.DATA / "remedies.tsv", parse))
-
-
-def _remedy(cells: list[str], number: int) -> Remedy:
-    cause, when, say, command, cost, source = cells
-    for text, width in ((say, SAY_WIDTH), (cost, COST_WIDTH)):
-        if len(text) > width:
-            raise ValueError(f"line {number}: {text!r} is longer than {width} characters")
-    for text in (say, command):
-        for name in _names(text, number):
-            tables.one_of("value", name, HOST_VALUES | SEEN_VALUES, number)
+def _remedy(cells: Cells) -> Remedy:
+    for column in ("say", "command"):
+        for name, form in _fields(cells[column]):
+            cells.one_of("value", _NAMES, name)
+            if _FORM.fullmatch(form) is None:
+                raise cells.wrong(f"{{{name}:{form}}} is no way to write a value")
+    conditions = [] if cells["when"] == NOTHING else cells["when"].split("&")
     return Remedy(
-        cause=cause,
-        when=() if when == "-" else tuple(_condition(text, number) for text in when.split("&")),
-        say=say,
-        command=None if command == "-" else command,
-        cost=None if cost == "-" else cost,
-        source=source,
-        line=number,
+        cause=cells["cause"],
+        when=tuple(Condition.parse(text, cells, _NAMES) for text in conditions),
+        say=cells.short("say", SAY_WIDTH),
+        command=cells.given("command"),
+        cost=None if cells.short("cost", COST_WIDTH) == NOTHING else cells["cost"],
+        source=cells["source"],
+        line=cells.line,
     )
 
 
-def _condition(text: str, number: int) -> tuple[str, str, str]:
-    found = _CONDITION.fullmatch(text)
-    if found is None:
-        raise ValueError(f"line {number}: {text!r} is no condition")
-    left, comparison, right = found.groups()
-    tables.one_of("value", left, HOST_VALUES | SEEN_VALUES, number)
-    return left, comparison, right
+TABLE: Final = Table("remedies.tsv", "cause when say command cost source", _remedy)
 
 
-def _names(text: str, number: int | None = None) -> list[str]:
-    """Return the names of values in a text. Raises ValueError for a form that there is not."""
-    names = []
-    for _, name, form, _ in Formatter().parse(text):
-        if name is None:
-            continue
-        if _FORM.fullmatch(form or "") is None:
-            raise ValueError(f"line {number}: {{{name}:{form}}} is no way to write a value")
-        names.append(name)
-    return names
+def load(path: Path | None = None) -> tuple[Remedy, ...]:
+    """Read a table, as Table.load() does."""
+    least = {name: one.default for name, one in settings.load().items() if one.default is not None}
+    return tuple(replace(row, least=least) for row in TABLE.load(path))
 
 
-def _holds(condition: tuple[str, str, str], values: Values) -> bool:
-    left, comparison, right = condition
-    value = values(left)
-    if right == _UNKNOWN:
-        return (value is None) == (comparison == "=")
-    other = values(right) if right in HOST_VALUES | SEEN_VALUES else right
-    if value is None or other is None:
-        return False
-    if comparison in ("=", "!="):
-        return (str(value) == str(other)) == (comparison == "=")
-    try:
-        return _OPERATORS[comparison](int(value), int(other))
-    except ValueError:
-        return False
+def _fields(text: str) -> list[tuple[str, str]]:
+    """Return the names of values in a text, each with how it is to be written."""
+    return [(name, form or "") for _, name, form, _ in Formatter().parse(text) if name is not None]
 
 
 def _fill(text: str, values: Values, least: Mapping[str, int]) -> str | None:

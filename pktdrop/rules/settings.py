@@ -6,17 +6,14 @@ They are data: ``data/settings.tsv``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pktdrop.rules import tables
+from pktdrop.rules.tables import Cells, Table
 
 #: Every network namespace has its own, or only the kernel's first one can change it.
 SET_IN: Final = ("netns", "first")
-
-_COLUMNS: Final = ("setting", "file", "word", "set_in", "default", "source")
 
 
 @dataclass(frozen=True)
@@ -35,30 +32,21 @@ class Setting:
     line: int
 
 
-def parse(lines: Iterable[str]) -> tuple[Setting, ...]:
-    """Return the rows in the text of a settings.tsv. Raises ValueError that names the line at fault."""
-    return tables.rows(lines, _COLUMNS, _setting)
+def _setting(cells: Cells) -> Setting:
+    return Setting(
+        name=cells["setting"],
+        file=cells.given("file"),
+        word=cells.number("word") or 0,
+        set_in=cells.one_of("set_in", SET_IN),
+        default=cells.number("default"),
+        source=cells["source"],
+        line=cells.line,
+    )
+
+
+TABLE: Final = Table("settings.tsv", "setting file word set_in default source", _setting)
 
 
 def load(path: Path | None = None) -> dict[str, Setting]:
-    """Read a table by name, by default the one that comes with pktdrop.
-
-    Raises ValueError, naming file and line, if it is malformed; OSError if it cannot be read.
-    """
-    return {row.name: row for row in tables.load(path or tables.DATA / "settings.tsv", parse)}
-
-
-def _setting(cells: list[str], number: int) -> Setting:
-    name, file, word, set_in, default, source = cells
-    for cell in (word, default):
-        if not cell.isdecimal() and cell != "-":
-            raise ValueError(f"line {number}: {cell!r} is no number")
-    return Setting(
-        name=name,
-        file=None if file == "-" else file,
-        word=int(word),
-        set_in=tables.one_of("set_in", set_in, SET_IN, number),
-        default=None if default == "-" else int(default),
-        source=source,
-        line=number,
-    )
+    """Read a table by name, as Table.load() does."""
+    return {row.name: row for row in TABLE.load(path)}

@@ -18,7 +18,7 @@ from pktdrop.model.counters import SOURCES, Counters, Row, Scope
 from pktdrop.model.drops import Count, DropKey, Lost, Netns
 from pktdrop.model.snapshots import Interval
 from pktdrop.observe.ask import Asker
-from pktdrop.rules.remedies import Value
+from pktdrop.rules.match import Value
 from tests.unit.make import NOON, make_look
 
 HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)

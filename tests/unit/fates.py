@@ -16,7 +16,7 @@ from pktdrop.ledger.reconcile import Bracket, Reconciler
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, DropKey, Netns
 from pktdrop.rules.causes import Causes
-from pktdrop.rules.driver_tables import parse, parse_links
+from pktdrop.rules.driver_tables import LINKS, TABLE
 from pktdrop.rules.drivers import Drivers
 from pktdrop.rules.identities import Identities
 from pktdrop.rules.layers import LAYERS, Layers
@@ -31,7 +31,7 @@ LAYER_RULES = Layers.load()
 CAUSES = Causes.load()
 WHY = why_of(LAYER_RULES, CAUSES)
 NICS = Drivers(
-    parse(
+    TABLE.parse(
         [
             "driver	name	stat_class	event	role	counts	bits	note	source",
             "fate	rx_queue_{queue}_drops	ring	-	queue	loss	-	-	a NIC of these tests",
@@ -41,7 +41,7 @@ NICS = Drivers(
             "fate	pause	pause	-	single	hint	-	-	a NIC of these tests",
         ]
     ),
-    parse_links(
+    LINKS.parse(
         [
             "driver	field	stat_class	events	relation	meaning	source",
             "fate	rx_missed_errors	fifo	fifo	exact	-	a NIC of these tests",

@@ -15,10 +15,12 @@ from pktdrop.model.drops import Count, DropKey, Known, Lost, Netns
 from pktdrop.model.look import Kernel, Look
 from pktdrop.model.sample import Sample
 from pktdrop.model.snapshots import Interval, Snapshot
-from pktdrop.rules.causes import UNTOLD
+from pktdrop.rules.causes import Cause
 from pktdrop.rules.layers import Layers
 from tests.unit.frames import ether, ipv4, udp
 
+UNTOLD = Cause("unknown", None, (), "in {netns}", "Nothing is said of the cause.", "-", 0)
+"""Of events whose cause does not matter."""
 NOON = 1_700_000_000.0
 """A wall-clock time: 22:13:20 UTC."""
 

@@ -106,12 +106,12 @@ def test_packets_of_a_namespace_name_it() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("a\tcore/a\tx\tnetns\t1\tsource", "line 2: 'x' is no number"),
-        ("a\tcore/a\t0\tfirst\tx\tsource", "line 2: 'x' is no number"),
+        ("a\tcore/a\tx\tnetns\t1\tsource", "line 2: word 'x' is no number"),
+        ("a\tcore/a\t0\tfirst\tx\tsource", "line 2: default 'x' is no number"),
         ("a\tcore/a\t0\tnowhere\t1\tsource", "line 2: unknown set_in 'nowhere'"),
     ],
 )
 def test_a_malformed_row_is_named(row: str, message: str) -> None:
     """A broken table is refused with the line at fault."""
     with pytest.raises(ValueError, match=re.escape(message)):
-        settings.parse(["setting\tfile\tword\tset_in\tdefault\tsource", row])
+        settings.TABLE.parse(["setting\tfile\tword\tset_in\tdefault\tsource", row])

@@ -8,11 +8,12 @@ from fnmatch import fnmatchcase
 import pytest
 
 from pktdrop.ledger.entry import STAT_CLASS_LAYERS
-from pktdrop.rules import causes, remedies, tables
+from pktdrop.rules import causes, remedies
 from pktdrop.rules.causes import Causes
 from pktdrop.rules.identities import Identities
 from pktdrop.rules.layers import LAYERS, NATURES, Layers, Rule
-from pktdrop.rules.remedies import HOST_VALUES, SEEN_VALUES, Advice, Value
+from pktdrop.rules.match import Event, Value
+from pktdrop.rules.remedies import HOST_VALUES, SEEN_VALUES, Advice
 
 CAUSES, REMEDIES = Causes.load(), remedies.load()
 RULES = Layers.load(reasons=["CPU_BACKLOG"]).rules  # those of all kernels: tests/unit/test_layers.py
@@ -66,7 +67,7 @@ def test_each_row_can_be_reached() -> None:
             if what == "event":
                 reason, _, function = glob.partition("@")
                 assert any(
-                    CAUSES.of_event(rule.verdict.layer, rule.verdict.nature, "core", *example) is row
+                    CAUSES.of_event(rule.verdict.layer, rule.verdict.nature, Event.of("core", *example, 0)) is row
                     for rule in RULES
                     for example in [(reason.replace("*", "X"), (function or "*").replace("*", "x"))]
                 ), f"line {row.line}: {glob}"
@@ -81,7 +82,7 @@ def test_a_cause_says_nothing_that_layers_contradict(rule: Rule) -> None:
     """What is policy by layers.tsv has no cause that speaks of lack of room, and the other way round."""
     reason, call_site = rule.reason.replace("*", "X"), rule.function.replace("*", "x")
     nature = rule.verdict.nature
-    found = CAUSES.of_event(rule.verdict.layer, nature, "core", reason, call_site)
+    found = CAUSES.of_event(rule.verdict.layer, nature, Event.of("core", reason, call_site, 0))
     assert found.nature in (None, nature) or {found.nature, nature}.isdisjoint({"policy", "capacity"}), found.name
 
 
@@ -143,13 +144,13 @@ def test_no_command_but_those_that_read_or_say_their_cost() -> None:
 def test_a_bad_cause_is_named(row: str, message: str) -> None:
     """What is wrong with a row is said with its line."""
     with pytest.raises(ValueError, match=message):
-        causes.parse([HEADER, row, ANYTHING])
+        causes.TABLE.parse([HEADER, row, ANYTHING])
 
 
 def test_causes_must_cover_everything() -> None:
     """A table that leaves some loss without a cause is refused."""
     with pytest.raises(ValueError, match="no row matches every nature"):
-        Causes(causes.parse([HEADER, "a\t-\tevent:X\there\tWhy.\tsource"]))
+        Causes(causes.TABLE.parse([HEADER, "a\t-\tevent:X\there\tWhy.\tsource"]))
 
 
 @pytest.mark.parametrize(
@@ -166,12 +167,12 @@ def test_causes_must_cover_everything() -> None:
 def test_a_bad_remedy_is_named(row: str, message: str) -> None:
     """What is wrong with a row is said with its line."""
     with pytest.raises(ValueError, match=message):
-        remedies.parse([REMEDY_HEADER, row])
+        remedies.TABLE.parse([REMEDY_HEADER, row])
 
 
 def filled(row: str, **values: Value) -> Advice | None:
     """What a remedy becomes on a host with these values."""
-    (remedy,) = remedies.parse([REMEDY_HEADER, row])
+    (remedy,) = remedies.TABLE.parse([REMEDY_HEADER, row])
     return remedy.advice(values.get)
 
 
@@ -222,9 +223,3 @@ def test_multiples() -> None:
     advice = filled("a\t-\tSay.\tset {rmem_max:x4}\t-\tsource", rmem_max=212992)
     assert advice is not None
     assert advice.command == f"set {4 * 212992}"
-
-
-def test_the_tables_are_where_the_others_are() -> None:
-    """They come with the package."""
-    assert (tables.DATA / "loss_causes.tsv").exists()
-    assert (tables.DATA / "remedies.tsv").exists()

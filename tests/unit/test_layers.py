@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.model.drops import Verdict
-from pktdrop.rules.layers import GROUP, LAYERS, UNKNOWN, WHY_WIDTH, Layers, Rule, function_of, parse
-from pktdrop.rules.tables import DATA
+from pktdrop.rules.layers import LAYERS, TABLE, UNKNOWN, WHY_WIDTH, Layers, Rule
+from pktdrop.rules.match import GROUP, Event, function_of
 
 IPV4, NONE = 0x0800, 0
 
@@ -69,7 +69,7 @@ def layers() -> Layers:
 def ask(layers: Layers, name: str, call_site: str, protocol: int) -> Rule | None:
     """Return the row that decides on "REASON" or "subsystem/REASON"."""
     subsystem, _, reason = name.rpartition("/")
-    return layers.rule(subsystem or "core", reason, call_site, protocol)
+    return layers.rule(Event.of(subsystem or "core", reason, call_site, protocol))
 
 
 def inputs(rule: Rule) -> Iterator[tuple[str, str, int]]:
@@ -264,7 +264,7 @@ def test_multicast_that_nobody_asked_for_is_noise_where_losses_have_reasons(call
 def test_a_condition_is_a_known_reason() -> None:
     """A row that is of some kernels only names a reason by which they are known."""
     conditional = [rule for rule in Layers.load(reasons=REASONS).rules if rule.where]
-    assert len(Layers.load().rules) + len(conditional) == len(parse((DATA / "layers.tsv").read_text().splitlines()))
+    assert len(Layers.load().rules) + len(conditional) == len(TABLE.load())
     assert conditional
 
 
@@ -338,7 +338,7 @@ def test_subsystems_do_not_answer_for_each_other(layers: Layers) -> None:
 @given(st.text(), st.text(), st.text(), st.integers(0, 0xFFFF))
 def test_every_free_gets_one_known_layer(subsystem: str, reason: str, call_site: str, protocol: int) -> None:
     """Whatever the kernel reports is placed in exactly one layer, the same one each time."""
-    layers = Layers(parse([HEADER, ROW]))
+    layers = Layers(TABLE.parse([HEADER, ROW]))
     first = layers.verdict(subsystem, reason, call_site, protocol)
     assert first.layer in LAYERS
     assert layers.verdict(subsystem, reason, call_site, protocol) == first
@@ -372,7 +372,7 @@ def test_compiler_copies_count_as_the_function(call_site: str, function: str) ->
         (HEADER + ROW.replace("\t*\t*\t", "\t*\tIPv4\t"), "line 2: unknown protocol 'IPv4'"),
         (HEADER + ROW.replace("socket", "sockets"), "line 2: unknown layer 'sockets'"),
         (HEADER + ROW.replace("routing", "route"), "line 2: unknown nature 'route'"),
-        (HEADER + ROW.replace("\tloss\t-\t", f"\tnoise\t{'x' * (WHY_WIDTH + 1)}\t"), "line 2: 'xxxx"),
+        (HEADER + ROW.replace("\tloss\t-\t", f"\tnoise\t{'x' * (WHY_WIDTH + 1)}\t"), "line 2: why is longer"),
         (HEADER + ROW.replace("\tloss\t-\t", "\tlost\t-\t"), "line 2: unknown verdict 'lost'"),
         (HEADER + ROW.replace("\tloss\t-\t", "\tdoubt\t-\t"), "line 2: noise and doubt say why"),
         (HEADER + ROW.replace("\tloss\t-\t", "\tloss\twhy\t"), "line 2: noise and doubt say why"),

@@ -12,14 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.rules.identities import (
-    NOTE_WIDTH,
-    Identities,
-    Identity,
-    parse,
-    parse_counters,
-)
+from pktdrop.rules.identities import COUNTERS, NOTE_WIDTH, TABLE, Identities, Identity
 from pktdrop.rules.layers import LAYERS
+from pktdrop.rules.match import Event
 from tests.unit.test_layers import REASONS
 
 NONE, IPV4, IPV6 = 0, 0x0800, 0x86DD
@@ -40,7 +35,7 @@ def identities() -> Identities:
 def ask(identities: Identities, name: str, call_site: str, protocol: int) -> tuple[Identity, ...]:
     """Return the rows for "REASON" or "subsystem/REASON"."""
     subsystem, _, reason = name.rpartition("/")
-    return identities.of(subsystem or "core", reason, call_site, protocol)
+    return identities.of(Event.of(subsystem or "core", reason, call_site, protocol))
 
 
 def counters(identities: Identities, name: str, call_site: str, protocol: int) -> set[tuple[str, str]]:
@@ -223,9 +218,10 @@ def test_every_layer_is_known(identities: Identities) -> None:
 @given(st.text(), st.text(), st.text(), st.integers(0, 0xFFFF))
 def test_any_event_has_an_answer(subsystem: str, reason: str, call_site: str, protocol: int) -> None:
     """Whatever the kernel reports is answered, the same each time, with at most one row a counter."""
-    tables = Identities(parse([HEADER, ROW]), parse_counters([COUNTER_HEADER, COUNTER_ROW]))
-    first = tables.of(subsystem, reason, call_site, protocol)
-    assert tables.of(subsystem, reason, call_site, protocol) == first
+    tables = Identities(TABLE.parse([HEADER, ROW]), COUNTERS.parse([COUNTER_HEADER, COUNTER_ROW]))
+    event = Event.of(subsystem, reason, call_site, protocol)
+    first = tables.of(event)
+    assert tables.of(event) == first
     assert len(first) <= 1
 
 
@@ -247,7 +243,7 @@ def test_any_event_has_an_answer(subsystem: str, reason: str, call_site: str, pr
 def test_malformed_file_names_the_line(text: str, message: str) -> None:
     """A row that cannot be used is refused with its line number."""
     with pytest.raises(ValueError, match=re.escape(message)):
-        Identities(parse(text.splitlines()), parse_counters([COUNTER_HEADER, COUNTER_ROW]))
+        Identities(TABLE.parse(text.splitlines()), COUNTERS.parse([COUNTER_HEADER, COUNTER_ROW]))
 
 
 @pytest.mark.parametrize(
@@ -267,4 +263,4 @@ def test_malformed_counters_name_the_line(tmp_path: Path, text: str, message: st
     (tmp_path / "identities.tsv").write_text(HEADER + ROW)
     (tmp_path / "counters.tsv").write_text(text)
     with pytest.raises(ValueError, match=re.escape(message)):
-        Identities.read(tmp_path / "identities.tsv", tmp_path / "counters.tsv")
+        Identities(TABLE.load(tmp_path / "identities.tsv"), COUNTERS.load(tmp_path / "counters.tsv"))

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop.rules import tables
 from pktdrop.rules.identities import NO_COUNTER, Identities, Identity
+from pktdrop.rules.match import Event
+from pktdrop.rules.tables import Cells, Table
 from tests.live.test_ledger import EVERY
 from tests.live.test_ledger_special import PROVEN
 
@@ -41,24 +42,21 @@ def proven() -> set[Key]:
     return {
         key(row)
         for reason, function, protocol, moved in events()
-        for row in identities.of("core", reason, function, protocol)
+        for row in identities.of(Event.of("core", reason, function, protocol))
         if moved.intersection(row.counters) or not (row.counters or moved)
     }
 
 
-def _unproven(cells: list[str], number: int) -> tuple[Key, str]:
-    reason, function, protocol, counter, why = cells
-    if len(why) < 10:
-        raise ValueError(f"line {number}: no reason is given")
-    return (reason, function, protocol, counter), why
+def _unproven(cells: Cells) -> Key:
+    if len(cells["why"]) < 10:
+        raise cells.wrong("no reason is given")
+    return cells["reason"], cells["function"], cells["protocol"], cells["counter"]
 
 
 @pytest.fixture(scope="module")
 def unproven() -> list[Key]:
     """Rows of which no live test is known."""
-    columns = ("reason", "function", "protocol", "counter", "why")
-    with UNPROVEN.open(encoding="utf-8") as lines:
-        return [row for row, _ in tables.rows(lines, columns, _unproven)]
+    return [*Table(UNPROVEN.name, "reason function protocol counter why", _unproven).load(UNPROVEN)]
 
 
 def test_each_identity_is_proven_or_said_not_to_be(proven: set[Key], unproven: list[Key]) -> None:
