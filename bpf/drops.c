@@ -12,7 +12,9 @@
  *   NETNS_COOKIE 1 where struct net has a cookie that tells namespaces apart; else their inodes have to do
  *   NESTS        1 where the kernel lets a program interrupt itself on a CPU, so that adding must be atomic
  *   IS_KNOWN_PROTOCOL(protocol)  1 for those of pktdrop/data/ethertypes.tsv
- *   MAY_BE_TO_GROUP(reason)  1 where it matters whether the frame was for a group
+ *   MAY_BE_TO_GROUP(reason)  1 where it matters whether the frame came for a group
+ *   MAY_BE_UNSENT(reason)    1 where it matters whether it was to leave for a group, and could not leave at all
+ *   HAS_NO_PORT(reason)      1 where a bridge without ports gives it
  *   READER and more, see samples.h
  *   MAY_BE_BACKLOG(reason)  0 where the reason says that the skb was not freed inside enqueue_to_backlog()
  */
@@ -249,6 +251,22 @@ static __always_inline void count(struct drop_key *key, struct sk_buff *skb, str
 		take_sample(value, key, control, skb, rx_sk, from);
 }
 
+/*
+ * Was the frame for a group, where that decides whether it is a loss? Either it came for one, by the device that it is
+ * still on: before Linux 5.17, no reason tells that from a frame on its way out. Or it could not leave for one.
+ */
+static __always_inline bool is_for_group(const struct drop_key *key, struct sk_buff *skb, struct net_device *dev)
+{
+	u32 iif = 0;
+
+	if (MAY_BE_TO_GROUP(key->reason)) {
+		LOAD(iif, skb->skb_iif);
+		if (iif == key->ifindex && is_to_group(skb))
+			return true;
+	}
+	return MAY_BE_UNSENT(key->reason) && cannot_send(dev, HAS_NO_PORT(key->reason)) && is_sent_to_group(skb, dev);
+}
+
 /* Tracepoint skb:kfree_skb(skb, location[, reason[, rx_sk]]), by BTF-typed or plain raw tracepoint. */
 int count_kfree_skb(u64 *ctx)
 {
@@ -271,11 +289,11 @@ int count_kfree_skb(u64 *ctx)
 	rx_sk = (struct sock *)ctx[3];
 #endif
 	key.target_cpu = MAY_BE_BACKLOG(key.reason) ? target_cpu(state, skb) : NO_CPU;
-	if (MAY_BE_TO_GROUP(key.reason) && is_to_group(skb))
-		key.reason |= TO_GROUP;
 	LOAD(protocol, skb->protocol);
 	key.protocol = bounded_protocol(ANY_BANK(key.call_site), FROM_NETWORK16(protocol));
 	from = set_scope(&key, skb, rx_sk, &state->netns);
+	if (from.dev && is_for_group(&key, skb, from.dev))
+		key.reason |= TO_GROUP;
 	count(&key, skb, rx_sk, &from, control);
 	return 0;
 }

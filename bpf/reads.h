@@ -18,7 +18,7 @@
 /* Host byte order of a 16-bit value in network order, on either kind of machine. */
 #define FROM_NETWORK16(value) (__builtin_bswap16(value))
 
-/* Was the frame sent to a group, or to all? What the device said of it shares a byte with other bit-fields. */
+/* Did the frame come for a group, or for all? What the device said of it shares a byte with other bit-fields. */
 static __always_inline bool is_to_group(struct sk_buff *skb)
 {
 	u8 byte = 0;

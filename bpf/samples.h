@@ -5,6 +5,7 @@
  *
  * READER says how bytes of a packet are read, see pktdrop/kernel/readers.py; set from outside, besides:
  *   HAS_INODE, HAS_CGROUP, HAS_VLAN  1 where the members that tell these are known
+ *   HAS_CARRIER, NO_CARRIER_BIT      the same of an interface's carrier, and the bit of net_device.state that says none
  *   CAST_TYPE                        BTF id of struct linux_mib, which is an array from its beginning on
  */
 #pragma once
@@ -17,12 +18,27 @@
 #define READER_PROBE 3 /* bpf_probe_read_kernel() */
 
 #define NO_MAC_HEADER 0xffff /* skb_mac_header_was_set(), include/linux/skbuff.h */
+#define ETHER_TYPE 1	     /* ARPHRD_ETHER, include/uapi/linux/if_arp.h */
 #define TIME_WAIT 6	     /* include/net/tcp_states.h: sockets that end behind their struct sock_common */
 #define NEW_SYN_RECV 12
 
 /* bcc knows no kfunc: user space puts the id of bpf_rdonly_cast() in place of this number, see programs.py. */
 #define CALL_OF_CAST 0x7fff0001
 static void *(*rdonly_cast)(const void *, u32) = (void *)CALL_OF_CAST;
+
+static __always_inline u8 first_byte(u64 from)
+{
+	u8 byte = 0;
+
+#if READER == READER_PROBE
+	bpf_probe_read_kernel(&byte, sizeof(byte), (void *)from);
+#elif READER == READER_CAST
+	byte = *(u8 *)rdonly_cast((const void *)from, CAST_TYPE);
+#else
+	byte = *(const u8 *)from;
+#endif
+	return byte;
+}
 
 static __always_inline void copy_bytes(struct sample *one, u64 from)
 {
@@ -44,6 +60,40 @@ static __always_inline void copy_bytes(struct sample *one, u64 from)
 #pragma unroll
 	for (int i = 0; i < SAMPLE_BYTES / 8; i++)
 		to[i] = words[i];
+#endif
+}
+
+/* Can nothing leave by this device: it has no carrier, or is a bridge (the reason says so) without ports? */
+static __always_inline bool cannot_send(struct net_device *dev, bool is_bridge)
+{
+#if HAS_CARRIER
+	u64 state = 0, lower = 0;
+
+	LOAD(state, dev->state);
+	if (state >> NO_CARRIER_BIT & 1)
+		return true;
+	if (!is_bridge)
+		return false;
+	LOAD(lower, *(u64 *)&dev->adj_list_lower_next);
+	return lower == (u64)&dev->adj_list_lower_next; /* list_empty(), include/linux/list.h */
+#else
+	return false;
+#endif
+}
+
+/* Is the Ethernet frame, on its way out, for a group? Nothing but its address says so by then. */
+static __always_inline bool is_sent_to_group(struct sk_buff *skb, struct net_device *dev)
+{
+#if READER
+	u64 head = 0;
+	u16 mac = NO_MAC_HEADER, type = NO_DEVICE_TYPE;
+
+	LOAD(type, dev->type);
+	LOAD(mac, skb->mac_header);
+	LOAD(head, *(u64 *)&skb->head);
+	return type == ETHER_TYPE && mac != NO_MAC_HEADER && first_byte(head + mac) & 1; /* is_multicast_ether_addr() */
+#else
+	return false;
 #endif
 }
 

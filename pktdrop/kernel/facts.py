@@ -26,6 +26,11 @@ Where the device is down that is the second (v6.12, v7.3) or the last (v6.1).
 """
 _GROUP_REASON = "IP_INNOROUTES"
 """IPv6 frees so what comes for a group before the interface has an address: ip6_pkt_discard, net/ipv6/route.c."""
+_NO_CARRIER_REASON = "QDISC_DROP"
+"""What an interface without carrier does not send is freed so: noop_enqueue, net/sched/sch_generic.c."""
+_NO_PORT_REASON = "NO_TX_TARGET"
+"""What a bridge has no port for is: br_flood, net/bridge/br_forward.c."""
+_NO_REASON = "NOT_SPECIFIED"
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,24 @@ class KernelFacts:
 
     @property
     def may_be_to_group(self) -> str:
-        """A C expression over `reason`, true where it makes a difference whether the frame was for a group."""
-        value = self.reasons.value(_GROUP_REASON)
+        """A C expression over `reason`, true where it makes a difference whether the frame came for a group."""
+        return f"(reason) == {self._given_for(_GROUP_REASON)}"
+
+    @property
+    def may_be_unsent(self) -> str:
+        """A C expression over `reason`, true where it makes a difference whether the frame could not leave at all."""
+        return f"({self.has_no_port} || (reason) == {self._given_for(_NO_CARRIER_REASON)})"
+
+    @property
+    def has_no_port(self) -> str:
+        """A C expression over `reason`, true where a bridge had no port to send the frame by."""
+        value = self.reasons.value(_NO_PORT_REASON)
         return "0" if value is None else f"(reason) == {value}"
+
+    def _given_for(self, name: str) -> int:
+        """Return what the kernel gives for a core reason: where it does not have it, what says that there is none."""
+        value, none = self.reasons.value(name), self.reasons.value(_NO_REASON)
+        return value if value is not None else none or 0
 
     @property
     def cast_function(self) -> int:

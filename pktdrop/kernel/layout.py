@@ -36,6 +36,8 @@ CGROUP_MEMBERS: Mapping[str, Sequence[str]] = {
 """And where all of these are: HAS_CGROUP. Before Linux 5.15 a number holds the pointer, or something else."""
 VLAN_MEMBERS: Mapping[str, Sequence[str]] = {"sk_buff": ("vlan_all",)}
 """And where this is: HAS_VLAN. Before Linux 6.3 a bit says whether what is in the tag is one."""
+CARRIER_MEMBERS: Mapping[str, Sequence[str]] = {"net_device": ("state", "adj_list.lower.next")}
+"""And where these are: HAS_CARRIER."""
 
 FROM_HEADERS = """\
 #include <linux/skbuff.h>
@@ -117,6 +119,12 @@ def packet_type(btf: Btf) -> str:
         f"#define PACKET_TYPE_BYTE {byte}\n"
         f"#define PACKET_TYPE(byte) (((byte) >> {shift}) & {(1 << found.bits) - 1:#x})\n"
     )
+
+
+def no_carrier_bit(btf: Btf) -> int | None:
+    """Return the bit of net_device.state that says that there is no carrier; None: not known."""
+    states = btf.enum("netdev_state_t") or {}  # include/linux/netdevice.h
+    return states.get("__LINK_STATE_NOCARRIER")
 
 
 def flat(path: str) -> str:

@@ -46,6 +46,8 @@ class SampleFacts(NamedTuple):
     """Whether the inode of a socket can be found."""
     cgroup: bool = False
     vlan: bool = False
+    no_carrier_bit: int | None = None
+    """Bit of net_device.state that says that an interface has no carrier; None: that cannot be known."""
 
     def members(self) -> Mapping[str, Sequence[str]]:
         """Return what bpf/samples.h reads."""
@@ -53,6 +55,7 @@ class SampleFacts(NamedTuple):
             (self.inode, layout.INODE_MEMBERS),
             (self.cgroup, layout.CGROUP_MEMBERS),
             (self.vlan, layout.VLAN_MEMBERS),
+            (self.no_carrier_bit is not None, layout.CARRIER_MEMBERS),
         )
         return layout.with_members(layout.SAMPLE_MEMBERS, *(part for there, part in optional if there))
 
@@ -70,7 +73,10 @@ def facts(btf: Btf) -> SampleFacts | None:
         mac.offset // 8,
         btf.function(_CAST_FUNCTION) or 0,
         btf.find(_CAST_STRUCT, Kind.STRUCT) or 0,
-        *(layout.has_members(btf, part) for part in (layout.INODE_MEMBERS, layout.CGROUP_MEMBERS, layout.VLAN_MEMBERS)),
+        inode=layout.has_members(btf, layout.INODE_MEMBERS),
+        cgroup=layout.has_members(btf, layout.CGROUP_MEMBERS),
+        vlan=layout.has_members(btf, layout.VLAN_MEMBERS),
+        no_carrier_bit=layout.no_carrier_bit(btf) if layout.has_members(btf, layout.CARRIER_MEMBERS) else None,
     )
 
 

@@ -104,6 +104,17 @@ def test_what_comes_for_a_group_before_ipv6_is_up_is_no_loss(layers: Layers) -> 
         assert (alone.layer, alone.noise, alone.doubt) == ("stack", None, None)
 
 
+def test_what_could_not_leave_for_a_group_is_no_loss(layers: Layers) -> None:
+    """For one receiver it is a loss, and so it is where the kernel does not say whom it was for."""
+    for reason, site, what in (
+        ("QDISC_DROP", "__dev_queue_xmit+0xd01", "to a group, interface has no carrier"),
+        ("NOT_SPECIFIED", "kfree_skb_list+0x20", "to a group, interface has no carrier"),
+        ("NO_TX_TARGET", "br_dev_xmit+0x334", "to a group, the bridge has no ports"),
+    ):
+        assert layers.verdict("core", reason, site, GROUP).noise == what
+        assert layers.verdict("core", reason, site, IPV4).noise is None
+
+
 def test_each_row_decides_something(layers: Layers) -> None:
     """No row is hidden by those above it, and each names a reason and a function that exist."""
     newer = Layers.load(reasons=REASONS)
