@@ -111,8 +111,8 @@ static __always_inline void count_uncounted(void)
 }
 
 /*
- * The protocol to count by. Senders choose it freely, and must not make more kinds of drops than the host has places:
- * beyond the known ones, a call site counts the first few by themselves, and all others together.
+ * The protocol to count by. Senders choose it freely, and must not make more kinds of drops than the host has call
+ * sites: beyond the known ones, a call site counts the first few by themselves, and all others together.
  */
 static __always_inline u16 bounded_protocol(u64 call_site, u16 protocol)
 {
@@ -157,14 +157,14 @@ static __always_inline void claim(struct hot_drop *hot, struct drop_key *key, co
 	hot->key.reason = key->reason;
 	hot->key.target_cpu = key->target_cpu;
 	hot->key.protocol = key->protocol;
-	asm volatile("" ::: "memory"); /* a reader takes an entry with a place for a whole one */
+	asm volatile("" ::: "memory"); /* a reader takes an entry with a call site for a whole one */
 	hot->key.call_site = key->call_site;
 }
 
 /*
  * The entry of a key in the table in front of the map, or NULL where other keys of this CPU came first. Finding it
  * takes no call into the kernel, which looking into a hash map takes four of; and user space reads the table without
- * one: see pktdrop/kernel/banks.py. An entry is given up with its whole bank only, so a key is in one place only; the
+ * one: see pktdrop/kernel/banks.py. An entry is given up with its whole bank only, so a key is in one entry only; the
  * CPU is part of the key, so no other CPU writes it.
  */
 static __always_inline struct drop_value *hot_value(struct drop_key *key, const struct origin *from)

@@ -52,7 +52,7 @@ struct hot_drop {
 
 #define HOT_BITS 9
 #define HOT_DROPS (1 << HOT_BITS) /* of each section */
-#define HOT_PROBES 4		  /* places that are looked into for a key */
+#define HOT_PROBES 4		  /* entries that are looked into for a key */
 
 #define FEW_PROTOCOLS 4
 

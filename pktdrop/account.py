@@ -134,7 +134,7 @@ class Accountant:
         """Return the account from the beginning to the last look."""
         run = interval(self._first.after, self._last.after)
         moved = self._increments.total
-        called = Together(self._is_kept, self._increments.places()) if self._increments.has_folded else None
+        called = Together(self._is_kept, self._increments.interfaces()) if self._increments.has_folded else None
         bracket = _Between(self._first, self._last, called)
         drops = run.drops if called is None else called(run.drops)
         read = {netns for netns, is_read in self._known.items() if is_read}
@@ -156,7 +156,7 @@ class Accountant:
         for netns in absent[:-_GONE]:
             del self._known[netns]
         self._increments.fold(self._known.__contains__, self._books.driver)
-        self._books.keep(self._is_kept, self._increments.places())
+        self._books.keep(self._is_kept, self._increments.interfaces())
 
     def _is_kept(self, netns: Netns) -> bool:
         """Tell whether a namespace is told apart: it is there, or was not long ago."""

@@ -77,13 +77,13 @@ def _package(checkout: Path) -> dict[str, bytes]:
 
 def _drawn_by(environment: Path) -> Iterator["Distribution"]:
     """Yield the packages that the live view needs, if they are in a virtual environment."""
-    for place in sorted(environment.glob("lib/python3*/site-packages")):
-        if not (place / _DRAWN_BY).is_dir():
+    for packages in sorted(environment.glob("lib/python3*/site-packages")):
+        if not (packages / _DRAWN_BY).is_dir():
             continue
         from importlib.metadata import distributions  # not needed where there is nothing to copy, nor quick
 
         # what pip had begun when it was ended may have no name
-        found = {about["Name"]: one for one in distributions(path=[str(place)]) if "Name" in (about := one.metadata)}
+        found = {about["Name"]: one for one in distributions(path=[str(packages)]) if "Name" in (about := one.metadata)}
         yield from _needed(_DRAWN_BY, {_plain(name): one for name, one in found.items()})
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from pktdrop.counters import ethtool, links, mib, packets, procstat, qdisc, sockets, softnet, xfrm
 from pktdrop.counters.interfaces import addresses
-from pktdrop.counters.moves import Place, moves, rename
+from pktdrop.counters.moves import InterfaceKey, moves, rename
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.counters import NOTHING, SOURCES, Counters, Interface, Reading, Row, Scope
 from pktdrop.model.drops import Netns, counted_since
@@ -175,14 +175,14 @@ class _Found:
 
     def call_as_before(self, interfaces: dict[Netns, dict[int, Interface]]) -> None:
         """Call interfaces as before that were renamed meanwhile, once more: so are the drops up to this reading."""
-        places: dict[Place, Place | None] = {}
+        moved_to: dict[InterfaceKey, InterfaceKey | None] = {}
         for (netns, ifindex), name in self.renamed.items():
             now = interfaces.get(netns, {}).get(ifindex)
             if now is not None and now.name != name:
-                places[netns, now.name] = netns, name
+                moved_to[netns, now.name] = netns, name
                 interfaces[netns][ifindex] = now._replace(name=name)
-        for rows in (*self.rows.values(), *self.gauges.values()) if places else ():
-            rename(rows, places)
+        for rows in (*self.rows.values(), *self.gauges.values()) if moved_to else ():
+            rename(rows, moved_to)
 
     def drop(self, netns: Netns) -> None:
         """Forget what was read of a namespace."""
@@ -220,7 +220,7 @@ def since(before: Counters, after: Counters, width: Width = kernel_width) -> Cou
     """Return by how much each counter rose. What was not there before counts from zero; what is gone is left out."""
     earlier = {source: dict(rows) for source, rows in before.rows.items()}
     if "links" not in after.failed:  # else one may be missing
-        moved = moves(before.interfaces, after.interfaces, before.rows["links"], after.rows["links"]).places
+        moved = moves(before.interfaces, after.interfaces, before.rows["links"], after.rows["links"]).moved_to
         for known in earlier.values() if moved else ():
             rename(known, moved)
     rows = {

@@ -37,11 +37,11 @@ def stands_for_gone(scope: Scope) -> bool:
 class Together:
     """Puts drops together as counters are, so that they explain each other."""
 
-    def __init__(self, is_kept: Callable[[Netns], bool], places: Collection[tuple[Netns | None, str]]) -> None:
+    def __init__(self, is_kept: Callable[[Netns], bool], interfaces: Collection[tuple[Netns | None, str]]) -> None:
         """Take which namespaces and interfaces are told apart, and under what counters stand."""
         self._is_kept = is_kept
-        self._places = places
-        self._has_gone = {netns for netns, interface in places if stands_for_gone(Scope(interface=interface))}
+        self._interfaces = interfaces
+        self._has_gone = {netns for netns, interface in interfaces if stands_for_gone(Scope(interface=interface))}
 
     def __call__(self, drops: Mapping[DropKey, Count]) -> Mapping[DropKey, Count]:
         """Return drops with those together whose places are."""
@@ -58,5 +58,5 @@ class Together:
             return key
         if not self._is_kept(netns):
             return key._replace(netns=THE_GONE, netns_name=None, ifindex=None, interface=None)
-        is_gone = netns in self._has_gone and interface is not None and (netns, interface) not in self._places
+        is_gone = netns in self._has_gone and interface is not None and (netns, interface) not in self._interfaces
         return key._replace(ifindex=None, interface=None) if is_gone else key

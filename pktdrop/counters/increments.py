@@ -6,7 +6,7 @@ from functools import partial
 
 from pktdrop.counters import gone
 from pktdrop.counters.collect import Width, difference
-from pktdrop.counters.moves import At, moves, rename
+from pktdrop.counters.moves import InterfaceAt, moves, rename
 from pktdrop.model.counters import NOTHING, Counters, Row, Scope
 from pktdrop.model.drops import THE_GONE, Netns
 
@@ -31,7 +31,7 @@ class Increments:
         """Take the first reading."""
         self._last: dict[str, dict[Scope, Row]] = {source: dict(rows) for source, rows in first.rows.items()}
         self._interfaces = dict(first.interfaces)
-        self._left: dict[At, dict[str, dict[Scope, Row]]] = {}
+        self._left: dict[InterfaceAt, dict[str, dict[Scope, Row]]] = {}
         """What was last read of interfaces that left, the last ones: they may be in a namespace that was not read."""
         self._read_at = dict(first.read_at)
         self.seconds: Mapping[Netns | None, float] = {}
@@ -99,8 +99,8 @@ class Increments:
         """
         found: dict[Gone, None] = {}
         for rows in self.total.values():
-            found.update((place, None) for scope in rows if (place := self._place_if_gone(scope)) is not None)
-        self._gone = {**{place: None for place in self._gone if place in found}, **found}
+            found.update((key, None) for scope in rows if (key := self._key_if_gone(scope)) is not None)
+        self._gone = {**{key: None for key in self._gone if key in found}, **found}
         old = set(list(self._gone)[:-_GONE])
         for rows in self.total.values():
             for scope in list(rows):
@@ -109,15 +109,15 @@ class Increments:
                     continue
                 if not is_kept(netns):
                     netns = THE_GONE
-                elif self._place_if_gone(scope) not in old:
+                elif self._key_if_gone(scope) not in old:
                     continue
                 _add(rows.setdefault(gone.together(scope, netns, driver(scope)), {}), rows.pop(scope))
                 self.has_folded = True
-        for place in old:
-            del self._gone[place]
+        for key in old:
+            del self._gone[key]
         self._folded = sum(map(len, self.total.values()))
 
-    def _place_if_gone(self, scope: Scope) -> Gone | None:
+    def _key_if_gone(self, scope: Scope) -> Gone | None:
         """Return an interface or a socket that is gone from a namespace that is there."""
         netns = scope.netns
         if netns is None or netns not in self._interfaces or gone.stands_for_gone(scope):
@@ -128,7 +128,7 @@ class Increments:
             is_there = scope.socket is None or scope in self._last.get("socket", ())
         return None if is_there else (netns, scope.interface, scope.socket)
 
-    def places(self) -> set[tuple[Netns | None, str]]:
+    def interfaces(self) -> set[tuple[Netns | None, str]]:
         """Return the interfaces that are told apart: those that are there, and those that have sums of their own."""
         found: set[tuple[Netns | None, str]] = set()
         for netns, known in self._interfaces.items():
@@ -142,20 +142,20 @@ class Increments:
         rows_left = {one: rows.get("links", {}).get(_scope(one)) for one, rows in self._left.items()}
         rows = self._last.get("links", {}), now.rows.get("links", {})
         found = moves(self._interfaces, now.interfaces, *rows, rows_left)
-        places = found.places
+        moved_to = found.moved_to
         if "links" in now.failed:  # one may be missing, so none is gone but those that were seen elsewhere
-            places = {old: new for old, new in places.items() if new is not None}
+            moved_to = {old: new for old, new in moved_to.items() if new is not None}
             for netns, here in now.interfaces.items():
                 self._interfaces[netns] = {**self._interfaces.get(netns, {}), **here}
         else:
             self._interfaces.update(now.interfaces)
             for one in found.left:
                 self._left[one] = {source: _at(rows, one) for source, rows in self._last.items()}
-        for rows_of in self._last.values() if places else ():
-            rename(rows_of, places)
-        for one, place in found.back.items():
+        for rows_of in self._last.values() if moved_to else ():
+            rename(rows_of, moved_to)
+        for one, key in found.back.items():
             for source, kept in self._left.pop(one).items():
-                rename(kept, {one.place: place})
+                rename(kept, {one.key: key})
                 self._last.setdefault(source, {}).update(kept)
         while len(self._left) > _LEFT:
             del self._left[next(iter(self._left))]
@@ -171,9 +171,9 @@ def _add(sums: dict[str, int], risen: Mapping[str, int]) -> None:
         sums[name] = sums.get(name, 0) + increment
 
 
-def _at(rows: Mapping[Scope, Row], one: At) -> dict[Scope, Row]:
-    return {scope: row for scope, row in rows.items() if (scope.netns, scope.interface) == one.place}
+def _at(rows: Mapping[Scope, Row], one: InterfaceAt) -> dict[Scope, Row]:
+    return {scope: row for scope, row in rows.items() if (scope.netns, scope.interface) == one.key}
 
 
-def _scope(one: At) -> Scope:
+def _scope(one: InterfaceAt) -> Scope:
     return Scope(netns=one.netns, interface=one.interface.name)

@@ -48,9 +48,9 @@ class _Layout(NamedTuple):
     """Where in the list of all numbers the counters and the gauges are."""
 
     counters: tuple[str, ...]
-    counter_places: tuple[int, ...]
+    counter_positions: tuple[int, ...]
     gauges: tuple[str, ...]
-    gauge_places: tuple[int, ...]
+    gauge_positions: tuple[int, ...]
 
 
 class Mibs:
@@ -86,8 +86,8 @@ class Mibs:
         values = [number for section in sections for number in section.numbers]
         layout = self._layout(tuple([section.title for section in sections]))
         return Mib(
-            Row(layout.counters, tuple([values[place] for place in layout.counter_places])),
-            Row(layout.gauges, tuple([values[place] for place in layout.gauge_places])),
+            Row(layout.counters, tuple([values[position] for position in layout.counter_positions])),
+            Row(layout.gauges, tuple([values[position] for position in layout.gauge_positions])),
             tuple(faults),
         )
 
@@ -190,9 +190,11 @@ def _names(title: bytes) -> list[str]:
 
 
 def _arrange(names: Sequence[str]) -> _Layout:
-    places: dict[str, int] = {}
-    for place, name in enumerate(names):
-        places.setdefault(name, place)  # a name that is there twice counts as first seen
-    counters = tuple(name for name in places if name not in GAUGES)
-    gauges = tuple(name for name in places if name in GAUGES)
-    return _Layout(counters, tuple(places[name] for name in counters), gauges, tuple(places[name] for name in gauges))
+    positions: dict[str, int] = {}
+    for position, name in enumerate(names):
+        positions.setdefault(name, position)  # a name that is there twice counts as first seen
+    counters = tuple(name for name in positions if name not in GAUGES)
+    gauges = tuple(name for name in positions if name in GAUGES)
+    return _Layout(
+        counters, tuple(positions[name] for name in counters), gauges, tuple(positions[name] for name in gauges)
+    )

@@ -12,12 +12,12 @@ from typing import NamedTuple, TypeVar
 from pktdrop.model.counters import Interface, Interfaces, Row, Scope
 from pktdrop.model.drops import Netns
 
-Place = tuple[Netns | None, str | None]
+InterfaceKey = tuple[Netns | None, str | None]
 """Namespace and name of an interface."""
 _Value = TypeVar("_Value")
 
 
-class At(NamedTuple):
+class InterfaceAt(NamedTuple):
     """An interface in its place."""
 
     netns: Netns
@@ -25,7 +25,7 @@ class At(NamedTuple):
     interface: Interface
 
     @property
-    def place(self) -> Place:
+    def key(self) -> InterfaceKey:
         """Return where its counters are found."""
         return self.netns, self.interface.name
 
@@ -33,57 +33,57 @@ class At(NamedTuple):
 class Moves(NamedTuple):
     """What became of interfaces."""
 
-    places: Mapping[Place, Place | None]
+    moved_to: Mapping[InterfaceKey, InterfaceKey | None]
     """Where those are now that are somewhere else or have another name; None: gone from where it was."""
-    left: tuple[At, ...]
+    left: tuple[InterfaceAt, ...]
     """Those that are gone, and may turn up in a namespace that was not read."""
-    back: Mapping[At, Place]
+    back: Mapping[InterfaceAt, InterfaceKey]
     """Where those are that left before."""
 
 
 def moves(
     before: Interfaces, now: Interfaces, rows: Mapping[Scope, Row], rows_now: Mapping[Scope, Row],
-    left_before: Mapping[At, Row | None] = MappingProxyType({}),
+    left_before: Mapping[InterfaceAt, Row | None] = MappingProxyType({}),
 ) -> Moves:  # fmt: skip
     """Compare two readings: interfaces, and their counters of "links". `left_before`: of what left earlier."""
-    places: dict[Place, Place | None] = {}
-    left: dict[At, Row | None] = {}
+    moved_to: dict[InterfaceKey, InterfaceKey | None] = {}
+    left: dict[InterfaceAt, Row | None] = {}
     for netns in before.keys() & now.keys():
         for ifindex, one in before[netns].items():
             same = now[netns].get(ifindex)
             if same is None:
-                places[netns, one.name] = None
-                left[At(netns, ifindex, one)] = rows.get(Scope(netns=netns, interface=one.name))
+                moved_to[netns, one.name] = None
+                left[InterfaceAt(netns, ifindex, one)] = rows.get(Scope(netns=netns, interface=one.name))
             elif same.name != one.name:
-                places[netns, one.name] = netns, same.name
-    back: dict[At, Place] = {}
+                moved_to[netns, one.name] = netns, same.name
+    back: dict[InterfaceAt, InterfaceKey] = {}
     for new in _came(before, now):
         old = _origin(new, {**left_before, **left}, rows_now.get(Scope(netns=new.netns, interface=new.interface.name)))
         if old is None:
             continue
         if left.pop(old, None) is not None:
-            places[old.place] = new.place
+            moved_to[old.key] = new.key
         else:
-            back[old] = new.place
-    return Moves(places, tuple(one for one in left if one.interface.address is not None), back)
+            back[old] = new.key
+    return Moves(moved_to, tuple(one for one in left if one.interface.address is not None), back)
 
 
-def rename(rows: dict[Scope, _Value], moved: Mapping[Place, Place | None]) -> None:
+def rename(rows: dict[Scope, _Value], moved: Mapping[InterfaceKey, InterfaceKey | None]) -> None:
     """Put what is known of interfaces where they are now; drop it of those that are gone."""
     taken = {scope: rows.pop(scope) for scope in [one for one in rows if (one.netns, one.interface) in moved]}
     for scope, value in taken.items():
-        place = moved[scope.netns, scope.interface]
-        if place is not None:
-            rows[scope._replace(netns=place[0], interface=place[1])] = value
+        key = moved[scope.netns, scope.interface]
+        if key is not None:
+            rows[scope._replace(netns=key[0], interface=key[1])] = value
 
 
-def _came(before: Interfaces, now: Interfaces) -> Iterator[At]:
+def _came(before: Interfaces, now: Interfaces) -> Iterator[InterfaceAt]:
     for netns, here in now.items():
         known = before.get(netns, {})
-        yield from (At(netns, ifindex, one) for ifindex, one in here.items() if ifindex not in known)
+        yield from (InterfaceAt(netns, ifindex, one) for ifindex, one in here.items() if ifindex not in known)
 
 
-def _origin(new: At, left: Mapping[At, Row | None], row: Row | None) -> At | None:
+def _origin(new: InterfaceAt, left: Mapping[InterfaceAt, Row | None], row: Row | None) -> InterfaceAt | None:
     """Find the interface that came: the only one with its address that left, or the one with its index, too."""
     address = new.interface.address
     alike = [one for one in left if one.interface.address == address and one.netns != new.netns] if address else []

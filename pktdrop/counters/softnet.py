@@ -75,10 +75,10 @@ def parse(data: bytes, online: Sequence[int]) -> Softnet:
     counters: dict[Scope, Row] = {}
     gauges: dict[Scope, Row] = {}
     counter_names, gauge_names = _names(COUNTERS, width), _names(GAUGES, width)
-    for place, line in enumerate(lines):
+    for position, line in enumerate(lines):
         if line is None:
             continue
-        scope = Scope(cpu=line[CPU_COLUMN] if width > CPU_COLUMN else online[place])
+        scope = Scope(cpu=line[CPU_COLUMN] if width > CPU_COLUMN else online[position])
         counters[scope] = Row(counter_names, tuple(line[COUNTERS[name]] for name in counter_names))
         if gauge_names:
             gauges[scope] = Row(gauge_names, tuple(line[GAUGES[name]] for name in gauge_names))

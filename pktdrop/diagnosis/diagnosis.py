@@ -14,7 +14,7 @@ from pktdrop.account import Account
 from pktdrop.diagnosis import words
 from pktdrop.diagnosis.stations import Peaks, Station, flow_limited, received, squeezed, stations
 from pktdrop.diagnosis.who import Seen, Who
-from pktdrop.ledger.loss import Loss, Place
+from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.model.drops import Netns, full_reason
 from pktdrop.rules import remedies
 from pktdrop.rules.causes import Causes
@@ -52,7 +52,7 @@ _TOLD_BY_EVENTS: Final = ("driver", "stack", "socket", "qdisc", "tx")
 class Host(words.Names, Protocol):
     """Names and values of this host: pktdrop.diagnosis.values.Host."""
 
-    def value(self, name: str, place: Place) -> Value | None:
+    def value(self, name: str, whereabouts: Whereabouts) -> Value | None:
         """Return a value (names: remedies.HOST_VALUES) for a place; None if it is not known there."""
 
 
@@ -232,18 +232,18 @@ def _blind(watched: Watched) -> dict[str, str]:
 
 def _where(one: Loss, names: words.Names) -> str:
     """Say where, and how far that can be relied on."""
-    text = words.where(one.cause, one.place, names)
+    text = words.where(one.cause, one.whereabouts, names)
     doubts = (("unexplained", one.note), ("guessed: its driver is not known", one.is_guess))
     return text + "".join(f" ({doubt})" for doubt, holds in doubts if holds)
 
 
 def _advice(one: Loss, host: Host, tables: Tables, seen: Mapping[str, Value]) -> tuple[Advice, ...]:
     of_loss: dict[str, Value] = dict(seen)
-    if len(one.place.qdiscs) == 1:
-        of_loss["qdisc_kind"] = one.place.qdiscs[0].partition(" ")[0]
+    if len(one.whereabouts.qdiscs) == 1:
+        of_loss["qdisc_kind"] = one.whereabouts.qdiscs[0].partition(" ")[0]
 
     def value(name: str) -> Value | None:
-        return of_loss[name] if name in of_loss else host.value(name, one.place)
+        return of_loss[name] if name in of_loss else host.value(name, one.whereabouts)
 
     filled = (remedy.advice(value) for remedy in tables.remedies if remedy.cause == one.cause.name)
     return tuple(advice for advice in filled if advice is not None)

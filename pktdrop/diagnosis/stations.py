@@ -11,7 +11,7 @@ from typing import Final, Literal
 from pktdrop.account import Account
 from pktdrop.diagnosis import words
 from pktdrop.diagnosis.words import Names
-from pktdrop.ledger.loss import Loss, Place
+from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.model.counters import Counters, Row, Scope
 from pktdrop.model.drops import Netns, in_order
 from pktdrop.rules.drivers import Drivers, Hint
@@ -44,7 +44,7 @@ _SOCKET_QUEUES: Final = (
     ("accept queue", "accept_queue", "accept_limit"),
 )
 
-ValueOf = Callable[[str, Place], Value | None]
+ValueOf = Callable[[str, Whereabouts], Value | None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def stations(
     for layer, text in (
         *_hints(account, drivers, names),
         *_softnet(account, peaks, value),
-        *_full(account, peaks, {scope for one in found for scope in one.place.sockets}, names, value),
+        *_full(account, peaks, {scope for one in found for scope in one.whereabouts.sockets}, names, value),
     ):
         warnings[layer].append(text)
     return tuple(
@@ -100,7 +100,7 @@ def stations(
 
 def _station(layer: str, lost: Sequence[Loss], warnings: Sequence[str], names: Names, blind: str | None) -> Station:
     ranked = sorted(lost, key=lambda loss: -loss.packets)
-    facts = [f"{number(loss.packets)} {words.where(loss.cause, loss.place, names)}" for loss in ranked]
+    facts = [f"{number(loss.packets)} {words.where(loss.cause, loss.whereabouts, names)}" for loss in ranked]
     shown = [*_first(facts), *_first(warnings)]
     if blind is not None and not shown:
         return Station(layer, "unseen", 0, (blind,))
@@ -121,7 +121,7 @@ def _hints(account: Account, drivers: Drivers, names: Names) -> Iterator[tuple[s
         of_nic = rows.setdefault((scope.netns, scope.interface or ""), {})
         of_nic[scope] = Row(tuple(risen), tuple(risen.values()))
     for (netns, interface), of_nic in rows.items():
-        where = words.nic(Place(netns=netns, interface=interface), names)
+        where = words.nic(Whereabouts(netns=netns, interface=interface), names)
         for hint in drivers.hints(account.counters.drivers.get((netns, interface)), of_nic):
             if hint.stat_class in _HINTS:
                 yield _HINTS[hint.stat_class], _hint(hint, where)
@@ -135,7 +135,7 @@ def _hint(hint: Hint, where: str) -> str:
 
 
 def _softnet(account: Account, peaks: Peaks, value: ValueOf) -> Iterator[tuple[str, str]]:
-    most = value("netdev_max_backlog", Place())
+    most = value("netdev_max_backlog", Whereabouts())
     for scope, risen in account.moved.get("softnet", {}).items():
         if risen.get("time_squeeze"):
             times = number(risen["time_squeeze"])
@@ -158,13 +158,13 @@ def _full(
     for scope, row in peaks.rows.get("qdisc", {}).items():
         if scope.qdisc is None or not scope.qdisc.startswith("pfifo_fast "):
             continue  # only of this one the limit is known
-        place = Place(netns=scope.netns, interface=scope.interface)
-        length, waiting = value("txqueuelen", place), _named(row).get("qlen", 0)
+        whereabouts = Whereabouts(netns=scope.netns, interface=scope.interface)
+        length, waiting = value("txqueuelen", whereabouts), _named(row).get("qlen", 0)
         if isinstance(length, int) and _is_nearly_full(waiting, length):
-            yield "qdisc", f"the queue of {words.nic(place, names)} held {number(waiting)} of {number(length)}"
+            yield "qdisc", f"the queue of {words.nic(whereabouts, names)} held {number(waiting)} of {number(length)}"
     for netns in sorted(account.counters.netns, key=in_order):
-        place = Place(netns=netns)
-        tracked, room = value("conntrack_count", place), value("conntrack_max", place)
+        whereabouts = Whereabouts(netns=netns)
+        tracked, room = value("conntrack_count", whereabouts), value("conntrack_max", whereabouts)
         if isinstance(tracked, int) and isinstance(room, int) and _is_nearly_full(tracked, room):
             held = f"{number(tracked)} connections of at most {number(room)}"
             yield "stack", f"{words.netns(netns, names)} tracks {held}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from pktdrop.ledger.loss import Place
+from pktdrop.ledger.loss import Whereabouts
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import HOST, Netns
 from pktdrop.model.look import Ask, Look, Question
@@ -59,49 +59,53 @@ class Host:
         self._known = look.namespaces
         self._own = self._known.own
         self._settings = settings.load()
-        self._readers: Mapping[str, Callable[[Place], Value | None]] = {
-            "cpus": lambda place: self._sysconf("SC_NPROCESSORS_ONLN"),
-            "interface": lambda place: place.interface,
-            "in_netns": lambda place: self._in_netns(place.netns),
-            "in_first_netns": lambda place: self._in_first_netns,
-            "process": lambda place: self.process(place.sockets[0]) if len(place.sockets) == 1 else None,
-            "min_free_kbytes": lambda place: _number(self._text("file", "/proc/sys/vm/min_free_kbytes"), 0),
-            "min_free_more": lambda place: _twice(self.value("min_free_kbytes", place), self._min_free_default()),
-            "udp_mem_more": lambda place: self._more_udp_mem(),
-            "rcvbuf": lambda place: self._gauge(place, "rcvbuf"),
+        self._readers: Mapping[str, Callable[[Whereabouts], Value | None]] = {
+            "cpus": lambda whereabouts: self._sysconf("SC_NPROCESSORS_ONLN"),
+            "interface": lambda whereabouts: whereabouts.interface,
+            "in_netns": lambda whereabouts: self._in_netns(whereabouts.netns),
+            "in_first_netns": lambda whereabouts: self._in_first_netns,
+            "process": lambda whereabouts: self.process(whereabouts.sockets[0])
+            if len(whereabouts.sockets) == 1
+            else None,
+            "min_free_kbytes": lambda whereabouts: _number(self._text("file", "/proc/sys/vm/min_free_kbytes"), 0),
+            "min_free_more": lambda whereabouts: _twice(
+                self.value("min_free_kbytes", whereabouts), self._min_free_default()
+            ),
+            "udp_mem_more": lambda whereabouts: self._more_udp_mem(),
+            "rcvbuf": lambda whereabouts: self._gauge(whereabouts, "rcvbuf"),
             "rcvbuf_max": self._rcvbuf_max,
-            "accept_limit": lambda place: self._gauge(place, "accept_limit"),
-            "rx_ring": lambda place: self._nic(place).rx_ring,
-            "rx_ring_max": lambda place: self._nic(place).rx_ring_max,
-            "combined": lambda place: self._nic(place).combined,
-            "combined_max": lambda place: self._nic(place).combined_max,
-            "combined_more": lambda place: self._more(place, "combined"),
-            "rx_channels": lambda place: self._nic(place).rx_channels,
-            "rx_channels_max": lambda place: self._nic(place).rx_channels_max,
-            "rx_channels_more": lambda place: self._more(place, "rx_channels"),
-            "tx_pause": lambda place: _on(self._nic(place).tx_pause),
-            "threaded": lambda place: _on(_flag(self._sysfs(place, "threaded"))),
+            "accept_limit": lambda whereabouts: self._gauge(whereabouts, "accept_limit"),
+            "rx_ring": lambda whereabouts: self._nic(whereabouts).rx_ring,
+            "rx_ring_max": lambda whereabouts: self._nic(whereabouts).rx_ring_max,
+            "combined": lambda whereabouts: self._nic(whereabouts).combined,
+            "combined_max": lambda whereabouts: self._nic(whereabouts).combined_max,
+            "combined_more": lambda whereabouts: self._more(whereabouts, "combined"),
+            "rx_channels": lambda whereabouts: self._nic(whereabouts).rx_channels,
+            "rx_channels_max": lambda whereabouts: self._nic(whereabouts).rx_channels_max,
+            "rx_channels_more": lambda whereabouts: self._more(whereabouts, "rx_channels"),
+            "tx_pause": lambda whereabouts: _on(self._nic(whereabouts).tx_pause),
+            "threaded": lambda whereabouts: _on(_flag(self._sysfs(whereabouts, "threaded"))),
             "rps": self._rps,
             "rps_mask": self._rps_mask,
-            "rps_all": lambda place: _mask(self._sysconf("SC_NPROCESSORS_CONF") or 1),
+            "rps_all": lambda whereabouts: _mask(self._sysconf("SC_NPROCESSORS_CONF") or 1),
             "txqueuelen": self._txqueuelen,
             "rp_filter": self._rp_filter,
-            "tcp_mem_used": lambda place: self._pages("TCP"),
-            "udp_mem_used": lambda place: self._pages("UDP"),
+            "tcp_mem_used": lambda whereabouts: self._pages("TCP"),
+            "udp_mem_used": lambda whereabouts: self._pages("UDP"),
         }
 
-    def value(self, name: str, place: Place) -> Value | None:
+    def value(self, name: str, whereabouts: Whereabouts) -> Value | None:
         """Return a value (names: remedies.HOST_VALUES) for a place; None if it is not known there."""
         setting = self._settings.get(name)
         if setting is not None and setting.file is not None:
             if setting.set_in == "netns" or name == "conntrack_max":  # which others see, and cannot change
-                return self._setting(place, setting.file, setting.word)
+                return self._setting(whereabouts, setting.file, setting.word)
             return self._setting_of_host(setting.file, setting.word)
         if name in _FILLS:
-            part, whole = (self.value(one, place) for one in _FILLS[name])
+            part, whole = (self.value(one, whereabouts) for one in _FILLS[name])
             return 100 * part // whole if isinstance(part, int) and isinstance(whole, int) and whole else None
         reader = self._readers.get(name)
-        return None if reader is None else reader(place)
+        return None if reader is None else reader(whereabouts)
 
     def netns(self, netns: Netns | None) -> str | None:
         """Return the name of a network namespace; HOST for the own one where the first one cannot be seen."""
@@ -163,67 +167,67 @@ class Host:
     def _sysctl(self, netns: Netns | None, path: str) -> str | None:
         return self._text("sysctl", path, netns)
 
-    def _setting(self, place: Place, path: str, word: int) -> int | None:
+    def _setting(self, whereabouts: Whereabouts, path: str, word: int) -> int | None:
         if "{interface}" in path:
-            if place.interface is None or "/" in place.interface:
+            if whereabouts.interface is None or "/" in whereabouts.interface:
                 return None
-            path = path.replace("{interface}", place.interface)
-        return None if place.netns is None else _number(self._sysctl(place.netns, path), word)
+            path = path.replace("{interface}", whereabouts.interface)
+        return None if whereabouts.netns is None else _number(self._sysctl(whereabouts.netns, path), word)
 
     def _setting_of_host(self, path: str, word: int) -> int | None:
         here = _number(self._sysctl(None, path), word)
         return here if here is not None else _number(self._sysctl(self._known.host, path), word)
 
-    def _rp_filter(self, place: Place) -> int | None:
+    def _rp_filter(self, whereabouts: Whereabouts) -> int | None:
         """Return the larger one of the settings of the interface and of all: fib_validate_source() uses that."""
-        of_all = self._setting(place, "ipv4/conf/all/rp_filter", 0)
-        own = self._setting(place, "ipv4/conf/{interface}/rp_filter", 0)
+        of_all = self._setting(whereabouts, "ipv4/conf/all/rp_filter", 0)
+        own = self._setting(whereabouts, "ipv4/conf/{interface}/rp_filter", 0)
         return None if of_all is None or own is None else max(of_all, own)
 
     # ------------------------------------------------------------------------------------------ interfaces, sockets
 
-    def _nic(self, place: Place) -> _Nic:
-        if place.interface is None or place.netns is None:
+    def _nic(self, whereabouts: Whereabouts) -> _Nic:
+        if whereabouts.interface is None or whereabouts.netns is None:
             return _Nic()
-        answer = self._ask(Question("nic", place.netns, place.interface))
+        answer = self._ask(Question("nic", whereabouts.netns, whereabouts.interface))
         if not isinstance(answer, tuple) or len(answer) != len(_Nic()):
             return _Nic()
         return _Nic(*(one if isinstance(one, int) else None for one in answer))
 
-    def _txqueuelen(self, place: Place) -> int | None:
-        if place.interface is None or place.netns is None:
+    def _txqueuelen(self, whereabouts: Whereabouts) -> int | None:
+        if whereabouts.interface is None or whereabouts.netns is None:
             return None
-        answer = self._ask(Question("txqueuelen", place.netns, place.interface))
+        answer = self._ask(Question("txqueuelen", whereabouts.netns, whereabouts.interface))
         return answer if isinstance(answer, int) else None
 
-    def _sysfs(self, place: Place, file: str) -> str | None:
+    def _sysfs(self, whereabouts: Whereabouts, file: str) -> str | None:
         """Return what a file of an interface has; only of the own namespace, and if /sys shows that one."""
-        is_own = place.interface is not None and place.netns == self._own
-        return self._text("sysfs", f"{place.interface}/{file}") if is_own else None
+        is_own = whereabouts.interface is not None and whereabouts.netns == self._own
+        return self._text("sysfs", f"{whereabouts.interface}/{file}") if is_own else None
 
-    def _rps_masks(self, place: Place) -> tuple[str, ...]:
-        if self._sysfs(place, "ifindex") is None:
+    def _rps_masks(self, whereabouts: Whereabouts) -> tuple[str, ...]:
+        if self._sysfs(whereabouts, "ifindex") is None:
             return ()
-        answer = self._ask(Question("rps", None, place.interface or ""))
+        answer = self._ask(Question("rps", None, whereabouts.interface or ""))
         return tuple(mask for mask in answer if isinstance(mask, str)) if isinstance(answer, tuple) else ()
 
-    def _rps(self, place: Place) -> str | None:
-        masks = self._rps_masks(place)
+    def _rps(self, whereabouts: Whereabouts) -> str | None:
+        masks = self._rps_masks(whereabouts)
         return _on(any(mask.strip("0,") for mask in masks)) if masks else None
 
-    def _rps_mask(self, place: Place) -> str | None:
-        masks = dict.fromkeys(mask.lstrip("0,") or "0" for mask in self._rps_masks(place))
+    def _rps_mask(self, whereabouts: Whereabouts) -> str | None:
+        masks = dict.fromkeys(mask.lstrip("0,") or "0" for mask in self._rps_masks(whereabouts))
         return " or ".join(masks) or None
 
-    def _gauge(self, place: Place, name: str) -> int | None:
-        if len(place.sockets) != 1:
+    def _gauge(self, whereabouts: Whereabouts, name: str) -> int | None:
+        if len(whereabouts.sockets) != 1:
             return None
-        row = self._look.counters.gauges.get("socket", {}).get(place.sockets[0])
+        row = self._look.counters.gauges.get("socket", {}).get(whereabouts.sockets[0])
         return dict(zip(row.names, row.values, strict=True)).get(name) if row is not None else None
 
-    def _rcvbuf_max(self, place: Place) -> int | None:
+    def _rcvbuf_max(self, whereabouts: Whereabouts) -> int | None:
         """Return the largest receive buffer there can be: twice what may be asked for (__sock_set_rcvbuf)."""
-        most = self.value("rmem_max", place)
+        most = self.value("rmem_max", whereabouts)
         return 2 * most if isinstance(most, int) else None
 
     def _pages(self, protocol: str) -> int | None:
@@ -247,9 +251,9 @@ class Host:
             return None
         return " ".join(str(max(word * times, low)) for word, times, low in zip(words, (1, 1, 2), least, strict=True))
 
-    def _more(self, place: Place, queues: str) -> int | None:
+    def _more(self, whereabouts: Whereabouts, queues: str) -> int | None:
         """Return as many queues as there are CPUs to serve them, if that is more than there are."""
-        now, most = self.value(queues, place), self.value(f"{queues}_max", place)
+        now, most = self.value(queues, whereabouts), self.value(f"{queues}_max", whereabouts)
         if not isinstance(now, int) or not isinstance(most, int):
             return None
         more = min(most, self._sysconf("SC_NPROCESSORS_ONLN") or 0)

@@ -77,15 +77,15 @@ def _socket(sample: Sample) -> str | None:
 
 def _is_of(where: _Where, loss: Loss) -> bool:
     """Tell whether packets are of a loss, by what is known of both."""
-    place = loss.place
+    whereabouts = loss.whereabouts
     if where.reason not in loss.reasons:
         return False
     pairs: tuple[tuple[object, object], ...] = (
-        (where.netns, place.netns), (where.interface, place.interface), (where.target_cpu, place.cpu),
+        (where.netns, whereabouts.netns), (where.interface, whereabouts.interface), (where.target_cpu, whereabouts.cpu),
     )  # fmt: skip
     if any(None not in (one, other) and one != other for one, other in pairs):
         return False
-    sockets = [scope.socket or "" for scope in place.sockets]
+    sockets = [scope.socket or "" for scope in whereabouts.sockets]
     return where.socket is None or not sockets or any(where.socket in socket.split(" ") for socket in sockets)
 
 

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from pktdrop.ledger.loss import Place
+from pktdrop.ledger.loss import Whereabouts
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import HOST, Netns
 from pktdrop.rules.causes import Cause
@@ -24,38 +24,38 @@ class Names(Protocol):
         """Return the name of a process that has a socket open."""
 
 
-def where(cause: Cause, place: Place, names: Names) -> str:
+def where(cause: Cause, whereabouts: Whereabouts, names: Names) -> str:
     """Say where packets were lost for a cause. Names from outside are escaped."""
     words: dict[str, Callable[[], str]] = {
-        "nic": lambda: nic(place, names),
-        "netns": lambda: netns(place.netns, names),
-        "socket": lambda: _sockets(place, names, "a socket"),
-        "listener": lambda: _sockets(place, names, "a listening socket"),
-        "qdisc": lambda: _qdiscs(place),
-        "cpu": lambda: "some CPU" if place.cpu is None else f"CPU {place.cpu}",
-        "queues": lambda: _queues(place),
-        "sources": lambda: _sources(place, names),
+        "nic": lambda: nic(whereabouts, names),
+        "netns": lambda: netns(whereabouts.netns, names),
+        "socket": lambda: _sockets(whereabouts, names, "a socket"),
+        "listener": lambda: _sockets(whereabouts, names, "a listening socket"),
+        "qdisc": lambda: _qdiscs(whereabouts),
+        "cpu": lambda: "some CPU" if whereabouts.cpu is None else f"CPU {whereabouts.cpu}",
+        "queues": lambda: _queues(whereabouts),
+        "sources": lambda: _sources(whereabouts, names),
     }
-    return cause.place.format_map({word: words[word]() for word in cause.words})
+    return cause.where.format_map({word: words[word]() for word in cause.words})
 
 
-def nic(place: Place, names: Names) -> str:
+def nic(whereabouts: Whereabouts, names: Names) -> str:
     """Name an interface, with its namespace unless that is the host's."""
-    if place.interface is None:
-        return f"an unknown interface of {netns(place.netns, names)}"
-    named = names.netns(place.netns)
-    interface = safe(place.interface)
-    if place.netns is None or named == HOST:
+    if whereabouts.interface is None:
+        return f"an unknown interface of {netns(whereabouts.netns, names)}"
+    named = names.netns(whereabouts.netns)
+    interface = safe(whereabouts.interface)
+    if whereabouts.netns is None or named == HOST:
         return interface
-    return f"{interface} of netns {safe(named or str(place.netns))}"
+    return f"{interface} of netns {safe(named or str(whereabouts.netns))}"
 
 
-def netns(place: Netns | None, names: Names) -> str:
+def netns(of: Netns | None, names: Names) -> str:
     """Name a network namespace; "this host" is the kernel's first."""
-    if place is None:
+    if of is None:
         return "an unknown netns"
-    named = names.netns(place)
-    return "this host" if named == HOST else f"netns {safe(named or str(place))}"
+    named = names.netns(of)
+    return "this host" if named == HOST else f"netns {safe(named or str(of))}"
 
 
 def socket(scope: Scope, names: Names) -> str:
@@ -76,40 +76,40 @@ def cpus(numbers: Sequence[int]) -> str:
     return f"CPU{'s' * (len(numbers) > 1)} {listed([str(cpu) for cpu in numbers])}"
 
 
-def _sockets(place: Place, names: Names, unknown: str) -> str:
-    if not place.sockets:
-        return f"{unknown} of {netns(place.netns, names)}"
-    shown = [socket(scope, names) for scope in place.sockets]
-    named = names.netns(place.netns)
-    inside = "" if place.netns is None or named == HOST else f" in {netns(place.netns, names)}"
+def _sockets(whereabouts: Whereabouts, names: Names, unknown: str) -> str:
+    if not whereabouts.sockets:
+        return f"{unknown} of {netns(whereabouts.netns, names)}"
+    shown = [socket(scope, names) for scope in whereabouts.sockets]
+    named = names.netns(whereabouts.netns)
+    inside = "" if whereabouts.netns is None or named == HOST else f" in {netns(whereabouts.netns, names)}"
     if len(shown) == 1:
         return shown[0] + inside
     return f"some of {number(len(shown))} sockets{inside}: {listed(shown)}"
 
 
-def _qdiscs(place: Place) -> str:
-    if not place.qdiscs:
+def _qdiscs(whereabouts: Whereabouts) -> str:
+    if not whereabouts.qdiscs:
         return "a qdisc"
-    if len(place.qdiscs) == 1:
-        return f"the qdisc {safe(place.qdiscs[0])}"
-    return f"some of the qdiscs {listed([safe(name) for name in place.qdiscs])}"
+    if len(whereabouts.qdiscs) == 1:
+        return f"the qdisc {safe(whereabouts.qdiscs[0])}"
+    return f"some of the qdiscs {listed([safe(name) for name in whereabouts.qdiscs])}"
 
 
-def _queues(place: Place) -> str:
-    if not place.queues:
+def _queues(whereabouts: Whereabouts) -> str:
+    if not whereabouts.queues:
         return ""
-    if len(place.queues) == 1:
-        return f" (queue {place.queues[0][0]})"
-    return f" (queues {listed([str(queue) for queue, _ in place.queues])})"
+    if len(whereabouts.queues) == 1:
+        return f" (queue {whereabouts.queues[0][0]})"
+    return f" (queues {listed([str(queue) for queue, _ in whereabouts.queues])})"
 
 
-def _sources(place: Place, names: Names) -> str:
+def _sources(whereabouts: Whereabouts, names: Names) -> str:
     """Say of which interface the packets were, and by which CPUs they came, if not its own."""
     parts = []
-    if place.interface is not None:
-        parts.append(f"packets of {nic(place, names)}{' and of others' * place.others}")
-    others = [cpu for cpu in place.sources if cpu != place.cpu]
+    if whereabouts.interface is not None:
+        parts.append(f"packets of {nic(whereabouts, names)}{' and of others' * whereabouts.others}")
+    others = [cpu for cpu in whereabouts.sources if cpu != whereabouts.cpu]
     if others:
-        own = " and itself" if len(others) < len(place.sources) else ""
+        own = " and itself" if len(others) < len(whereabouts.sources) else ""
         parts.append(f"sent there by {cpus(others)}{own}")
     return f" ({', '.join(parts)})" if parts else ""

@@ -122,8 +122,10 @@ class Banks:
     def _hot(self, bank: int) -> Iterator[Block]:
         for section in self._sections(bank):
             table = self._table[section * _SECTION : (section + 1) * _SECTION]
-            places = memoryview(table).cast("Q")[:: HOT_DROP.size // 8].tolist()
-            used = [HOT_DROP.unpack_from(table, at * HOT_DROP.size) for at, place in enumerate(places) if place]
+            call_sites = memoryview(table).cast("Q")[:: HOT_DROP.size // 8].tolist()
+            used = [
+                HOT_DROP.unpack_from(table, at * HOT_DROP.size) for at, call_site in enumerate(call_sites) if call_site
+            ]
             yield _without_bank(Block(b"".join(key for key, _ in used), b"".join(value for _, value in used)))
 
 

@@ -29,7 +29,7 @@ _NEWER = "The kernel's headers may be newer than bcc: install a newer bcc, or ru
 _NO_MAP = "could not open bpf map: "
 """So begins what bcc says where the kernel refuses a map: it makes them while it compiles."""
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-_PLACES = ("/run", "/tmp", "/var/tmp")
+_DIRECTORIES = ("/run", "/tmp", "/var/tmp")
 """Where the directory can be made that the compiler is in. No variable chooses it."""
 
 
@@ -112,15 +112,15 @@ class Compiler:
 
 def _empty_directory() -> str:
     """Make a directory that nobody else can write, or put another in place of. Raises PktdropError."""
-    for place in _PLACES:
+    for directory_above in _DIRECTORIES:
         try:
-            descriptor, real = files.open_directory(Path(place, "."), files.own())
+            descriptor, real = files.open_directory(Path(directory_above, "."), files.own())
             os.close(descriptor)
             return tempfile.mkdtemp(prefix="pktdrop-", dir=real)
         except (OSError, files.Refused):
             continue
     raise PktdropError(
-        f"There is no place to compile in: no directory can be made in {', '.join(_PLACES)}.",
+        f"There is no place to compile in: no directory can be made in {', '.join(_DIRECTORIES)}.",
         "Let one of them be writable, with mode 1777 if others may write it.",
     )
 

@@ -21,7 +21,7 @@ NameKinds = Callable[[Sequence[tuple[RawKey, RawValue]]], Sequence[DropKey]]
 class Sources:
     """Keys of one table of the kernel's; each has a kind, which others may have, too.
 
-    As there are tens of thousands, each has a place in arrays, and blocks of keys that come again unchanged keep the
+    As there are tens of thousands, each has a position in arrays, and blocks of keys that come again unchanged keep the
     list of theirs.
     """
 
@@ -31,7 +31,7 @@ class Sources:
         self._forget()
 
     def _forget(self) -> None:
-        self._places: dict[bytes, int] = {}
+        self._positions: dict[bytes, int] = {}
         self._kinds: list[DropKey] = []
         self._numbers = array("l")
         """Of the kinds in a tally."""
@@ -39,7 +39,7 @@ class Sources:
         """By which these are numbered."""
         self._packets, self._octets = array("Q"), array("Q")
         self._blocks: list[tuple[Block, Sequence[int]]] = []
-        """As they were at the last reading, with the places of their keys: most are the same at the next."""
+        """As they were at the last reading, with the positions of their keys: most are the same at the next."""
 
     def __len__(self) -> int:
         """Return how many keys are known."""
@@ -52,8 +52,8 @@ class Sources:
 
     def kind(self, raw: bytes) -> DropKey | None:
         """Return the kind of a key, None if it is not known."""
-        place = self._places.get(raw)
-        return None if place is None else self._kinds[place]
+        position = self._positions.get(raw)
+        return None if position is None else self._kinds[position]
 
     def risen(self, blocks: Sequence[Block], tally: Tally) -> Iterator[Row]:
         """Yield by how much the kinds of `tally` rose since the last reading."""
@@ -63,33 +63,35 @@ class Sources:
             self._numbers = array("l", [_NOT_NUMBERED]) * len(self._kinds)
         self._numbers.extend([_NOT_NUMBERED] * (len(self._kinds) - len(self._numbers)))
         numbers, packets, octets = self._numbers, self._packets, self._octets
-        for block, places in moved:
+        for block, positions in moved:
             words = memoryview(block.values).cast("Q")
-            for place, now, now_octets in zip(places, words[::_WORDS].tolist(), words[1::_WORDS].tolist(), strict=True):
-                more, more_octets = now - packets[place], now_octets - octets[place]
+            for position, now, now_octets in zip(
+                positions, words[::_WORDS].tolist(), words[1::_WORDS].tolist(), strict=True
+            ):
+                more, more_octets = now - packets[position], now_octets - octets[position]
                 if more or more_octets:
-                    number = numbers[place]
+                    number = numbers[position]
                     if number < 0:
-                        number = numbers[place] = tally.number(self._kinds[place])
+                        number = numbers[position] = tally.number(self._kinds[position])
                     yield number, more, more_octets
-                    packets[place], octets[place] = now, now_octets
+                    packets[position], octets[position] = now, now_octets
 
     def _moved(self, blocks: Sequence[Block]) -> list[tuple[Block, Sequence[int]]]:
         """Return the blocks that are not as they were at the last reading."""
         before, self._blocks = self._blocks, []
         moved = []
         for at, block in enumerate(blocks):
-            was, places = before[at] if at < len(before) else (None, ())
+            was, positions = before[at] if at < len(before) else (None, ())
             if was is None or block.keys != was.keys:
-                places = self._places_of(block)
-            self._blocks.append((block, places))
+                positions = self._positions_of(block)
+            self._blocks.append((block, positions))
             if was is None or block != was:
-                moved.append((block, places))
+                moved.append((block, positions))
         return moved
 
-    def _places_of(self, block: Block) -> Sequence[int]:
+    def _positions_of(self, block: Block) -> Sequence[int]:
         keys = [raw for (raw,) in _KEY.iter_unpack(block.keys)]
-        known = self._places
+        known = self._positions
         new = [at for at, raw in enumerate(keys) if raw not in known]
         if new:
             values = (DROP_VALUE.unpack_from(block.values, at * DROP_VALUE.size) for at in new)
@@ -99,37 +101,37 @@ class Sources:
         return array("L", map(known.__getitem__, keys))
 
     def _learn(self, raw: bytes, kind: DropKey) -> None:
-        self._places[raw] = len(self._kinds)
+        self._positions[raw] = len(self._kinds)
         self._kinds.append(kind)
         self._packets.append(0)
         self._octets.append(0)
 
     def rename(self, renamed: Callable[[DropKey], DropKey], netns: Container[object] | None = None) -> None:
         """Let keys count for other kinds from now on; those of some namespaces only, None: of all."""
-        for place, kind in enumerate(self._kinds):
+        for position, kind in enumerate(self._kinds):
             if netns is not None and kind.netns not in netns:
                 continue  # a namespace has a name every second, and there are tens of thousands of kinds
             now = renamed(kind)
             if now is not kind:
-                self._kinds[place] = now
-                if place < len(self._numbers):
-                    self._numbers[place] = _NOT_NUMBERED
+                self._kinds[position] = now
+                if position < len(self._numbers):
+                    self._numbers[position] = _NOT_NUMBERED
 
     def begin_anew(self, blocks: Sequence[Block], forget: bool) -> None:
         """Count from zero, as the kernel does: it gave up all keys.
 
         Those that are not in `blocks`, its last counts, are forgotten, with `forget` all of them.
         """
-        kinds, places = self._kinds, self._places
-        live = bytearray(len(kinds))  # by place: a set of so many keys takes 8 MB for a moment
+        kinds, positions = self._kinds, self._positions
+        live = bytearray(len(kinds))  # by position: a set of so many keys takes 8 MB for a moment
         for block in () if forget else blocks:
             for (raw,) in _KEY.iter_unpack(block.keys):
-                live[places[raw]] = True
+                live[positions[raw]] = True
         if all(live):
             self._packets, self._octets = (array("Q", bytes(8 * len(kinds))) for _ in range(2))
             self._blocks = []
             return
         self._forget()
-        for raw, place in places.items():
-            if live[place]:
-                self._learn(raw, kinds[place])
+        for raw, position in positions.items():
+            if live[position]:
+                self._learn(raw, kinds[position])

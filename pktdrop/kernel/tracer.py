@@ -62,7 +62,7 @@ class Tracer:
         self._unnamed: set[Netns] = set()
         """Namespaces that may have had no name when a drop in them was first seen, and may have one by now."""
         self._renames = 0
-        self._places, self._other_places = Sources(self._named), Sources(self._named_elsewhere)
+        self._kept_apart, self._other_places = Sources(self._named), Sources(self._named_elsewhere)
         self._banks = Banks(self._probes.programs)
         self._ring = Ring(self._probes.programs, packets) if packets and self._facts.reader != readers.NONE else None
         self._samples: list[tuple[DropKey, RawSample]] = []
@@ -148,7 +148,7 @@ class Tracer:
             found.append(
                 "there are too many kinds of drops to show packets of each: more were counted than could be looked at."
             )
-        if len(self._places) and self._naming.symbols.hidden:
+        if len(self._kept_apart) and self._naming.symbols.hidden:
             found.append(
                 f"call sites are addresses: {self._naming.symbols.hidden}. What only they tell is not known: the layer "
                 "of a drop, and whether it is noise; such drops are counted as not known whether lost."
@@ -168,10 +168,10 @@ class Tracer:
         self._same.clear()
         self._collect()
         final = self._banks.give_up()
-        self._tally.add(self._places.risen(final, self._tally))
+        self._tally.add(self._kept_apart.risen(final, self._tally))
         # without cookies: by then, another namespace may have the inode that stands for this one
-        self._places.begin_anew(final, forget=not self._facts.netns_cookie)
-        self._tally.keep(len(self._places) + _IDLE_KINDS)
+        self._kept_apart.begin_anew(final, forget=not self._facts.netns_cookie)
+        self._tally.keep(len(self._kept_apart) + _IDLE_KINDS)
 
     def _is_time(self, now: float) -> bool:
         if now - self._gave_up < _SETTLE:
@@ -188,7 +188,7 @@ class Tracer:
         moment, monotonic = time.time(), time.monotonic()  # of the counts: names take a while, symbols at first 0.1 s
         self._wall = moment - monotonic
         self._name_again()
-        self._tally.add(self._places.risen(blocks, self._tally))
+        self._tally.add(self._kept_apart.risen(blocks, self._tally))
         self._tally.add(self._other_places.risen(others, self._tally))
         lost = Lost(map_full=self._other_places.packets, missed=missed)
         return Snapshot(time=moment, monotonic=monotonic, drops=self._tally.totals, lost=lost)
@@ -233,7 +233,7 @@ class Tracer:
 
     def _kind(self, raw: RawSample) -> DropKey | None:
         key = bytes((raw.key[0] & ~1,)) + raw.key[1:]  # without the bank
-        return self._places.kind(key) or self._other_places.kind(key)
+        return self._kept_apart.kind(key) or self._other_places.kind(key)
 
     def _named(self, found: Sequence[tuple[RawKey, RawValue]]) -> list[DropKey]:
         """Name kinds; all names of interfaces are learnt first, as not every drop comes with one."""
@@ -264,7 +264,7 @@ class Tracer:
             return
         concerned = named if self._renames == renames else None
         self._renames = renames
-        self._places.rename(lambda key: self._called_now(key, named), concerned)
+        self._kept_apart.rename(lambda key: self._called_now(key, named), concerned)
 
     def _called_now(self, key: DropKey, named: Mapping[Netns, str]) -> DropKey:
         if key.netns is None:

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Final
 
 from pktdrop.ledger.entry import PEER
-from pktdrop.ledger.events import Claim, Events, Packets, Where
+from pktdrop.ledger.events import Claim, CounterKey, Events, Packets
 from pktdrop.ledger.lines import Line
 from pktdrop.model.drops import Netns
 
@@ -44,7 +44,7 @@ class Carry:
 def give(
     events: Events,
     packets: Packets,
-    lines: Mapping[Where, Line],
+    lines: Mapping[CounterKey, Line],
     carry: Carry | None = None,
     is_read: Callable[[Netns | None], bool] = lambda _: True,
 ) -> set[int]:
@@ -55,8 +55,8 @@ def give(
     left = _Left(packets, carry if any(line.is_late for line in lines.values()) else None)
     shown: set[int] = set()
     shared: dict[Claim, None] = {}
-    for where, line in lines.items():
-        for claim in events.at.get(where, ()):
+    for key, line in lines.items():
+        for claim in events.at.get(key, ()):
             if len(claim.row.counters) > 1:
                 shared[claim] = None
             else:
@@ -134,7 +134,7 @@ class _Left:
 def _carry_on(
     events: Events,
     left: _Left,
-    lines: Mapping[Where, Line],
+    lines: Mapping[CounterKey, Line],
     carry: Carry,
     is_read: Callable[[Netns | None], bool],
 ) -> None:
@@ -147,7 +147,7 @@ def _carry_on(
                 carry.add(claim, left.now(claim))
 
 
-def _share_out(claim: Claim, left: _Left, lines: Mapping[Where, Line]) -> None:
+def _share_out(claim: Claim, left: _Left, lines: Mapping[CounterKey, Line]) -> None:
     """Give events that one of several counters counted to the first of them that has room, else to the last."""
     found = _in_place(claim, lines)
     for line in found:
@@ -155,7 +155,7 @@ def _share_out(claim: Claim, left: _Left, lines: Mapping[Where, Line]) -> None:
     left.add(claim, found[-1])  # then this shows as events beyond the counter
 
 
-def _fill(claims: list[Claim], left: _Left, lines: Mapping[Where, Line]) -> set[int]:
+def _fill(claims: list[Claim], left: _Left, lines: Mapping[CounterKey, Line]) -> set[int]:
     """Let events that may belong anywhere explain what counters lack: in their own place, their namespace, elsewhere.
 
     Returns the groups of events of which some, or others of their namespace and reason, explain a counter, and those in
@@ -183,8 +183,8 @@ def _fill(claims: list[Claim], left: _Left, lines: Mapping[Where, Line]) -> set[
     return shown
 
 
-def _in_place(claim: Claim, lines: Mapping[Where, Line]) -> list[Line]:
-    return [lines[where] for where in claim.wheres if where in lines]
+def _in_place(claim: Claim, lines: Mapping[CounterKey, Line]) -> list[Line]:
+    return [lines[key] for key in claim.keys if key in lines]
 
 
 class _Open:
@@ -194,24 +194,26 @@ class _Open:
     in another namespace. Events whose interface is not known may be of any.
     """
 
-    def __init__(self, lines: Mapping[Where, Line], by_netns: bool) -> None:
+    def __init__(self, lines: Mapping[CounterKey, Line], by_netns: bool) -> None:
         self._by_netns = by_netns
         self._by_name: dict[tuple[str, Netns | None], list[Line]] = {}
         self._of: dict[tuple[tuple[str, ...], Netns | None, bool, bool], list[Line]] = {}
         for line in lines.values():
-            netns = line.place.netns if by_netns else None
+            netns = line.event_scope.netns if by_netns else None
             self._by_name.setdefault((line.fact.name, netns), []).append(line)
 
     def of(self, claim: Claim) -> list[Line]:
         """Return the lines that a claim may fill, those of its first counter first; claims share them."""
         counters, netns = claim.row.counters, claim.netns if self._by_netns else None
-        is_placed, is_known = claim.netns is not None, bool(claim.wheres)
+        is_placed, is_known = claim.netns is not None, bool(claim.keys)
         found = self._of.get((counters, netns, is_placed, is_known))
         if found is None:
             found = [line for name in counters for line in self._by_name.get((name, netns), ())][::-1]
             if is_known:
                 found = [line for line in found if line.takes_from_anywhere]
             if is_placed:
-                found = [line for line in found if line.place.netns in (None, claim.netns) or line.stat_class == PEER]
+                found = [
+                    line for line in found if line.event_scope.netns in (None, claim.netns) or line.stat_class == PEER
+                ]
             self._of[counters, netns, is_placed, is_known] = found
         return found

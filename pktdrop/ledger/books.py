@@ -17,8 +17,8 @@ from pktdrop.ledger.entry import FOLDED, FOLDING_DRIVERS, PEER, PEER_DRIVERS, SE
 from pktdrop.ledger.events import Why, WhyOf
 from pktdrop.ledger.listing import Key, Listing, added, added_doubts, key_of, of_events
 from pktdrop.ledger.loss import Loss, by_layer, in_order
+from pktdrop.ledger.narrowing import narrowed
 from pktdrop.ledger.nics import Nic
-from pktdrop.ledger.placing import placed
 from pktdrop.ledger.reconcile import Between, Reconciled, Reconciler
 from pktdrop.ledger.rests import SHARED_FIELDS
 from pktdrop.ledger.steady import Steady
@@ -123,13 +123,15 @@ class Books:
             if row is not None or self._driver_of.get(nic, "").partition("!")[0] != driver:
                 self._driver_of[nic] = self._drivers.variant(driver, () if row is None else row.names) or driver
 
-    def keep(self, is_kept: Callable[[Netns], bool], places: Collection[Nic]) -> None:
-        """Put losses in namespaces that are not kept together, and forget interfaces that are in none of `places`."""
-        self._driver_of = {nic: driver for nic, driver in self._driver_of.items() if nic in places}
+    def keep(self, is_kept: Callable[[Netns], bool], interfaces: Collection[Nic]) -> None:
+        """Put losses in namespaces that are not kept together, and forget interfaces that are in none of `interfaces`."""
+        self._driver_of = {nic: driver for nic, driver in self._driver_of.items() if nic in interfaces}
         self._run = added(
             loss
-            if loss.place.netns is None or is_kept(loss.place.netns)
-            else replace(loss, place=replace(loss.place, netns=THE_GONE, interface=None, sockets=(), qdiscs=()))
+            if loss.whereabouts.netns is None or is_kept(loss.whereabouts.netns)
+            else replace(
+                loss, whereabouts=replace(loss.whereabouts, netns=THE_GONE, interface=None, sockets=(), qdiscs=())
+            )
             for loss in self._run
         )
 
@@ -185,7 +187,7 @@ class Books:
         hints = frozenset(
             entry.counter for entry in entries if entry.counter in facts and facts[entry.counter].loss == "no"
         )
-        return Ledger(entries, in_order(placed(losses, moved, late.of)), hints)
+        return Ledger(entries, in_order(narrowed(losses, moved, late.of)), hints)
 
     def _classify(self, counter: str, scope: Scope) -> str | None:
         driver = self.driver(scope)

@@ -23,7 +23,7 @@ __all__ = [
     "STATUSES",
     "STAT_CLASS_LAYERS",
     "Entry",
-    "place_in_order",
+    "entry_order",
 ]
 
 #: exact: the events are the increments, to the packet. bound: they differ as far as the identity allows, or as they
@@ -99,7 +99,7 @@ class Entry:
         return max(0, sum(count for _, count in self.by) - self.explained)
 
 
-def place_in_order(
+def entry_order(
     entry: Entry,
 ) -> tuple[int, str, tuple[int | str | tuple[int, ...], ...], tuple[tuple[str, int], ...]]:
     """Return what entries are sorted by: the way of a packet, then counter, scope and reason."""

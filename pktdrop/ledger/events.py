@@ -24,7 +24,7 @@ Packets = Sequence[int]
 """Packets of each group, by its number."""
 
 
-class Place(NamedTuple):
+class EventScope(NamedTuple):
     """What a counter and events are compared by."""
 
     netns: Netns | None = None
@@ -37,12 +37,12 @@ class Place(NamedTuple):
         return Scope(netns=self.netns, interface=self.interface, cpu=self.cpu)
 
 
-EVERYWHERE: Final = Place()
+EVERYWHERE: Final = EventScope()
 _UNKNOWN: Final = -1
 _NO_COUNTERS: Final[frozenset[str]] = frozenset()
 
 #: A counter in one place.
-Where = tuple[str, Place]
+CounterKey = tuple[str, EventScope]
 
 
 class Why(NamedTuple):
@@ -89,7 +89,7 @@ class Claim:
     netns: Netns | None
     is_loss: bool
     is_doubt: bool
-    wheres: tuple[Where, ...]
+    keys: tuple[CounterKey, ...]
     """The counters in the place of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
     order: tuple[int | str | tuple[int, ...], ...]
     """What claims are sorted by, so that the order of the events does not matter."""
@@ -109,7 +109,7 @@ class LossOf:
     layer: str
     nature: str
     cause: Cause
-    place: Place
+    event_scope: EventScope
     """As far as the cause is told apart by it."""
 
 
@@ -134,7 +134,7 @@ class Group:
     """Of the first row."""
     line: int
     """Of the first row."""
-    unplaced: frozenset[str]
+    of_unknown_cpu: frozenset[str]
     """Counters by CPU that moved, it is not known for which CPU."""
 
 
@@ -144,7 +144,7 @@ class Events:
     def __init__(self, identities: Identities, why: WhyOf) -> None:
         """Take the rows of both tables, and what tells the causes of events."""
         self.groups: Final[list[Group]] = []
-        self.at: Final[dict[Where, list[Claim]]] = {}
+        self.at: Final[dict[CounterKey, list[Claim]]] = {}
         """Claims to a counter in a known place."""
         self.floating: Final[dict[str, list[Claim]]] = {}
         """Claims to a counter in any place."""
@@ -156,8 +156,8 @@ class Events:
         self._rule_of: dict[tuple[str, str, str, int, bool], Rule] = {}
         self._rules: dict[tuple[Why, tuple[tuple[int, str], ...]], Rule] = {}
         self._alike: dict[Alike, int] = {}
-        self._losses: dict[tuple[str, str, Cause, Place], LossOf] = {}
-        self._unplaced: list[Group] = []
+        self._losses: dict[tuple[str, str, Cause, EventScope], LossOf] = {}
+        self._of_unknown_cpu: list[Group] = []
 
     @property
     def unused(self) -> int:
@@ -189,7 +189,9 @@ class Events:
 
     def summed(self, packets: Packets) -> frozenset[str]:
         """Return the counters by CPU of which only the sum can be compared, as the CPU of some events is not known."""
-        return frozenset(name for group in self._unplaced if packets[group.number] for name in group.unplaced)
+        return frozenset(
+            name for group in self._of_unknown_cpu if packets[group.number] for name in group.of_unknown_cpu
+        )
 
     def _learn(self, key: DropKey) -> int:
         rule = self._rule(key)
@@ -221,19 +223,19 @@ class Events:
     def _loss_of(self, of: Alike) -> LossOf:
         _, verdict, cause = of.rule.why
         if "cpu" in cause.words:
-            place = Place(cpu=of.target_cpu)
+            event_scope = EventScope(cpu=of.target_cpu)
         else:
-            place = Place(netns=of.netns, interface=of.interface if "nic" in cause.words else None)
-        loss = LossOf(verdict.layer, verdict.nature, cause, place)
-        return self._losses.setdefault((loss.layer, loss.nature, cause, place), loss)
+            event_scope = EventScope(netns=of.netns, interface=of.interface if "nic" in cause.words else None)
+        loss = LossOf(verdict.layer, verdict.nature, cause, event_scope)
+        return self._losses.setdefault((loss.layer, loss.nature, cause, event_scope), loss)
 
     def _group(self, number: int, alike: Alike) -> Group:
         facts, rows, verdict = self._identities.counters, alike.rule.rows, alike.rule.why.verdict
         claims = tuple(_claim(number, alike, row, facts[row.counters[0]]) for row in rows if row.counters)
         expected = next((claim for claim in claims if claim.row.relation == "="), None)
         scope = Scope(netns=alike.netns, interface=alike.interface)
-        if expected is not None and expected.wheres:
-            scope = expected.wheres[0][1].scope
+        if expected is not None and expected.keys:
+            scope = expected.keys[0][1].scope
         return Group(
             number=number,
             of=alike,
@@ -247,23 +249,23 @@ class Events:
             scope=scope,
             note=rows[0].note if rows else "",
             line=rows[0].line if rows else 0,
-            unplaced=_unplaced(claims, facts) if alike.target_cpu is None else _NO_COUNTERS,
+            of_unknown_cpu=_of_unknown_cpu(claims, facts) if alike.target_cpu is None else _NO_COUNTERS,
         )
 
     def _add(self, group: Group) -> None:
         self.groups.append(group)
-        if group.unplaced:
-            self._unplaced.append(group)
+        if group.of_unknown_cpu:
+            self._of_unknown_cpu.append(group)
         for claim in group.claims:
             if claim.floats:
                 for name in claim.row.counters:
                     self.floating.setdefault(name, []).append(claim)
             else:
-                for where in claim.wheres:
-                    self.at.setdefault(where, []).append(claim)
+                for key in claim.keys:
+                    self.at.setdefault(key, []).append(claim)
 
 
-def _unplaced(claims: Iterable[Claim], facts: Mapping[str, Counter]) -> frozenset[str]:
+def _of_unknown_cpu(claims: Iterable[Claim], facts: Mapping[str, Counter]) -> frozenset[str]:
     names = {name for claim in claims for name in claim.row.counters if facts[name].scope == "cpu"}
     return frozenset(names) if names else _NO_COUNTERS  # there are thousands of groups, and each set takes 216 bytes
 
@@ -272,31 +274,31 @@ def _claim(group: int, of: Alike, row: Identity, fact: Counter) -> Claim:
     cpu = -1 if of.target_cpu is None else of.target_cpu
     verdict = of.rule.why.verdict
     order = row.line, of.reason, verdict.layer, in_order(of.netns), of.interface or "", cpu
-    wheres = tuple(_wheres(row, fact, of))
+    keys = tuple(_keys(row, fact, of))
     is_doubt = verdict.doubt is not None
-    floats = row.relation in ("other", "lost") or not wheres
-    return Claim(group, of.reason, verdict.layer, row, of.netns, verdict.is_loss, is_doubt, wheres, order, floats)
+    floats = row.relation in ("other", "lost") or not keys
+    return Claim(group, of.reason, verdict.layer, row, of.netns, verdict.is_loss, is_doubt, keys, order, floats)
 
 
-def _wheres(row: Identity, fact: Counter, of: Alike) -> Iterator[Where]:
+def _keys(row: Identity, fact: Counter, of: Alike) -> Iterator[CounterKey]:
     """Give the counters of a row where the events moved them, if that is known."""
-    place = _place(fact, of)
-    if place is None:
+    event_scope = _event_scope(fact, of)
+    if event_scope is None:
         return
     for name in row.counters:
-        yield name, place
-        if place.cpu is not None:
+        yield name, event_scope
+        if event_scope.cpu is not None:
             yield name, EVERYWHERE
 
 
-def _place(fact: Counter, of: Alike) -> Place | None:
+def _event_scope(fact: Counter, of: Alike) -> EventScope | None:
     """Return the place where events moved a counter; None if it is not known."""
     if fact.scope == "cpu":
-        return Place(cpu=of.target_cpu)
+        return EventScope(cpu=of.target_cpu)
     if fact.scope == "global":
         return EVERYWHERE
     if of.netns is None:
         return None
     if fact.scope not in ("interface", "qdisc"):
-        return Place(netns=of.netns)
-    return None if of.interface is None else Place(netns=of.netns, interface=of.interface)
+        return EventScope(netns=of.netns)
+    return None if of.interface is None else EventScope(netns=of.netns, interface=of.interface)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pktdrop.ledger.entry import PEER
-from pktdrop.ledger.events import EVERYWHERE, Claim, Place, Where
+from pktdrop.ledger.events import EVERYWHERE, Claim, CounterKey, EventScope
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
 from pktdrop.rules.identities import Counter
 
-_PLACE_UNKNOWN: Final = "it is not known of which interface or namespace some of the events are"
+_SCOPE_UNKNOWN: Final = "it is not known of which interface or namespace some of the events are"
 
 Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 """Differences of counters by source, scope and name."""
@@ -30,7 +30,7 @@ class Line:
     """One counter that moved in one place, and the events given to it, in packets."""
 
     fact: Counter
-    place: Place
+    event_scope: EventScope
     scope: Scope
     stat_class: str | None
     """What the driver counts here."""
@@ -55,9 +55,9 @@ class Line:
     line: int = 0
 
     @property
-    def where(self) -> Where:
+    def key(self) -> CounterKey:
         """Return counter and place."""
-        return self.fact.name, self.place
+        return self.fact.name, self.event_scope
 
     @property
     def revealed(self) -> Mapping[int, int]:
@@ -103,7 +103,7 @@ class Line:
         if given <= 0:
             return 0
         self._count(claim, given)
-        self.note = self.note or claim.row.note or _PLACE_UNKNOWN
+        self.note = self.note or claim.row.note or _SCOPE_UNKNOWN
         return given
 
     def _count(self, claim: Claim, packets: int) -> None:
@@ -129,9 +129,9 @@ def lines_of(
     classify: Classify,
     summed: frozenset[str],
     is_late: Callable[[Netns | None], bool] = lambda _: False,
-) -> dict[Where, Line]:
+) -> dict[CounterKey, Line]:
     """Return a line for each loss counter that rose, and each place; `is_late`: of a namespace not read before."""
-    lines: dict[Where, Line] = {}
+    lines: dict[CounterKey, Line] = {}
     for source, rows in moved.items():
         known = facts.get(source, {})
         for scope, differences in rows.items():
@@ -139,30 +139,32 @@ def lines_of(
                 fact = known.get(name)
                 if fact is None or delta <= 0:
                     continue
-                place = place_of(fact, scope, summed)
-                line = lines.get((fact.name, place))
+                event_scope = event_scope_of(fact, scope, summed)
+                line = lines.get((fact.name, event_scope))
                 if line is None:
-                    line = lines[fact.name, place] = _line(fact, place, scope, classify, summed)
+                    line = lines[fact.name, event_scope] = _line(fact, event_scope, scope, classify, summed)
                     line.is_late = scope.netns is not None and is_late(scope.netns)
                 else:
-                    line.scope = place.scope  # of several queueing disciplines, or sockets
+                    line.scope = event_scope.scope  # of several queueing disciplines, or sockets
                 line.delta += delta
     return lines
 
 
-def _line(fact: Counter, place: Place, scope: Scope, classify: Classify, summed: frozenset[str]) -> Line:
-    stat_class = classify(fact.name, place.scope) if is_of_interface(fact.name) else None
-    return Line(fact, place, place.scope if fact.scope == "global" or fact.name in summed else scope, stat_class)
+def _line(fact: Counter, event_scope: EventScope, scope: Scope, classify: Classify, summed: frozenset[str]) -> Line:
+    stat_class = classify(fact.name, event_scope.scope) if is_of_interface(fact.name) else None
+    return Line(
+        fact, event_scope, event_scope.scope if fact.scope == "global" or fact.name in summed else scope, stat_class
+    )
 
 
-def place_of(fact: Counter, scope: Scope, summed: frozenset[str]) -> Place:
+def event_scope_of(fact: Counter, scope: Scope, summed: frozenset[str]) -> EventScope:
     """Return the place that a scope of a counter is in; `summed` are counters of which all CPUs are one place."""
     if fact.scope in ("netns", "socket"):
-        return Place(netns=scope.netns)
+        return EventScope(netns=scope.netns)
     if fact.scope in ("interface", "qdisc"):
-        return Place(netns=scope.netns, interface=scope.interface)
+        return EventScope(netns=scope.netns, interface=scope.interface)
     if fact.scope == "cpu" and fact.name not in summed:
-        return Place(cpu=scope.cpu)
+        return EventScope(cpu=scope.cpu)
     return EVERYWHERE
 
 

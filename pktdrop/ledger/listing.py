@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from pktdrop.counters.increments import Moved
 from pktdrop.ledger.entry import NO_COUNTER, STAT_CLASS_LAYERS, Entry
 from pktdrop.ledger.events import Group, LossOf
-from pktdrop.ledger.loss import Loss, Place
+from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.ledger.nics import Nic, Nics
 from pktdrop.ledger.rests import Rests
 from pktdrop.model.counters import Scope
@@ -28,19 +28,19 @@ _UNSPECIFIED: Final = "unspecified"
 _KEPT: Final = 4_096
 Seen = Sequence[tuple[Group, int]]
 """Lost packets by group of events."""
-Key = tuple[str, str, str, Place, bool, bool, str | None]
+Key = tuple[str, str, str, Whereabouts, bool, bool, str | None]
 """What losses are told apart by."""
 _Key = TypeVar("_Key")
 
 
 def key_of(loss: Loss) -> Key:
     """Return what a loss is told apart by from others, in each interval."""
-    place = loss.place
+    whereabouts = loss.whereabouts
     if "cpu" in loss.cause.words:
-        place = Place(cpu=place.cpu)
-    elif place.queues or place.sources or place.others:
-        place = replace(place, queues=(), sources=(), others=False)
-    return loss.layer, loss.nature, loss.cause.name, place, loss.is_guess, bool(loss.note), loss.stat_class
+        whereabouts = Whereabouts(cpu=whereabouts.cpu)
+    elif whereabouts.queues or whereabouts.sources or whereabouts.others:
+        whereabouts = replace(whereabouts, queues=(), sources=(), others=False)
+    return loss.layer, loss.nature, loss.cause.name, whereabouts, loss.is_guess, bool(loss.note), loss.stat_class
 
 
 class Listing:
@@ -73,7 +73,7 @@ class Listing:
                         layer=layer,
                         nature=cause.nature or _UNSPECIFIED,
                         cause=cause,
-                        place=Place(netns, interface, queues=ranked(stat.queues)),
+                        whereabouts=Whereabouts(netns, interface, queues=ranked(stat.queues)),
                         counters=stat.counters,
                         without_event=stat.packets,
                         is_guess=stat.confidence == "generic",
@@ -104,7 +104,7 @@ class Listing:
             layer=entry.layer,
             nature=cause.nature or _UNSPECIFIED,
             cause=cause,
-            place=Place(
+            whereabouts=Whereabouts(
                 netns=scope.netns,
                 interface=scope.interface,
                 cpu=scope.cpu,
@@ -143,13 +143,17 @@ def of_events(seen: Seen) -> Iterator[Loss]:
             if of.cpu is not None:
                 total.sources[of.cpu] += packets
     for loss, total in sums.items():
-        place = Place(netns=loss.place.netns, interface=loss.place.interface, cpu=loss.place.cpu)
+        whereabouts = Whereabouts(
+            netns=loss.event_scope.netns, interface=loss.event_scope.interface, cpu=loss.event_scope.cpu
+        )
         if total.interfaces:
             (netns, interface), _ = ranked(total.interfaces)[0]
-            cpus = tuple(cpu for cpu, _ in ranked(total.sources)) if place.cpu is not None else ()
-            place = replace(place, netns=netns, interface=interface, sources=cpus, others=len(total.interfaces) > 1)
+            cpus = tuple(cpu for cpu, _ in ranked(total.sources)) if whereabouts.cpu is not None else ()
+            whereabouts = replace(
+                whereabouts, netns=netns, interface=interface, sources=cpus, others=len(total.interfaces) > 1
+            )
         reasons = tuple(reason for reason, _ in ranked(total.reasons))
-        yield Loss(total.reasons.total(), loss.layer, loss.nature, loss.cause, place, reasons)
+        yield Loss(total.reasons.total(), loss.layer, loss.nature, loss.cause, whereabouts, reasons)
 
 
 # --------------------------------------------------------------------------------------------------------- sums
@@ -164,7 +168,7 @@ def added(losses: Iterable[Loss], to: Iterable[Loss] = ()) -> tuple[Loss, ...]:
     if len(found) <= _KEPT:
         return found
     order = sorted(found, key=lambda loss: -loss.packets)
-    return added([*order[: _KEPT // 2], *(replace(loss, place=Place()) for loss in order[_KEPT // 2 :])])
+    return added([*order[: _KEPT // 2], *(replace(loss, whereabouts=Whereabouts()) for loss in order[_KEPT // 2 :])])
 
 
 def _together(parts: Sequence[Loss]) -> Loss:
@@ -172,7 +176,7 @@ def _together(parts: Sequence[Loss]) -> Loss:
         return parts[0]
     queues: Tally[int] = Tally()
     for loss in parts:
-        queues.update(dict(loss.place.queues))
+        queues.update(dict(loss.whereabouts.queues))
     largest = max(parts, key=lambda loss: loss.packets)
     return replace(
         largest,
@@ -180,12 +184,12 @@ def _together(parts: Sequence[Loss]) -> Loss:
         without_event=sum(loss.without_event for loss in parts),
         reasons=tuple(dict.fromkeys(reason for loss in parts for reason in loss.reasons)),
         counters=tuple(dict.fromkeys(counter for loss in parts for counter in loss.counters)),
-        place=replace(
-            largest.place,
+        whereabouts=replace(
+            largest.whereabouts,
             queues=ranked(queues),
-            sources=tuple(dict.fromkeys(cpu for loss in parts for cpu in loss.place.sources)),
-            others=any(loss.place.others for loss in parts)
-            or len({(loss.place.netns, loss.place.interface) for loss in parts}) > 1,
+            sources=tuple(dict.fromkeys(cpu for loss in parts for cpu in loss.whereabouts.sources)),
+            others=any(loss.whereabouts.others for loss in parts)
+            or len({(loss.whereabouts.netns, loss.whereabouts.interface) for loss in parts}) > 1,
         ),
     )
 

@@ -20,7 +20,7 @@ EVIDENCE: Final = ("events", "counters", "both", "guess", "unexplained")
 
 
 @dataclass(frozen=True)
-class Place:
+class Whereabouts:
     """Where packets were lost, as far as it is known."""
 
     netns: Netns | None = None
@@ -48,7 +48,7 @@ class Loss:
     nature: str
     """One of layers.NATURES."""
     cause: Cause
-    place: Place
+    whereabouts: Whereabouts
     reasons: tuple[str, ...] = ()
     """Drop reasons, those of most packets first."""
     counters: tuple[str, ...] = ()

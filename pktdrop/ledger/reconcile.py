@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pktdrop.ledger.attribution import Carry, give
-from pktdrop.ledger.entry import NO_COUNTER, PEER, PEER_DRIVERS, STAT_CLASS_LAYERS, Entry, place_in_order
+from pktdrop.ledger.entry import NO_COUNTER, PEER, PEER_DRIVERS, STAT_CLASS_LAYERS, Entry, entry_order
 from pktdrop.ledger.events import Drops, Events, Group, Packets, WhyOf
 from pktdrop.ledger.lines import Classify, Line, Moved, by_source, lines_of
 from pktdrop.ledger.verdict import Between, Bracket, Judge, Windows
@@ -102,7 +102,7 @@ class Reconciler:
         entries += _silent(quiet, packets, windows, summed)
         # windows may have events that this interval has not: those groups came after these packets were counted
         entries += _doubts(events.groups[: len(packets)], packets, _settled(lines.values()))
-        return Reconciled(tuple(sorted(entries, key=place_in_order)), lost, windows)
+        return Reconciled(tuple(sorted(entries, key=entry_order)), lost, windows)
 
     def _hardware(self, moved: Moved) -> Iterator[Entry]:
         """Counters of drivers that say that packets were lost: there can be no event."""

@@ -131,10 +131,10 @@ def _missed(entries: Iterable[Entry]) -> Mapping[tuple[Netns | None, str | None,
     fields: dict[tuple[Netns | None, str | None], dict[str, int]] = {}
     for entry in entries:
         if entry.is_hardware and entry.counter != _ERRORS:
-            place = entry.scope.netns, entry.scope.interface, entry.stat_class
-            largest[place] = max(entry.delta, largest[place])
+            key = entry.scope.netns, entry.scope.interface, entry.stat_class
+            largest[key] = max(entry.delta, largest[key])
             if entry.counter in _NO_ROOM:
-                fields.setdefault(place[:2], {})[entry.counter] = entry.delta
+                fields.setdefault(key[:2], {})[entry.counter] = entry.delta
     for (netns, interface), found in fields.items():
         missed, *full = (found.get(name, 0) for name in _NO_ROOM)
         largest[netns, interface, None] = missed + max(full)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pktdrop.ledger.entry import NO_COUNTER, Entry, place_in_order
+from pktdrop.ledger.entry import NO_COUNTER, Entry, entry_order
 from pktdrop.model.counters import Scope
 
 #: An event or an increment is missing.
@@ -65,7 +65,7 @@ class Steady:
                 weighed.setdefault(key, []).append(entry)
         for key, of_one in weighed.items():
             settled.extend(self._weigh(key, of_one, is_last))
-        return tuple(sorted((*settled, *self._carried(weighed.keys(), is_last)), key=place_in_order))
+        return tuple(sorted((*settled, *self._carried(weighed.keys(), is_last)), key=entry_order))
 
     def _weigh(self, key: _Key, entries: Sequence[Entry], is_last: bool) -> Iterator[Entry]:
         """Judge the entries of one counter: several, if it stands still and its events have different reasons."""

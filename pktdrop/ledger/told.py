@@ -61,5 +61,7 @@ class Meanings:
         meaning = self._drivers.classify(driver, name)
         if meaning is None:
             return Told(name, scope, value, None, is_loss=False, is_guess=False)
-        placed = scope if scope.queue is not None else scope._replace(queue=meaning.queue)
-        return Told(name, placed, value, meaning.stat_class, meaning.counts == "loss", meaning.confidence == "generic")
+        in_queue = scope if scope.queue is not None else scope._replace(queue=meaning.queue)
+        return Told(
+            name, in_queue, value, meaning.stat_class, meaning.counts == "loss", meaning.confidence == "generic"
+        )

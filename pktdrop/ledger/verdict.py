@@ -61,7 +61,7 @@ class Windows:
             return False
         inner, outer = self._packets
         low = high = 0
-        for claim in self._events.at.get(line.where, ()):
+        for claim in self._events.at.get(line.key, ()):
             high += outer[claim.group]
             if claim.row.relation in ("=", "<=") and len(claim.row.counters) == 1:
                 low += inner[claim.group]

@@ -50,17 +50,17 @@ def sentences(error: BaseException) -> tuple[str, str]:
         )
     if isinstance(error, OSError) and number is not None:
         name = ascii(os.fsdecode(error.filename)) + ": " if isinstance(error.filename, (str, bytes)) else ""
-        return f"{name}{os.strerror(number)} ({where(error.__traceback__)}).", _MEND
+        return f"{name}{os.strerror(number)} ({source_lines(error.__traceback__)}).", _MEND
     called = type(error).__name__ + (f": {ascii(text.splitlines()[0])[1:-1]}" if text else "")
-    return f"pktdrop has a fault: {called} ({where(error.__traceback__)}).", _REPORT
+    return f"pktdrop has a fault: {called} ({source_lines(error.__traceback__)}).", _REPORT
 
 
-def where(trail: TracebackType | None) -> str:
+def source_lines(trail: TracebackType | None) -> str:
     """Return the innermost places of pktdrop that the exception came through: "watch.py:131, tracer.py:120"."""
-    places = []
+    lines = []
     while trail is not None:
         path = trail.tb_frame.f_code.co_filename
         if path.startswith(_HERE):
-            places.append(f"{os.path.basename(path)}:{trail.tb_lineno}")
+            lines.append(f"{os.path.basename(path)}:{trail.tb_lineno}")
         trail = trail.tb_next
-    return ", ".join(places[-_FRAMES:]) or "at the start"
+    return ", ".join(lines[-_FRAMES:]) or "at the start"

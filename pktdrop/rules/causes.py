@@ -19,10 +19,10 @@ from pktdrop.rules.tables import Cells, Table
 
 #: What a match can begin with.
 MATCHES: Final = ("event", "nature", "counter", "driver")
-#: Words that a place is made of (pktdrop.diagnosis.words).
-PLACE_WORDS: Final = ("nic", "netns", "socket", "listener", "qdisc", "cpu", "queues", "sources")
+#: What the words for where are made of (pktdrop.diagnosis.words).
+WHERE_WORDS: Final = ("nic", "netns", "socket", "listener", "qdisc", "cpu", "queues", "sources")
 #: Longest texts, in characters.
-PLACE_WIDTH: Final = 60
+WHERE_WIDTH: Final = 60
 WHY_WIDTH: Final = 120
 
 
@@ -35,15 +35,15 @@ class Cause:
     """Nature of what only counters show, one of layers.NATURES; None: it has events only."""
     matches: tuple[tuple[str, str], ...]
     """Pairs of one of MATCHES and a pattern, with "@" and a pattern of the function behind it where events match."""
-    place: str
+    where: str
     why: str
     source: str
     line: int
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """What its place is told by: losses that differ in it are different losses."""
-        return frozenset(name for _, name, _, _ in Formatter().parse(self.place) if name)
+        """What the words for where it is are told by: losses that differ in it are different losses."""
+        return frozenset(name for _, name, _, _ in Formatter().parse(self.where) if name)
 
 
 def _cause(cells: Cells) -> Cause:
@@ -52,13 +52,13 @@ def _cause(cells: Cells) -> Cause:
         name=cells["cause"],
         nature=None if nature is None else cells.one_of("nature", NATURES),
         matches=tuple(_match(text, cells) for text in cells["match"].split(",")),
-        place=cells.short("place", PLACE_WIDTH),
+        where=cells.short("where", WHERE_WIDTH),
         why=cells.short("why", WHY_WIDTH),
         source=cells["source"],
         line=cells.line,
     )
     for word in row.words:
-        cells.one_of("word", PLACE_WORDS, word)
+        cells.one_of("word", WHERE_WORDS, word)
     return row
 
 

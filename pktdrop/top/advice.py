@@ -45,14 +45,16 @@ def concerning(key: Hashable, losses: "Iterable[Advised]") -> list[str]:
 
 
 def _is_meant(key: Hashable, loss: "Loss") -> bool:
-    place = loss.place
+    whereabouts = loss.whereabouts
     if isinstance(key, Reason):
         named = key.name in loss.reasons or (key.name == NO_EVENT and loss.without_event > 0)
         return key.noise is None and key.doubt is None and key.layer == loss.layer and named
     if isinstance(key, int):
-        return key == place.cpu or key in place.sources
+        return key == whereabouts.cpu or key in whereabouts.sources
     if not isinstance(key, tuple):
         return False
     if key[0] == "ledger":
         return key[1] in loss.counters
-    return bool(place.netns == key[1] if key[0] == "netns" else (place.netns, place.interface) == key[:2])
+    return bool(
+        whereabouts.netns == key[1] if key[0] == "netns" else (whereabouts.netns, whereabouts.interface) == key[:2]
+    )

@@ -216,9 +216,9 @@ class TopApp(App[None]):
         """Choose a row, sort by a title, or press a key of the bar."""
         spots, x, y = self.state.spots, event.screen_x, event.screen_y
         if y == self._canvas.size.height - 1:
-            for first, last, place in spots.bar:
+            for first, last, position in spots.bar:
                 if first <= x <= last:
-                    await self.run_action(BAR_ACTIONS[place])
+                    await self.run_action(BAR_ACTIONS[position])
         elif y == spots.titles:
             for first, last, title in spots.columns:
                 if first <= x <= last:

@@ -50,8 +50,8 @@ class Canvas(Widget, can_focus=True):
             self.refresh()
             return
         regions = [
-            Region(first, place, last - first, 1)
-            for place, (was, now) in enumerate(zip(before, lines, strict=True))
+            Region(first, position, last - first, 1)
+            for position, (was, now) in enumerate(zip(before, lines, strict=True))
             if was != now
             for first, last in [_changed(was, now)]
         ]
@@ -70,10 +70,10 @@ def _changed(was: Line, now: Line) -> tuple[int, int]:
     before = [(char, style) for text, style in was for char in text]
     after = [(char, style) for text, style in now for char in text]
     same = min(len(before), len(after))
-    first = next((place for place in range(same) if before[place] != after[place]), same)
+    first = next((position for position in range(same) if before[position] != after[position]), same)
     if len(before) != len(after):
         return first, max(len(before), len(after))
-    last = next((place for place in range(same, first, -1) if before[place - 1] != after[place - 1]), first)
+    last = next((position for position in range(same, first, -1) if before[position - 1] != after[position - 1]), first)
     return first, last
 
 

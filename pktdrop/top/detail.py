@@ -12,7 +12,7 @@ from pktdrop.top import history
 from pktdrop.top.history import NO_EVENT, Group, History, Reason
 from pktdrop.top.lines import Line, labelled
 from pktdrop.top.views import Context, reasons_of
-from pktdrop.views.scope import where
+from pktdrop.views.scope import scope_text
 from pktdrop.views.table import cpu, interface_of, netns_of, reason
 
 MOST: Final = 12
@@ -154,22 +154,22 @@ def _ledger(seen: History, key: Hashable, group: Group | None, context: Context,
     """Return the lines of counters that the drops of a row moved, or that stand for a row without drops."""
     found: list[Line] = []
     names = {full_reason(one.subsystem, one.reason) for one in (group.keys if group else ())}
-    places = {one.netns for one in (group.keys if group else ())}
+    namespaces = {one.netns for one in (group.keys if group else ())}
     for line in seen.lines.values():
-        if line.is_hint or not _concerns(line, key, names, places):
+        if line.is_hint or not _concerns(line, key, names, namespaces):
             continue
         found += labelled("ledger", _sentence(line, context), width, "odd" if line.unexplained else "")
     return found
 
 
-def _concerns(line: history.Line, key: Hashable, names: set[str], places: set[Netns | None]) -> bool:
+def _concerns(line: history.Line, key: Hashable, names: set[str], namespaces: set[Netns | None]) -> bool:
     scope = line.entry.scope
     if isinstance(key, int):
         return scope.cpu == key
     if isinstance(key, Reason):
         if key.name == NO_EVENT:
             return line.entry.layer == key.layer and line.status in ("no-event", "unexplained")
-        is_here = scope.netns is None or scope.netns in places
+        is_here = scope.netns is None or scope.netns in namespaces
         return is_here and not names.isdisjoint(line.by)
     if isinstance(key, tuple) and len(key) == 2:
         return bool(scope.netns == key[1])
@@ -179,10 +179,10 @@ def _concerns(line: history.Line, key: Hashable, names: set[str], places: set[Ne
 
 
 def _sentence(line: history.Line, context: Context) -> str:
-    place = where(line.entry.scope, context.netns_name)
+    of = scope_text(line.entry.scope, context.netns_name)
     if line.entry.counter == NO_COUNTER:
-        return safe(f"no counter shows {reasons_of(line)} ({place}): {line.entry.note}".rstrip(": "))
-    text = f"{line.entry.counter} of {place} rose by {number(line.delta)}, "
+        return safe(f"no counter shows {reasons_of(line)} ({of}): {line.entry.note}".rstrip(": "))
+    text = f"{line.entry.counter} of {of} rose by {number(line.delta)}, "
     if line.status == "no-event":
         text += "no event shows such packets"
     elif line.delta == line.explained:

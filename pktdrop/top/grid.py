@@ -51,9 +51,9 @@ class Column:
         text = self.fit(value, width) if self.fit else cut(safe(self.show(value)), width, self.keep_end)
         return text.rjust(width) if self.right else text.ljust(width)
 
-    def sorted_by(self, row: Row, place: int) -> tuple[bool, Any]:
+    def sorted_by(self, row: Row, position: int) -> tuple[bool, Any]:
         """Return what a row is compared by: what has no value comes last."""
-        value = row.values[place]
+        value = row.values[position]
         if value is None:
             return (not self.right, 0 if self.right else "")
         return (self.right, value if self.order is None else self.order(value))
@@ -71,11 +71,11 @@ def arrange(columns: Sequence[Column], rows: Sequence[Row], sort: Sort, search: 
     """Return the rows that have all words of `search`, sorted; equal ones by what they are called."""
     wanted = search.lower().split()
     found = [row for row in rows if all(word in row.words for word in wanted)] if wanted else list(rows)
-    place, column = next(
-        ((place, column) for place, column in enumerate(columns) if column.title == sort.title), (0, columns[0])
+    position, column = next(
+        ((position, column) for position, column in enumerate(columns) if column.title == sort.title), (0, columns[0])
     )
     found.sort(key=lambda row: row.words)
-    found.sort(key=lambda row: column.sorted_by(row, place), reverse=column.right != sort.reverse)
+    found.sort(key=lambda row: column.sorted_by(row, position), reverse=column.right != sort.reverse)
     return found
 
 
@@ -83,39 +83,39 @@ def widths(columns: Sequence[Column], rows: Sequence[Row], room: int) -> list[in
     """Return the width of each column, 0 for one that is left out, so that all lines fit if they can."""
     natural = [
         len(column.title) + 1 if column.most else max(
-            [len(column.title) + 1, *(len(safe(column.show(row.values[place]))) for row in rows)]
+            [len(column.title) + 1, *(len(safe(column.show(row.values[position]))) for row in rows)]
         )
-        for place, column in enumerate(columns)
+        for position, column in enumerate(columns)
     ]  # fmt: skip
     least = [
         wide if column.least is None else min(wide, max(column.least, len(column.title) + 1))
         for column, wide in zip(columns, natural, strict=True)
     ]
     shown = _that_fit(columns, least, room)
-    given = [wide if place in shown else 0 for place, wide in enumerate(natural)]
+    given = [wide if position in shown else 0 for position, wide in enumerate(natural)]
     excess = sum(given) + GAP * (len(shown) - 1) - room
     while excess > 0:
-        spare, place = max((given[place] - least[place], -place) for place in shown)
+        spare, position = max((given[position] - least[position], -position) for position in shown)
         if spare <= 0:
             break
-        given[-place] -= 1
+        given[-position] -= 1
         excess -= 1
-    for place in shown:
-        most = columns[place].most
+    for position in shown:
+        most = columns[position].most
         if most and excess < 0:
-            more = min(most - given[place], -excess)
-            given[place] += more
+            more = min(most - given[position], -excess)
+            given[position] += more
             excess += more
     return given
 
 
 def _that_fit(columns: Sequence[Column], least: Sequence[int], room: int) -> list[int]:
     shown = list(range(len(columns)))
-    while sum(least[place] for place in shown) + GAP * (len(shown) - 1) > room:
-        place = max(shown, key=lambda place: columns[place].rank)
-        if columns[place].rank == 0:
+    while sum(least[position] for position in shown) + GAP * (len(shown) - 1) > room:
+        position = max(shown, key=lambda position: columns[position].rank)
+        if columns[position].rank == 0:
             break
-        shown.remove(place)
+        shown.remove(position)
     return shown
 
 

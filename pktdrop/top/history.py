@@ -80,7 +80,7 @@ class Group:
 
     tally: Tally
     """Losses; in a row of noise or doubt, that."""
-    place: int = -1
+    position: int = -1
     """Among all groups of a history."""
     noise: int = 0
     """Packets that are no loss, in a row that has both."""
@@ -236,7 +236,7 @@ class History:
         self.processors: dict[int, Processor] = {}
         self.lines: dict[tuple[str, Scope], Line] = {}
         self._groups: list[Group] = []
-        self._places: dict[DropKey, tuple[Verdict, tuple[int, ...]]] = {}
+        self._positions: dict[DropKey, tuple[Verdict, tuple[int, ...]]] = {}
         """What is said of a kind of drop, and where in it its groups are."""
         self._trimmed = 0
         """How many rows and kinds trim() left."""
@@ -271,7 +271,7 @@ class History:
         self._add_ledger(account)
         self._add_ports(account)
         self._add_processors(account)
-        if len(self._places) + len(self.ports) + len(self.lines) > 2 * self._trimmed + _SPARE:
+        if len(self._positions) + len(self.ports) + len(self.lines) > 2 * self._trimmed + _SPARE:
             self._trim(account, selection.judge)
 
     def _trim(self, account: Account, judge: Judge) -> None:
@@ -281,11 +281,11 @@ class History:
         for counter, scope in [one for one in self.lines if one[1].netns is not None]:
             if scope.netns is not None and not account.is_kept(scope.netns):
                 line = self.lines.pop((counter, scope))
-                place = together(scope, THE_GONE, None)
-                entry = replace(line.entry, scope=place)
-                before = self.lines.get((counter, place))
-                self.lines[counter, place] = replace(line, entry=entry) if before is None else before.plus(line)
-        self._trimmed = len(self._places) + len(self.ports) + len(self.lines)
+                scope_of_gone = together(scope, THE_GONE, None)
+                entry = replace(line.entry, scope=scope_of_gone)
+                before = self.lines.get((counter, scope_of_gone))
+                self.lines[counter, scope_of_gone] = replace(line, entry=entry) if before is None else before.plus(line)
+        self._trimmed = len(self._positions) + len(self.ports) + len(self.lines)
 
     def _trim_drops(self, kinds: Kinds, judge: Judge) -> None:
         """Let kinds that the tracer keeps apart no more, which did not move for long, go on as those of other places.
@@ -302,9 +302,9 @@ class History:
         self._merge(self.interfaces, {(key.netns, interface_of(key)) for key in self.drops})
         self._merge(self.netns, {key.netns for key in self.drops})
         self._groups = [group for groups in rows for group in groups.values()]
-        for place, group in enumerate(self._groups):
-            group.place = place
-        self._places = {}
+        for position, group in enumerate(self._groups):
+            group.position = position
+        self._positions = {}
         for key in self.drops:
             self._learn(key, judge)
 
@@ -312,9 +312,9 @@ class History:
         other = next((key for key in self.drops if key.other_places), None)
         if other is None:
             return
-        place: object = None if groups is self.netns else (None, interface_of(other))
+        row_of_others: object = None if groups is self.netns else (None, interface_of(other))
         for row in [row for row in groups if row not in kept]:
-            self._group(groups, place).take(groups.pop(row))
+            self._group(groups, row_of_others).take(groups.pop(row))
 
     def _trim_ports(self, account: Account) -> None:
         there = {(scope.netns, scope.interface or "") for scope in account.counters.rows.get("links", ())}
@@ -334,31 +334,31 @@ class History:
 
     def verdict(self, key: DropKey) -> Verdict:
         """Return what the rules say of a kind of drop."""
-        return self._places[key][0]
+        return self._positions[key][0]
 
     def _add_drops(self, selection: Selection, start: float) -> None:
         moved: dict[int, int] = {}
         full: dict[int, int] = {}
-        known, totals = self._places, self.drops
+        known, totals = self._positions, self.drops
         for key, count in selection.drops.items():
             packets = count.packets
-            verdict, places = known.get(key) or self._learn(key, selection.judge)
+            verdict, positions = known.get(key) or self._learn(key, selection.judge)
             totals[key] = totals.get(key, 0) + packets
             if verdict.noise is not None:
                 self.noise += packets
-                for place in places[1:]:
-                    self._groups[place].noise += packets
-                places = places[:1]
+                for position in positions[1:]:
+                    self._groups[position].noise += packets
+                positions = positions[:1]
             elif verdict.doubt is not None:
-                for place in places[1:]:
-                    self._groups[place].doubt += packets
-                places = places[:1]
+                for position in positions[1:]:
+                    self._groups[position].doubt += packets
+                positions = positions[:1]
             elif key.target_cpu is not None:
                 full[key.target_cpu] = full.get(key.target_cpu, 0) + packets
-            for place in places:
-                moved[place] = moved.get(place, 0) + packets
-        for place, packets in moved.items():
-            self._groups[place].tally.add(packets, start, self.elapsed)
+            for position in positions:
+                moved[position] = moved.get(position, 0) + packets
+        for position, packets in moved.items():
+            self._groups[position].tally.add(packets, start, self.elapsed)
         for cpu, packets in full.items():
             self._tally(self.targets, cpu).add(packets, start, self.elapsed)
 
@@ -373,7 +373,7 @@ class History:
         )
         for group in groups:
             group.learn(key, verdict)
-        found = self._places[key] = verdict, tuple(group.place for group in groups)
+        found = self._positions[key] = verdict, tuple(group.position for group in groups)
         return found
 
     def _group(self, groups: dict[Any, Group], key: object) -> Group:
@@ -436,11 +436,11 @@ class History:
             port.sent = account.rate(scope.netns, risen.get("tx_packets", 0))
         for loss in account.ledger.losses:
             if loss.stat_class is not None:
-                self._add_nic((loss.place.netns, loss.place.interface or ""), loss.stat_class, loss)
+                self._add_nic((loss.whereabouts.netns, loss.whereabouts.interface or ""), loss.stat_class, loss)
 
     def _add_nic(self, nic: Nic, stat_class: str, loss: Loss) -> None:
-        places: Iterable[tuple[int | None, int]] = ((None, loss.packets), *loss.place.queues)
-        for queue, packets in places:
+        queues: Iterable[tuple[int | None, int]] = ((None, loss.packets), *loss.whereabouts.queues)
+        for queue, packets in queues:
             if packets:
                 port = self._port(nic, queue)
                 port.lost = self.elapsed

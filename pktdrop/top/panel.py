@@ -135,11 +135,11 @@ def footer(keys: Sequence[tuple[str, str]], message: str, width: int) -> tuple[L
     pieces: list[Piece] = []
     spots: list[tuple[int, int, int]] = []
     column = 0
-    for place, (key, word) in enumerate(keys):
+    for position, (key, word) in enumerate(keys):
         text = f"{key} {word}"
         if column + len(text) > width:
             break
         pieces += [(key, "strong"), (f" {word}  ", "title")]
-        spots.append((column, column + len(text) - 1, place))
+        spots.append((column, column + len(text) - 1, position))
         column += len(text) + 2
     return tuple(pieces), spots

@@ -71,7 +71,7 @@ class Screen:
         self._sorts = {view.name: Sort(view.sort) for view in VIEWS}
         self._chosen: dict[str, Hashable] = {}
         """The row of each view that the cursor is on; none: the first one, whichever it is."""
-        self._places: dict[str, int] = {}
+        self._positions: dict[str, int] = {}
         self._top = 0
         self._below = 0
         """First line of the detail, or of a page, that is shown."""
@@ -127,8 +127,8 @@ class Screen:
 
     def turn(self, by: int) -> None:
         """Show the next table."""
-        place = [view.name for view in VIEWS].index(self._view.name)
-        self.choose_view(VIEWS[(place + by) % len(VIEWS)].name)
+        position = [view.name for view in VIEWS].index(self._view.name)
+        self.choose_view(VIEWS[(position + by) % len(VIEWS)].name)
 
     def search(self, text: str) -> None:
         """Show only rows that have all these words."""
@@ -165,8 +165,8 @@ class Screen:
         """Sort by the next column to the left or right."""
         titles = [column.title for column in self._columns()]
         now = self._sorts[self._view.name].title
-        place = titles.index(now) if now in titles else 0
-        self._sorts[self._view.name] = Sort(titles[(place + by) % len(titles)])
+        position = titles.index(now) if now in titles else 0
+        self._sorts[self._view.name] = Sort(titles[(position + by) % len(titles)])
         self._top = 0
 
     def reverse(self) -> None:
@@ -180,7 +180,7 @@ class Screen:
             return
         rows = self.rows()
         if rows:
-            self._choose(rows, max(0, min(len(rows) - 1, self._place(rows) + by)))
+            self._choose(rows, max(0, min(len(rows) - 1, self._position(rows) + by)))
 
     def turn_page(self, by: int) -> None:
         """Move the cursor by a screen."""
@@ -189,17 +189,17 @@ class Screen:
     def to_first(self) -> None:
         """Keep the cursor on the first row, whichever it is."""
         self._chosen.pop(self._view.name, None)
-        self._places[self._view.name] = self._top = self._below = 0
+        self._positions[self._view.name] = self._top = self._below = 0
 
     def to_last(self) -> None:
         """Move the cursor to the last row."""
         self.move(1 << 30)
 
-    def point_at(self, place: int) -> None:
+    def point_at(self, position: int) -> None:
         """Move the cursor to a row, counted among all rows of the table."""
         rows = self.rows()
-        if 0 <= place < len(rows):
-            self._choose(rows, place)
+        if 0 <= position < len(rows):
+            self._choose(rows, position)
 
     def scroll(self, by: int) -> None:
         """Scroll the detail, or a page."""
@@ -246,7 +246,7 @@ class Screen:
     def chosen(self) -> Hashable | None:
         """What the row under the cursor stands for; None without one."""
         rows = self.rows()
-        return rows[self._place(rows)].key if rows else None
+        return rows[self._position(rows)].key if rows else None
 
     def detail(self, width: int) -> list[Line]:
         """Return all that is known about the row under the cursor."""
@@ -291,13 +291,13 @@ class Screen:
         """Return the titles and as many rows as there is room for, the one with the cursor among them."""
         columns, rows = self._columns(), self.rows()
         self._height = max(0, room - 1)
-        place = self._place(rows)
-        self._top = max(0, min(max(self._top, place - self._height + 1), place, len(rows) - 1))
+        position = self._position(rows)
+        self._top = max(0, min(max(self._top, position - self._height + 1), position, len(rows) - 1))
         shown = rows[self._top : self._top + self._height]
         given = widths(columns, shown, width - 2)
         titles, spots = self._titles(columns, given)
         self.spots = Spots(above, len(shown), self._top, tuple(spots))
-        body = [_line(columns, row, given, self._top + index == place) for index, row in enumerate(shown)]
+        body = [_line(columns, row, given, self._top + index == position) for index, row in enumerate(shown)]
         if not rows:
             what = "no row has these words" if self.mode.search else "nothing lost so far"
             body = [((f"  {what}", "quiet"),)]
@@ -333,22 +333,22 @@ class Screen:
     def _columns(self) -> tuple[Column, ...]:
         return self._view.columns(self.history, self._context)
 
-    def _place(self, rows: Sequence[Row]) -> int:
+    def _position(self, rows: Sequence[Row]) -> int:
         """Return where the cursor is; where its row is gone, it stays at the same height."""
         key = self._chosen.get(self._view.name)
-        place = self._places.get(self._view.name, 0)
+        position = self._positions.get(self._view.name, 0)
         if key is None:
             return 0
-        if place < len(rows) and rows[place].key == key:
-            return place
+        if position < len(rows) and rows[position].key == key:
+            return position
         found = next((index for index, row in enumerate(rows) if row.key == key), None)
-        place = max(0, min(place, len(rows) - 1)) if found is None else found
-        self._places[self._view.name] = place
-        return place
+        position = max(0, min(position, len(rows) - 1)) if found is None else found
+        self._positions[self._view.name] = position
+        return position
 
-    def _choose(self, rows: Sequence[Row], place: int) -> None:
-        self._chosen[self._view.name] = rows[place].key
-        self._places[self._view.name] = place
+    def _choose(self, rows: Sequence[Row], position: int) -> None:
+        self._chosen[self._view.name] = rows[position].key
+        self._positions[self._view.name] = position
         self._below = 0
 
 

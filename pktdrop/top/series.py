@@ -29,8 +29,8 @@ class Series:
             first = last = int((start + end) / 2 // self._seconds)
         for stretch in range(max(first, last - self.BINS + 1), last + 1):
             self._forget(stretch)
-            place = stretch % self.BINS
-            self._rates[place] = max(self._rates[place], rate)
+            position = stretch % self.BINS
+            self._rates[position] = max(self._rates[position], rate)
 
     def _forget(self, stretch: int) -> None:
         """Make room up to a stretch."""

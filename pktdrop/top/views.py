@@ -12,7 +12,7 @@ from pktdrop.text.table import DOUBT
 from pktdrop.text.wording import share
 from pktdrop.top.grid import Column, Row, ago, names, numbers, ranges, trend
 from pktdrop.top.history import NO_EVENT, Group, History, Line, Reason, Tally
-from pktdrop.views.scope import Name, where
+from pktdrop.views.scope import Name, scope_text
 
 _NOT_NOISE: Final = "*"
 _WORST_FIRST: Final = ("unexplained", "no-event", "bound", "exact", "silent")
@@ -275,8 +275,8 @@ def _netns_name(netns: Netns | None, group: Group, context: Context) -> str:
 
 
 def _ledger_columns(_history: History, context: Context) -> tuple[Column, ...]:
-    def place(scope: Scope) -> str:
-        return where(scope, context.netns_name)
+    def of(scope: Scope) -> str:
+        return scope_text(scope, context.netns_name)
 
     return (
         Column("rose", lambda rose: "-" if rose is None else f"{rose:,}", right=True),
@@ -285,7 +285,7 @@ def _ledger_columns(_history: History, context: Context) -> tuple[Column, ...]:
         Column("status", order=_WORST_FIRST.index),
         Column("layer", rank=4),
         Column("counter", least=16),
-        Column("of", place, least=9, rank=1, order=place),
+        Column("of", of, least=9, rank=1, order=of),
         Column("by", least=12, rank=2),
     )
 
@@ -305,7 +305,7 @@ def _ledger_rows(history: History, context: Context) -> Iterator[Row]:
                 line.status, line.entry.layer, counter if has_counter else "-", scope, by,
             ),
             "?" if line.status == "unexplained" else "!" if line.status == "no-event" else " ",
-            " ".join((counter, line.status, line.entry.layer, where(scope, context.netns_name), by)).lower(),
+            " ".join((counter, line.status, line.entry.layer, scope_text(scope, context.netns_name), by)).lower(),
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pktdrop.model.counters import Counters, Row, Scope
 from pktdrop.text.escaping import json_text
 from pktdrop.text.table import Column, table
 from pktdrop.text.wording import number
-from pktdrop.views.scope import Name, as_object, where
+from pktdrop.views.scope import Name, as_object, scope_text
 
 _COLUMNS = (
     Column("count", "right"),
@@ -28,7 +28,7 @@ def as_table(told: Sequence[Told], seconds: Callable[[Scope], float] | None, wid
             number(one.value),
             number(one.value / seconds(one.scope)) if seconds else "-",
             _kind(one),
-            where(one.scope, name),
+            scope_text(one.scope, name),
             one.counter,
         )
         for one in ranked
@@ -83,7 +83,8 @@ def as_other(tool: str, counters: Counters, seconds: float | None, name: Name) -
     """Return the columns of another tool, digit for digit; sar's are rates, by the seconds the counters rose in."""
     several = len({scope.netns for scope in counters.rows["links"]}) > 1
     links = {
-        where(scope, name) if several else str(scope.interface): row for scope, row in counters.rows["links"].items()
+        scope_text(scope, name) if several else str(scope.interface): row
+        for scope, row in counters.rows["links"].items()
     }
     cpus = {scope.cpu: row for scope, row in counters.rows["softnet"].items() if scope.cpu is not None}
     if tool == "netstat":

@@ -119,12 +119,12 @@ def _losses(diagnosis: Diagnosis, width: int) -> Iterator[str]:
         )
 
 
-def _loss(place: int, advised: Advised, diagnosis: Diagnosis, width: int) -> str:
+def _loss(position: int, advised: Advised, diagnosis: Diagnosis, width: int) -> str:
     one = advised.loss
     amount = f"{counted(one.packets, 'packet')} ({share(one.packets, diagnosis.lost)})"
     evidence = ", ".join((*one.reasons, *one.counters))
     lines = [
-        _filled(f"{place}. {amount} {advised.where}", width, "", _INDENT),
+        _filled(f"{position}. {amount} {advised.where}", width, "", _INDENT),
         _labelled("Class", f"{one.nature} ({NATURE_WORDS[one.nature]}); {evidence}", width),
         _labelled("Why", one.cause.why, width),
     ]
@@ -214,21 +214,21 @@ def as_json(diagnosis: Diagnosis, failed: Sequence[str], version: str) -> str:
 
 
 def _loss_object(advised: Advised) -> dict[str, Any]:
-    one, place = advised.loss, advised.loss.place
+    one, whereabouts = advised.loss, advised.loss.whereabouts
     return {
         "packets": one.packets,
         "layer": one.layer,
         "class": one.nature,
         "cause": one.cause.name,
         "where": advised.where,
-        "netns": None if place.netns is None else place.netns.inode or None,  # 0: THE_GONE
-        "netns_cookie": None if place.netns is None else place.netns.cookie,
-        "interface": place.interface,
-        "queues": [{"queue": queue, "packets": packets} for queue, packets in place.queues],
-        "target_cpu": place.cpu,
-        "cpus": list(place.sources),
-        "sockets": [as_object(scope) for scope in place.sockets],
-        "qdiscs": list(place.qdiscs),
+        "netns": None if whereabouts.netns is None else whereabouts.netns.inode or None,  # 0: THE_GONE
+        "netns_cookie": None if whereabouts.netns is None else whereabouts.netns.cookie,
+        "interface": whereabouts.interface,
+        "queues": [{"queue": queue, "packets": packets} for queue, packets in whereabouts.queues],
+        "target_cpu": whereabouts.cpu,
+        "cpus": list(whereabouts.sources),
+        "sockets": [as_object(scope) for scope in whereabouts.sockets],
+        "qdiscs": list(whereabouts.qdiscs),
         "reasons": list(one.reasons),
         "counters": list(one.counters),
         "guess": one.is_guess,

@@ -10,7 +10,7 @@ from pktdrop.model.counters import Scope
 from pktdrop.text.escaping import safe
 from pktdrop.text.table import Column, cut, table
 from pktdrop.text.wording import counted, number
-from pktdrop.views.scope import Name, where
+from pktdrop.views.scope import Name, scope_text
 
 _COLUMNS = (
     Column("rose", "right"),
@@ -65,16 +65,16 @@ def without_event_lines(ledger: Ledger, width: int, name: Name) -> list[str]:
 
 
 def _without_event(loss: Loss, name: Name) -> str:
-    place, counters = loss.place, ", ".join(loss.counters)
-    scope = Scope(place.netns, place.interface, cpu=place.cpu)
-    if len(place.sockets) == 1:
-        (scope,) = place.sockets
-    elif len(place.qdiscs) == 1:
-        scope = scope._replace(qdisc=place.qdiscs[0])
-    of = where(scope, name)
+    whereabouts, counters = loss.whereabouts, ", ".join(loss.counters)
+    scope = Scope(whereabouts.netns, whereabouts.interface, cpu=whereabouts.cpu)
+    if len(whereabouts.sockets) == 1:
+        (scope,) = whereabouts.sockets
+    elif len(whereabouts.qdiscs) == 1:
+        scope = scope._replace(qdisc=whereabouts.qdiscs[0])
+    of = scope_text(scope, name)
     if loss.note:
         return f"? {counted(loss.without_event, 'packet')} unexplained: {counters} of {of}: {loss.note}"
-    queues = ", ".join(f"queue {queue}: {number(count)}" for queue, count in sorted(place.queues))
+    queues = ", ".join(f"queue {queue}: {number(count)}" for queue, count in sorted(whereabouts.queues))
     return (
         f"! {counted(loss.without_event, 'packet')} lost in {loss.layer} of {of}{f' ({queues})' if queues else ''},"
         f" without an event: {counters}"
@@ -88,7 +88,7 @@ def _cells(entry: Entry, name: Name) -> tuple[str, ...]:
         number(entry.explained) if has_counter and entry.status != "no-event" else "-",
         entry.status,
         entry.counter if has_counter else "-",
-        where(entry.scope, name),
+        scope_text(entry.scope, name),
         _by(entry),
     )
 

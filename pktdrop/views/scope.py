@@ -11,7 +11,7 @@ Name = Callable[[Netns], str | None]
 """Gives the name of a network namespace."""
 
 
-def where(scope: Scope, name: Name) -> str:
+def scope_text(scope: Scope, name: Name) -> str:
     """Write what a counter belongs to: "eth0 queue 3", "CPU 1", "netns blue", "udp 0.0.0.0:53 (blue)"."""
     if scope.cpu is not None:
         return f"CPU {scope.cpu}"

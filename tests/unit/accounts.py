@@ -12,7 +12,7 @@ from pktdrop.diagnosis.diagnosis import Circumstances, Diagnosis, Tables, diagno
 from pktdrop.diagnosis.values import Host
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.ledger.books import Books, Rules
-from pktdrop.ledger.loss import Place
+from pktdrop.ledger.loss import Whereabouts
 from pktdrop.ledger.reconcile import Bracket
 from pktdrop.model.counters import SOURCES, Counters, Row, Scope
 from pktdrop.model.drops import Count, DropKey, Lost, Netns
@@ -93,10 +93,10 @@ class KnownHost:
     values: Mapping[str, Value] = field(default_factory=dict)
     processes: Mapping[Scope, str] = field(default_factory=lambda: {DNS: "dnsmasq"})
 
-    def value(self, name: str, place: Place) -> Value | None:
+    def value(self, name: str, whereabouts: Whereabouts) -> Value | None:
         """Return a value, and what follows from the place itself."""
         return (
-            {"interface": place.interface, "in_netns": "", "in_first_netns": ""}.get(name)
+            {"interface": whereabouts.interface, "in_netns": "", "in_first_netns": ""}.get(name)
             if name not in self.values
             else self.values[name]
         )

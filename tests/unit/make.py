@@ -9,7 +9,7 @@ from typing import Any
 from pktdrop.filters import Selection
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
-from pktdrop.ledger.loss import Loss, Place
+from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.model.counters import Counters
 from pktdrop.model.drops import Count, DropKey, Known, Lost, Netns
 from pktdrop.model.look import Kernel, Look
@@ -133,9 +133,9 @@ def make_look(counters: Counters, **changes: Any) -> Look:
     return Look(counters=counters, **(values | changes))
 
 
-def make_loss(packets: int, layer: str, place: Place | None = None, **changes: Any) -> Loss:
+def make_loss(packets: int, layer: str, whereabouts: Whereabouts | None = None, **changes: Any) -> Loss:
     """Packets lost for an unknown reason, with events unless that is changed."""
-    return Loss(packets, layer, "unspecified", UNTOLD, place or Place(), **changes)
+    return Loss(packets, layer, "unspecified", UNTOLD, whereabouts or Whereabouts(), **changes)
 
 
 def make_ledger(*entries: Entry, **changes: Any) -> Ledger:

@@ -14,7 +14,7 @@ import pytest
 
 from pktdrop.diagnosis.values import Host, _mask, _number
 from pktdrop.host.namespaces import Namespaces
-from pktdrop.ledger.loss import Place
+from pktdrop.ledger.loss import Whereabouts
 from pktdrop.model.counters import Row, Scope
 from pktdrop.model.drops import Netns
 from pktdrop.model.look import Answer, Question
@@ -24,7 +24,7 @@ from tests.unit.accounts import DNS, asked, make_counters
 from tests.unit.make import make_look
 
 OWN = Namespaces().own()
-LO = Place(netns=OWN, interface="lo")
+LO = Whereabouts(netns=OWN, interface="lo")
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def test_the_length_of_a_queue_is_what_ip_shows(host: Host) -> None:
 
 def test_nothing_raises_where_nothing_is_known(host: Host) -> None:
     """An interface, a namespace and a socket that are gone: all values are asked for, none is an exception."""
-    gone = Place(netns=Netns(1), interface="gone0", sockets=(Scope(netns=Netns(1), socket="udp *:1 ino:1"),))
+    gone = Whereabouts(netns=Netns(1), interface="gone0", sockets=(Scope(netns=Netns(1), socket="udp *:1 ino:1"),))
     for name in sorted(HOST_VALUES):
-        for place in (gone, Place(), Place(netns=OWN, interface="../../etc"), LO):
-            assert isinstance(host.value(name, place), (int, str, type(None))), name
+        for whereabouts in (gone, Whereabouts(), Whereabouts(netns=OWN, interface="../../etc"), LO):
+            assert isinstance(host.value(name, whereabouts), (int, str, type(None))), name
     assert [host.value(name, gone) for name in ("rx_ring", "rps", "txqueuelen", "somaxconn", "rcvbuf")] == [None] * 5
 
 
@@ -90,7 +90,7 @@ def test_commands_enter_the_namespace_by_what_leads_there(
     """Not by its name, which may look like that of a process."""
     there = Netns(7, 7)
     monkeypatch.setattr(Namespaces, "paths", lambda self: {there: Path(path)})
-    assert host.value("in_netns", Place(netns=there)) == command
+    assert host.value("in_netns", Whereabouts(netns=there)) == command
 
 
 def test_an_unknown_name_has_no_value(host: Host) -> None:
@@ -112,15 +112,15 @@ def test_values_are_read_once() -> None:
 
 def test_the_buffer_of_a_socket_is_that_of_the_last_reading(host: Host) -> None:
     """Of one socket, not of several."""
-    assert host.value("rcvbuf", Place(sockets=(DNS,))) == 212992
-    assert host.value("rcvbuf", Place(sockets=(DNS, DNS))) is None
+    assert host.value("rcvbuf", Whereabouts(sockets=(DNS,))) == 212992
+    assert host.value("rcvbuf", Whereabouts(sockets=(DNS, DNS))) is None
     assert host.process(DNS) is None
 
 
 def test_commands_for_the_own_namespace_have_nothing_before_them(host: Host) -> None:
     """Only for others something must be entered; for those that nobody can name there is no command."""
     assert host.value("in_netns", LO) == ""
-    assert host.value("in_netns", Place(netns=Netns(1))) is None
+    assert host.value("in_netns", Whereabouts(netns=Netns(1))) is None
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_masks(cpus: int, mask: str) -> None:
 def test_more_queues_only_for_cpus_that_there_are() -> None:
     """No more queues than CPUs, and no advice where there is nothing to gain."""
     online = os.sysconf("SC_NPROCESSORS_ONLN")
-    eth0 = Place(netns=OWN, interface="eth0")
+    eth0 = Whereabouts(netns=OWN, interface="eth0")
     for now, more in ((online, None), (0, online), (None, None)):
         answers: dict[Question, Answer] = {
             Question("nic", OWN, "eth0"): (None, None, now, 64 + online, None, None, None),

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from pktdrop.ledger.loss import Place
+from pktdrop.ledger.loss import Whereabouts
 from pktdrop.rules import remedies, settings
 from tests.unit.accounts import BLUE, KnownHost, asked, judge, make_account, make_counters
 from tests.unit.make import make_backlog_drop
@@ -80,8 +80,8 @@ def test_nothing_printed_is_below_a_default() -> None:
 def test_what_goes_by_memory_is_worked_out() -> None:
     """sysctl(8) shows what this host has, which nobody lowered: advice is at least that, and twice what is most."""
     host = asked(make_counters())
-    place = Place()
-    free, more = host.value("min_free_kbytes", place), host.value("min_free_more", place)
+    whereabouts = Whereabouts()
+    free, more = host.value("min_free_kbytes", whereabouts), host.value("min_free_more", whereabouts)
     assert isinstance(free, int)
     assert isinstance(more, int)
     assert more >= 2 * free
@@ -89,7 +89,7 @@ def test_what_goes_by_memory_is_worked_out() -> None:
     if now.returncode != 0:
         pytest.skip("not in the first network namespace")
     low, pressure, most = map(int, now.stdout.split())
-    advised = [*map(int, str(host.value("udp_mem_more", place)).split())]
+    advised = [*map(int, str(host.value("udp_mem_more", whereabouts)).split())]
     assert all(one >= other for one, other in zip(advised, (low, pressure, 2 * most), strict=True))
 
 

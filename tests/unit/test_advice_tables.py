@@ -18,7 +18,7 @@ from pktdrop.rules.remedies import HOST_VALUES, SEEN_VALUES, Advice
 CAUSES, REMEDIES = Causes.load(), remedies.load()
 RULES = Layers.load(reasons=["CPU_BACKLOG"]).rules  # those of all kernels: tests/unit/test_layers.py
 COUNTERS = Identities.load().counters
-HEADER = "cause\tnature\tmatch\tplace\twhy\tsource"
+HEADER = "cause\tnature\tmatch\twhere\twhy\tsource"
 REMEDY_HEADER = "cause\twhen\tsay\tcommand\tcost\tsource"
 ANYTHING = "unknown\t-\tclass:*/*,counter:*\there\tWhy.\tsource"
 

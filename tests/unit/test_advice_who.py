@@ -71,7 +71,7 @@ def test_packets_of_another_loss() -> None:
         },
         {FULL: 1250, backlog: 500, other: 300, noise: 700},
     )
-    found = {(one.loss.cause.name, one.loss.place.cpu): one.who for one in diagnosis.losses}
+    found = {(one.loss.cause.name, one.loss.whereabouts.cpu): one.who for one in diagnosis.losses}
     assert len(found) == 3
     assert found.pop(("receive-buffer", None)) is None
     assert [str(who) for _, who in sorted(found.items(), key=str)] == [

@@ -17,7 +17,7 @@ from pktdrop.model.drops import Netns
 from pktdrop.rules.drivers import Drivers
 from pktdrop.rules.identities import Identities
 from pktdrop.views.counters import as_table, nothing
-from pktdrop.views.scope import where
+from pktdrop.views.scope import scope_text
 
 CPU1 = Scope(cpu=1)
 ETH0 = Scope(netns=Netns(4026531840, 1), interface="eth0")
@@ -121,7 +121,7 @@ def test_nothing_is_said_of_what_was_read_only() -> None:
 )
 def test_a_counter_belongs_somewhere(scope: Scope, text: str) -> None:
     """A reader sees which CPU, interface, queue and namespace a counter is of."""
-    assert where(scope, lambda netns: "blue") == text
+    assert scope_text(scope, lambda netns: "blue") == text
 
 
 @pytest.mark.parametrize(

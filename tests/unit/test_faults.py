@@ -59,7 +59,7 @@ def test_a_fault_says_where_it_is(tmp_path: Path) -> None:
     with pytest.raises(PktdropError) as refused, Clock(1.0, 1, None, -5) as clock:
         raise PktdropError("x", "y")
     assert clock is not None
-    assert faults.where(refused.value.__traceback__) == "at the start"  # no frame of pktdrop's
+    assert faults.source_lines(refused.value.__traceback__) == "at the start"  # no frame of pktdrop's
     with pytest.raises(AttributeError) as broken:
         list(Clock(1.0, 1, None, 1).ticks())  # it was not entered
     assert "clock.py:" in faults.sentences(broken.value)[0]

@@ -45,7 +45,12 @@ def test_an_empty_ring_is_lost_in_the_nic() -> None:
     assert ledger.lost == {"nic-ring": 500}
     assert [(entry.status, entry.layer) for entry in ledger.of_loss] == [("no-event", "nic-ring")]
     (loss,) = ledger.losses
-    assert (loss.place.netns, loss.place.interface, loss.stat_class, loss.packets) == (HOST, "eth0", "ring", 500)
+    assert (loss.whereabouts.netns, loss.whereabouts.interface, loss.stat_class, loss.packets) == (
+        HOST,
+        "eth0",
+        "ring",
+        500,
+    )
     assert (loss.evidence, loss.without_event) == ("counters", 500)
     assert ledger.unexplained == 0
 

@@ -89,9 +89,9 @@ class Host:
         for (source, scope), risen in self._total.items():
             place = together(scope, THE_GONE, self.books.driver(scope)) if scope.netns in netns else scope
             total.setdefault((source, place), Tally()).update(risen)
-        places = {(scope.netns, scope.interface) for _, scope in total if scope.interface is not None}
-        self.books.keep(lambda one: one not in netns, places)
-        drops = Together(lambda one: one not in netns, places)(
+        interfaces = {(scope.netns, scope.interface) for _, scope in total if scope.interface is not None}
+        self.books.keep(lambda one: one not in netns, interfaces)
+        drops = Together(lambda one: one not in netns, interfaces)(
             {key: Count(packets, 0) for key, packets in self.drops.items()}
         )
         return self.books.of_run(drops, _by_source(total), Bracket(drops, drops), EVERYTHING)
@@ -145,7 +145,7 @@ def test_the_summary_adds_up_where_what_is_gone_is_one(steps: list[Step], gone: 
     assert _risen(after) == _risen(summary)
     assert [entry for entry in after.entries if entry.status == "unexplained"] == []
     assert {entry.scope.netns for entry in after.entries}.isdisjoint(gone)
-    assert {loss.place.netns for loss in after.losses}.isdisjoint(gone)
+    assert {loss.whereabouts.netns for loss in after.losses}.isdisjoint(gone)
 
 
 def _risen(ledger: Ledger) -> Mapping[str, int]:

@@ -33,7 +33,7 @@ def test_a_ring_names_its_interface_and_queues() -> None:
     moved = {"driver": {ETH0: {"ethtool.rx_queue_3_drops": 500, "ethtool.rx_queue_1_drops": 20}}}
     (share,) = split(make_account({}, moved, {"eth0": "igb"}))
     assert (share.packets, share.layer, share.nature, share.cause.name) == (520, "nic-ring", "capacity", "nic-ring")
-    assert (share.place.interface, share.place.queues) == ("eth0", ((3, 500), (1, 20)))
+    assert (share.whereabouts.interface, share.whereabouts.queues) == ("eth0", ((3, 500), (1, 20)))
     assert not share.is_guess
 
 
@@ -52,8 +52,8 @@ def test_a_backlog_has_its_target_and_the_cpus_that_sent_there() -> None:
         "links": {ETH0: {"rx_dropped": 87}},
     }
     first, second = split(make_account(drops, moved))
-    assert (first.packets, first.place.cpu, first.place.sources) == (80, 3, (2, 0))
-    assert (second.packets, second.place.cpu, second.place.sources) == (7, 1, (0,))
+    assert (first.packets, first.whereabouts.cpu, first.whereabouts.sources) == (80, 3, (2, 0))
+    assert (second.packets, second.whereabouts.cpu, second.whereabouts.sources) == (7, 1, (0,))
 
 
 def test_without_the_probe_the_counters_tell_the_cpu() -> None:
@@ -61,7 +61,10 @@ def test_without_the_probe_the_counters_tell_the_cpu() -> None:
     drops = {make_backlog_drop(target_cpu=None): 87}
     moved: Moved = {"softnet": {Scope(cpu=3): {"dropped": 80}, Scope(cpu=1): {"dropped": 7}}}
     found = split(make_account(drops, moved))
-    assert [(share.packets, share.place.cpu, share.place.sources) for share in found] == [(80, 3, ()), (7, 1, ())]
+    assert [(share.packets, share.whereabouts.cpu, share.whereabouts.sources) for share in found] == [
+        (80, 3, ()),
+        (7, 1, ()),
+    ]
 
 
 def test_sums_that_differ_tell_no_cpu() -> None:
@@ -69,7 +72,7 @@ def test_sums_that_differ_tell_no_cpu() -> None:
     moved: Moved = {"softnet": {Scope(cpu=3): {"dropped": 80}}}
     found = split(make_account({make_backlog_drop(target_cpu=None): 87}, moved))
     assert sum(share.packets for share in found) == 87
-    assert {share.place.cpu for share in found} == {None}
+    assert {share.whereabouts.cpu for share in found} == {None}
 
 
 def test_a_full_buffer_is_that_of_the_socket_which_counted_it() -> None:
@@ -80,20 +83,20 @@ def test_a_full_buffer_is_that_of_the_socket_which_counted_it() -> None:
             {"socket": {DNS: {"drops": 12}}, "mib": {Scope(netns=HOST): {"UdpRcvbufErrors": 12, "UdpInErrors": 12}}},
         )
     )
-    assert (share.packets, share.place.sockets, share.cause.name) == (12, (DNS,), "receive-buffer")
+    assert (share.packets, share.whereabouts.sockets, share.cause.name) == (12, (DNS,), "receive-buffer")
 
 
 def test_two_full_buffers_are_two_losses() -> None:
     """One reason, two sockets: each has what it counted; what neither counted has no socket."""
     found = split(make_account({FULL: 15}, {"socket": {DNS: {"drops": 4}, OTHER: {"drops": 9}}}))
-    assert [(share.packets, share.place.sockets) for share in found] == [(9, (OTHER,)), (4, (DNS,)), (2, ())]
+    assert [(share.packets, share.whereabouts.sockets) for share in found] == [(9, (OTHER,)), (4, (DNS,)), (2, ())]
 
 
 def test_two_reasons_and_two_sockets_are_not_told_apart() -> None:
     """Which socket dropped for which reason is not known: both are named for both."""
     refused = FULL._replace(reason="SOCKET_FILTER")
     found = split(make_account({FULL: 6, refused: 7}, {"socket": {DNS: {"drops": 4}, OTHER: {"drops": 9}}}))
-    assert {(share.packets, share.cause.name, share.place.sockets) for share in found} == {
+    assert {(share.packets, share.cause.name, share.whereabouts.sockets) for share in found} == {
         (6, "receive-buffer", (OTHER, DNS)),
         (7, "socket-filter", (OTHER, DNS)),
     }
@@ -106,16 +109,16 @@ def test_ten_thousand_sockets_are_not_ten_thousand_losses() -> None:
     found = split(make_account({FULL: total}, {"socket": sockets}))
     assert len(found) == 257
     assert sum(share.packets for share in found) == total
-    assert max(share.packets for share in found if share.place.sockets) == 10_000
+    assert max(share.packets for share in found if share.whereabouts.sockets) == 10_000
     refused = FULL._replace(reason="SOCKET_FILTER")
     found = split(make_account({FULL: 6, refused: 7}, {"socket": sockets}))
-    assert [(share.packets, share.place.sockets) for share in found] == [(7, ()), (6, ())]
+    assert [(share.packets, share.whereabouts.sockets) for share in found] == [(7, ()), (6, ())]
 
 
 def test_sockets_of_another_namespace_have_nothing_to_do_with_it() -> None:
     """A socket is in one namespace, and so are its drops."""
     (share,) = split(make_account({FULL: 6}, {"socket": {DNS._replace(netns=BLUE): {"drops": 6}}}))
-    assert share.place.sockets == ()
+    assert share.whereabouts.sockets == ()
 
 
 def test_a_listener_is_named_though_there_is_no_event() -> None:
@@ -123,7 +126,7 @@ def test_a_listener_is_named_though_there_is_no_event() -> None:
     listener = Scope(netns=HOST, socket="tcp 0.0.0.0:80 ino:7")
     counted = {"TcpExtListenOverflows": 5, "TcpExtListenDrops": 5}
     (share,) = split(make_account({}, {"mib": {Scope(netns=HOST): counted}, "socket": {listener: {"drops": 5}}}))
-    assert (share.packets, share.cause.name, share.place.sockets) == (5, "listen-queue", (listener,))
+    assert (share.packets, share.cause.name, share.whereabouts.sockets) == (5, "listen-queue", (listener,))
 
 
 def test_a_qdisc_is_named_by_its_counter() -> None:
@@ -131,7 +134,7 @@ def test_a_qdisc_is_named_by_its_counter() -> None:
     drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, call_site="__dev_xmit_skb+0x1")
     moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
     (share,) = split(make_account({drop: 9}, moved))
-    assert (share.packets, share.layer, share.place.interface, share.place.qdiscs) == (
+    assert (share.packets, share.layer, share.whereabouts.interface, share.whereabouts.qdiscs) == (
         9,
         "qdisc",
         "eth0",
@@ -144,10 +147,10 @@ def test_a_drop_that_its_counter_was_too_early_for_is_no_loss_of_its_own() -> No
     drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, call_site="__dev_xmit_skb+0x1")
     moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
     (share,) = split(make_account({drop: 10}, moved, late={drop: 1}))
-    assert (share.packets, share.place.qdiscs) == (10, ("tbf 8001:",))
+    assert (share.packets, share.whereabouts.qdiscs) == (10, ("tbf 8001:",))
     known, unknown = split(make_account({drop: 11}, moved, late={drop: 1}))
-    assert (known.packets, known.place.qdiscs) == (10, ("tbf 8001:",))
-    assert (unknown.packets, unknown.place.qdiscs) == (1, ())
+    assert (known.packets, known.whereabouts.qdiscs) == (10, ("tbf 8001:",))
+    assert (unknown.packets, unknown.whereabouts.qdiscs) == (1, ())
 
 
 def test_noise_is_no_loss() -> None:
@@ -159,7 +162,7 @@ def test_counters_alone_are_enough() -> None:
     """Without traced drops each loss counter that rose is a loss, and what is in two counters is one."""
     counted = {"UdpRcvbufErrors": 6, "UdpInErrors": 6, "UdpNoPorts": 2}
     account = make_account({}, {"mib": {Scope(netns=HOST): counted}, "socket": {DNS: {"drops": 6}}}, rungs=UNTRACED)
-    assert {(share.packets, share.cause.name, share.place.sockets) for share in split(account)} == {
+    assert {(share.packets, share.cause.name, share.whereabouts.sockets) for share in split(account)} == {
         (6, "receive-buffer", (DNS,)),
         (2, "no-socket", ()),
     }
@@ -254,7 +257,7 @@ def test_they_add_up_to_the_ledger(drops: dict[DropKey, int], moved: Moved, driv
 def test_places_that_are_not_known(netns: Netns | None) -> None:
     """A drop of which neither interface nor namespace is known is a loss like others."""
     (share,) = split(make_account({make_drop(netns=netns, interface=None, netns_name=None): 3}))
-    assert (share.packets, share.place.netns) == (3, netns)
+    assert (share.packets, share.whereabouts.netns) == (3, netns)
 
 
 # ------------------------------------------------------------------------------------------------- one thing, one loss
@@ -265,7 +268,7 @@ def test_what_a_driver_counts_twice_is_one_loss_and_one_line() -> None:
     moved: Moved = {"driver": {ETH0: {"ethtool.rx0_drops": 100}}, "links": {ETH0: {"rx_dropped": 100}}}
     account = make_account({}, moved, {"eth0": "virtio_net"})
     (loss,) = split(account)
-    assert (loss.packets, loss.without_event, loss.place.interface) == (100, 100, "eth0")
+    assert (loss.packets, loss.without_event, loss.whereabouts.interface) == (100, 100, "eth0")
     (line,) = without_event_lines(account.ledger, 200, lambda _: "host")
     assert line.startswith(f"! 100 packets lost in {loss.layer} of eth0")
 
@@ -283,7 +286,7 @@ def test_a_full_accept_queue_is_one_loss() -> None:
     }
     (loss,) = split(make_account(drops, moved))
     assert (loss.packets, loss.without_event, loss.nature, loss.cause.name) == (1650, 558, "capacity", "listen-queue")
-    assert (loss.place.sockets, loss.evidence) == ((listener,), "both")
+    assert (loss.whereabouts.sockets, loss.evidence) == ((listener,), "both")
     assert loss.reasons == ("TCP_LISTEN_OVERFLOW", "NO_SOCKET")
 
 

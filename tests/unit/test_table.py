@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.ledger.entry import Entry
-from pktdrop.ledger.loss import Place
+from pktdrop.ledger.loss import Whereabouts
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Amounts, Count, DropKey, Lost, Netns
 from pktdrop.model.sample import Owner
@@ -203,15 +203,15 @@ def test_a_loss_without_an_event_has_a_line() -> None:
     blue = Scope(netns=Netns(4026532281, 7))
     riddle = Entry("stack", "mib.IpInAddrErrors", blue, 7, 3, 4, "unexplained", (), "more than the events")
     syns = Entry("socket", "mib.TcpExtListenDrops", blue, 6, 0, 6, "no-event")
-    host, there = Netns(4026531833, 1), Place(Netns(4026532281, 7))
+    host, there = Netns(4026531833, 1), Whereabouts(Netns(4026532281, 7))
     ledger = make_ledger(
         riddle,
         syns,
         Entry("backlog", "softnet.dropped", Scope(cpu=3), 812, 812, 0, "exact", (("CPU_BACKLOG", 812),)),
         losses=(
-            make_loss(500, "nic-ring", Place(host, "eth0", queues=((3, 500),)), without_event=500,
+            make_loss(500, "nic-ring", Whereabouts(host, "eth0", queues=((3, 500),)), without_event=500,
                       counters=("ethtool.rx_no_dma_resources",)),
-            make_loss(812, "backlog", Place(cpu=3)),
+            make_loss(812, "backlog", Whereabouts(cpu=3)),
             make_loss(4, "stack", there, without_event=4, counters=(riddle.counter,), note=riddle.note),
             make_loss(16, "socket", there, without_event=6, counters=(syns.counter,)),
         ),

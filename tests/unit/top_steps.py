@@ -10,7 +10,7 @@ from pktdrop.account import Account
 from pktdrop.filters import Filters
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
-from pktdrop.ledger.loss import Place
+from pktdrop.ledger.loss import Whereabouts
 from pktdrop.ledger.verdict import Bracket
 from pktdrop.model.counters import Counters, Row, Scope
 from pktdrop.model.drops import Count, DropKey, Known, Netns
@@ -52,12 +52,12 @@ RIDDLE = Entry("stack", "mib.IpInAddrErrors", Scope(netns=BLUE), 7, 3, 4, "unexp
 LEDGER = make_ledger(
     NO_PORTS, FULL, RING, RIDDLE,
     losses=(
-        make_loss(500, "nic-ring", Place(HOST, "eth0", queues=((3, 500),)), without_event=500, stat_class="ring",
+        make_loss(500, "nic-ring", Whereabouts(HOST, "eth0", queues=((3, 500),)), without_event=500, stat_class="ring",
                   counters=("ethtool.rx_no_dma_resources",)),
-        make_loss(812, "backlog", Place(HOST, "eth0", cpu=3)),
-        make_loss(3, "stack", Place(BLUE)),
-        make_loss(4, "stack", Place(BLUE), without_event=4, note="nothing explains it", counters=(RIDDLE.counter,)),
-        make_loss(1200, "socket", Place(BLUE)),
+        make_loss(812, "backlog", Whereabouts(HOST, "eth0", cpu=3)),
+        make_loss(3, "stack", Whereabouts(BLUE)),
+        make_loss(4, "stack", Whereabouts(BLUE), without_event=4, note="nothing explains it", counters=(RIDDLE.counter,)),
+        make_loss(1200, "socket", Whereabouts(BLUE)),
     ),
 )  # fmt: skip
 """2,519 packets: those of DROPS, 500 that the ring lost and 4 that nothing explains."""

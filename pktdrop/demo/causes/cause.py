@@ -34,7 +34,7 @@ class Traffic:
     """How many were lost for the same reason before, as what is full had to be filled."""
 
 
-class Place(NamedTuple):
+class Scene(NamedTuple):
     """Where packets get lost: the namespace by its role in a topology, and the device that the packet is on."""
 
     topology: Topology
@@ -95,7 +95,7 @@ def cause(
     reason: str,
     *functions: str,
     short: str,
-    at: Place,
+    at: Scene,
     layer: str = "stack",
     versions: tuple[int, ...] = (4,),
     protocol: str | None = None,

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 
 from pktdrop.demo import frames
-from pktdrop.demo.causes.cause import Place
+from pktdrop.demo.causes.cause import Scene
 from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns, three_ns, two_ns
 
 CLOSED, OPEN, FULL = 9, 4007, 4008
@@ -17,10 +17,10 @@ NOWHERE = {False: "198.51.100.1", True: "2001:db8::1"}
 BOTH = (4, 6)
 """Versions of IP."""
 
-LO = Place(one_ns, "host", "lo")
-SERVER = Place(two_ns, "server", "eth0")
-CLIENT = Place(two_ns, "client", "eth0")
-ROUTER = Place(three_ns, "router", "west")
+LO = Scene(one_ns, "host", "lo")
+SERVER = Scene(two_ns, "server", "eth0")
+CLIENT = Scene(two_ns, "client", "eth0")
+ROUTER = Scene(three_ns, "router", "west")
 
 
 class Sink:

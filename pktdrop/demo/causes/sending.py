@@ -7,7 +7,7 @@ import struct
 from functools import partial
 
 from pktdrop.demo import frames
-from pktdrop.demo.causes.cause import Place, Traffic, cause
+from pktdrop.demo.causes.cause import Scene, Traffic, cause
 from pktdrop.demo.causes.kit import BOTH, CLIENT, CLOSED, LARGE, OPEN, Sink, filled, mib, udp_socket, wire
 from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns
 from pktdrop.demo.tools import wait_until
@@ -108,7 +108,7 @@ def shaper_full(net: Net, v6: bool) -> Traffic:
     "FULL_RING",
     "tun_net_xmit",
     short="tap",
-    at=Place(one_ns, "host", "tap0"),
+    at=Scene(one_ns, "host", "tap0"),
     layer="tx",
     protocol=f"{frames.UNKNOWN_ETHERTYPE:#06x}",
     counters=("links.tx_dropped",),

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from pktdrop.demo import frames
-from pktdrop.demo.causes.cause import Place, Traffic, cause
+from pktdrop.demo.causes.cause import Scene, Traffic, cause
 from pktdrop.demo.causes.kit import BOTH, CLIENT, CLOSED, LARGE, OPEN, Sink, filled, to_server, udp_socket, wire
 from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns, two_ns
 from tests.live.net import run, wait_until
@@ -19,7 +19,7 @@ from tests.live.provoke.kit import qdisc_drops
 TUNSETIFF, TUNSETTXFILTER, TUNATTACHFILTER, TUNSETQUEUE = 0x400454CA, 0x400454D1, 0x401054D5, 0x400454D9
 IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_MULTI_QUEUE, IFF_DETACH_QUEUE = 0x0001, 0x0002, 0x1000, 0x0100, 0x0400
 SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20  # include/linux/socket.h, include/uapi/linux/if_packet.h
-TAP = Place(one_ns, "host", "tap0")
+TAP = Scene(one_ns, "host", "tap0")
 UNKNOWN = f"{frames.UNKNOWN_ETHERTYPE:#06x}"
 
 
@@ -176,7 +176,7 @@ def head_of_queue(net: Net, v6: bool) -> Traffic:
     *FREED,
     "noop_enqueue",
     short="carrier",
-    at=Place(two_ns, "client", "eth1"),
+    at=Scene(two_ns, "client", "eth1"),
     layer="qdisc",
     bounds=("links.tx_dropped",),
 )
@@ -203,7 +203,7 @@ def no_carrier(net: Net, v6: bool) -> Traffic:
 
 
 @cause("NOT_SPECIFIED", "__dev_direct_xmit", "kfree_skb_list_reason", "kfree_skb_list", short="bypass",
-       at=Place(two_ns, "client", "eth1"), layer="tx", protocol=UNKNOWN, counters=("links.tx_dropped",))  # fmt: skip
+       at=Scene(two_ns, "client", "eth1"), layer="tx", protocol=UNKNOWN, counters=("links.tx_dropped",))  # fmt: skip
 def no_carrier_past_queue(net: Net, v6: bool) -> Traffic:
     """A frame past the queues, out of an interface without a carrier."""
     client = net["client"]
@@ -221,7 +221,7 @@ def no_carrier_past_queue(net: Net, v6: bool) -> Traffic:
     return Traffic(lose, lambda: client.link("eth1", "tx.dropped"), line.udp(OPEN), sink.received)
 
 
-@cause("NO_TX_TARGET", "br_flood", "br_dev_xmit", short="bridge", at=Place(two_ns, "server", "br0"),
+@cause("NO_TX_TARGET", "br_flood", "br_dev_xmit", short="bridge", at=Scene(two_ns, "server", "br0"),
        protocol=UNKNOWN, since="BRIDGE_INGRESS_STP_STATE")  # fmt: skip
 def bridge_without_ports(net: Net, v6: bool) -> Traffic:
     """A frame out of a bridge that has no port to send it by."""

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable
 
 from pktdrop.demo import frames
-from pktdrop.demo.causes.cause import Place, Traffic, cause
+from pktdrop.demo.causes.cause import Scene, Traffic, cause
 from pktdrop.demo.causes.kit import OPEN, SERVER, Wire, to_server, wire
 from pktdrop.demo.net import Net, ipv4, two_ns
 from tests.live.provoke.kit import payload, swallowed
@@ -16,7 +16,7 @@ HAS_VNI = 0x08000000  # VXLAN_HF_VNI, include/net/vxlan.h
 RCV = ("vxlan_rcv",)
 XMIT = ("vxlan_xmit", "vxlan_xmit_one")
 INNER, OWN = "02:00:00:00:77:01", "02:00:00:00:77:02"
-TUNNEL = Place(two_ns, "server", "vxlan0")
+TUNNEL = Scene(two_ns, "server", "vxlan0")
 SINCE_6_14 = "BRIDGE_INGRESS_STP_STATE"
 """A reason that came when VXLAN began to look at reserved bits first, and to name what has no route."""
 UNKNOWN = f"{frames.UNKNOWN_ETHERTYPE:#06x}"

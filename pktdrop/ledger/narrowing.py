@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from pktdrop.counters.increments import Moved
-from pktdrop.ledger.loss import Loss, Place
+from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.model.drops import Netns
 
 _DATAGRAM: Final = ("udp", "raw")
@@ -23,7 +23,7 @@ Late = Callable[[Loss], int]
 """Takes a loss; returns how many of its packets were lost while counters were read: they may not have them yet."""
 
 
-def placed(losses: Sequence[Loss], moved: Moved, late: Late) -> list[Loss]:
+def narrowed(losses: Sequence[Loss], moved: Moved, late: Late) -> list[Loss]:
     """Give losses to the CPUs, sockets and queueing disciplines whose counters tell that it was them."""
     found = _at_backlogs(losses, moved)
     found = _at_sockets(found, moved, "socket", _DATAGRAM, late)
@@ -34,35 +34,37 @@ def placed(losses: Sequence[Loss], moved: Moved, late: Late) -> list[Loss]:
 def _at_backlogs(found: Sequence[Loss], moved: Moved) -> list[Loss]:
     """Give backlog drops whose target CPU is not known to the CPUs that counted them, if the sums agree."""
     risen = {
-        Place(cpu=scope.cpu): counted["dropped"]
+        Whereabouts(cpu=scope.cpu): counted["dropped"]
         for scope, counted in moved.get("softnet", {}).items()
         if counted.get("dropped")
     }
-    unplaced = [loss for loss in found if "cpu" in loss.cause.words and loss.place.cpu is None]
-    are_placed = sum(loss.packets for loss in found if "cpu" in loss.cause.words and loss.place.cpu is not None)
-    if len(unplaced) != 1 or are_placed or sum(risen.values()) != unplaced[0].packets:
+    unknown = [loss for loss in found if "cpu" in loss.cause.words and loss.whereabouts.cpu is None]
+    known_packets = sum(
+        loss.packets for loss in found if "cpu" in loss.cause.words and loss.whereabouts.cpu is not None
+    )
+    if len(unknown) != 1 or known_packets or sum(risen.values()) != unknown[0].packets:
         return [*found]
-    (loss,) = unplaced
+    (loss,) = unknown
     others = [one for one in found if one is not loss]
     parts = []
-    for place, count in risen.items():
+    for whereabouts, count in risen.items():
         part, loss = loss.split(count)
-        parts.append(replace(part, place=replace(part.place, cpu=place.cpu)))
+        parts.append(replace(part, whereabouts=replace(part.whereabouts, cpu=whereabouts.cpu)))
     return [*others, *parts]
 
 
 def _at_sockets(found: Sequence[Loss], moved: Moved, word: str, protocols: tuple[str, ...], late: Late) -> list[Loss]:
     if not any(word in loss.cause.words for loss in found):
         return [*found]
-    risen: dict[Netns | None, dict[Place, int]] = {}
+    risen: dict[Netns | None, dict[Whereabouts, int]] = {}
     for scope, counted in moved.get("socket", {}).items():
         if counted.get("drops") and (scope.socket or "").partition(" ")[0] in protocols:
-            risen.setdefault(scope.netns, {})[Place(netns=scope.netns, sockets=(scope,))] = counted["drops"]
+            risen.setdefault(scope.netns, {})[Whereabouts(netns=scope.netns, sockets=(scope,))] = counted["drops"]
     known: list[Loss] = []
     by_netns: dict[Netns | None, list[Loss]] = {}
     for loss in found:
-        if word in loss.cause.words and not loss.place.sockets:
-            by_netns.setdefault(loss.place.netns, []).append(loss)
+        if word in loss.cause.words and not loss.whereabouts.sockets:
+            by_netns.setdefault(loss.whereabouts.netns, []).append(loss)
         else:
             known.append(loss)
     for netns, group in by_netns.items():
@@ -73,16 +75,16 @@ def _at_sockets(found: Sequence[Loss], moved: Moved, word: str, protocols: tuple
 def _at_qdiscs(found: Sequence[Loss], moved: Moved, late: Late) -> list[Loss]:
     if not any("qdisc" in loss.cause.words for loss in found):
         return [*found]
-    risen: dict[tuple[Netns | None, str | None], dict[Place, int]] = {}
+    risen: dict[tuple[Netns | None, str | None], dict[Whereabouts, int]] = {}
     for scope, counted in moved.get("qdisc", {}).items():
         if counted.get("drops") and scope.qdisc is not None:
-            place = Place(netns=scope.netns, interface=scope.interface, qdiscs=(scope.qdisc,))
-            risen.setdefault((scope.netns, scope.interface), {})[place] = counted["drops"]
+            whereabouts = Whereabouts(netns=scope.netns, interface=scope.interface, qdiscs=(scope.qdisc,))
+            risen.setdefault((scope.netns, scope.interface), {})[whereabouts] = counted["drops"]
     known: list[Loss] = []
     at: dict[tuple[Netns | None, str | None], list[Loss]] = {}
     for loss in found:
-        if "qdisc" in loss.cause.words and not loss.place.qdiscs:
-            at.setdefault((loss.place.netns, loss.place.interface), []).append(loss)
+        if "qdisc" in loss.cause.words and not loss.whereabouts.qdiscs:
+            at.setdefault((loss.whereabouts.netns, loss.whereabouts.interface), []).append(loss)
         else:
             known.append(loss)
     for where, group in at.items():
@@ -90,7 +92,7 @@ def _at_qdiscs(found: Sequence[Loss], moved: Moved, late: Late) -> list[Loss]:
     return known
 
 
-def _split(group: Sequence[Loss], risen: Mapping[Place, int], late: Late) -> Iterator[Loss]:
+def _split(group: Sequence[Loss], risen: Mapping[Whereabouts, int], late: Late) -> Iterator[Loss]:
     """Give losses to the places that counted them; each at most what it counted, or would have a moment later.
 
     With one loss or one place there is no doubt. Else all that is known is that it was some of these places.
@@ -100,26 +102,26 @@ def _split(group: Sequence[Loss], risen: Mapping[Place, int], late: Late) -> Ite
         return
     if len(group) > 1 and len(risen) > 1:
         several = _united(risen)
-        yield from (replace(loss, place=several) for loss in group)
+        yield from (replace(loss, whereabouts=several) for loss in group)
         return
     more = sum(late(loss) for loss in group) if len(risen) == 1 else 0
-    room = {place: counted + more for place, counted in risen.items()}
+    room = {whereabouts: counted + more for whereabouts, counted in risen.items()}
     for loss in sorted(group, key=lambda one: -one.packets):
         left = loss
-        for place in sorted(room, key=lambda one: -room[one])[:_MOST]:
-            taken = min(left.packets, room[place])
+        for whereabouts in sorted(room, key=lambda one: -room[one])[:_MOST]:
+            taken = min(left.packets, room[whereabouts])
             if taken:
-                room[place] -= taken
+                room[whereabouts] -= taken
                 part, left = left.split(taken)
-                yield replace(part, place=place)
+                yield replace(part, whereabouts=whereabouts)
         if left.packets:
             yield left
 
 
-def _united(risen: Mapping[Place, int]) -> Place:
-    ranked = sorted(risen, key=lambda place: -risen[place])
+def _united(risen: Mapping[Whereabouts, int]) -> Whereabouts:
+    ranked = sorted(risen, key=lambda whereabouts: -risen[whereabouts])
     return replace(
         ranked[0],
-        sockets=tuple(scope for place in ranked for scope in place.sockets),
-        qdiscs=tuple(name for place in ranked for name in place.qdiscs),
+        sockets=tuple(scope for whereabouts in ranked for scope in whereabouts.sockets),
+        qdiscs=tuple(name for whereabouts in ranked for name in whereabouts.qdiscs),
     )
