@@ -44,7 +44,7 @@ class Together:
         self._has_gone = {netns for netns, interface in interfaces if stands_for_gone(Scope(interface=interface))}
 
     def __call__(self, drops: Mapping[DropKey, Count]) -> Mapping[DropKey, Count]:
-        """Return drops with those together whose places are."""
+        """Return drops, those together whose interfaces or namespaces are not told apart any more."""
         found: dict[DropKey, Count] = {}
         for key, count in drops.items():
             called = self._called(key)

@@ -14,7 +14,7 @@ LIKE: Final = ("netstat", "ifconfig", "sar", "ip", "softnet")
 """The tools, by what `pktdrop counters --like` calls them."""
 _U32, _U64 = 2**32 - 1, 2**64 - 1
 
-#: Columns of softnet_stat that say something, by their place from 0 there; the others are always 0.
+#: Columns of softnet_stat that say something, by their position from 0 there; the others are always 0.
 SOFTNET_COLUMNS: Final = (
     "processed",
     "dropped",

@@ -18,7 +18,7 @@ _Value = TypeVar("_Value")
 
 
 class InterfaceAt(NamedTuple):
-    """An interface in its place."""
+    """An interface in a network namespace."""
 
     netns: Netns
     ifindex: int
@@ -26,7 +26,7 @@ class InterfaceAt(NamedTuple):
 
     @property
     def key(self) -> InterfaceKey:
-        """Return where its counters are found."""
+        """Return what its counters are found under."""
         return self.netns, self.interface.name
 
 
@@ -34,11 +34,11 @@ class Moves(NamedTuple):
     """What became of interfaces."""
 
     moved_to: Mapping[InterfaceKey, InterfaceKey | None]
-    """Where those are now that are somewhere else or have another name; None: gone from where it was."""
+    """Keys of interfaces that moved to another namespace or have another name, and their keys now; None: gone."""
     left: tuple[InterfaceAt, ...]
-    """Those that are gone, and may turn up in a namespace that was not read."""
+    """Interfaces that are gone, and may turn up in a namespace that was not read."""
     back: Mapping[InterfaceAt, InterfaceKey]
-    """Where those are that left before."""
+    """Interfaces that left before and are there again, and their keys now."""
 
 
 def moves(
@@ -69,7 +69,7 @@ def moves(
 
 
 def rename(rows: dict[Scope, _Value], moved: Mapping[InterfaceKey, InterfaceKey | None]) -> None:
-    """Put what is known of interfaces where they are now; drop it of those that are gone."""
+    """Put what is known of interfaces under their keys of now; drop what is known of those that are gone."""
     taken = {scope: rows.pop(scope) for scope in [one for one in rows if (one.netns, one.interface) in moved]}
     for scope, value in taken.items():
         key = moved[scope.netns, scope.interface]

@@ -43,7 +43,7 @@ STRAY: Final = 3
 #: ...or fewer than this, and less than one percent of all that was lost.
 FEW: Final = 100
 _NAMED: Final = 3
-"""Places that the verdict names; of more, one sum."""
+"""Losses that the verdict names; of more, one sum."""
 _NOT_TRACED: Final = "none"
 _AT_INTERFACES: Final = ("nic-fifo", "nic-ring", "driver")
 _TOLD_BY_EVENTS: Final = ("driver", "stack", "socket", "qdisc", "tx")
@@ -53,7 +53,7 @@ class Host(words.Names, Protocol):
     """Names and values of this host: pktdrop.diagnosis.values.Host."""
 
     def value(self, name: str, whereabouts: Whereabouts) -> Value | None:
-        """Return a value (names: remedies.HOST_VALUES) for a place; None if it is not known there."""
+        """Return a value (names: remedies.HOST_VALUES) as it is where packets were lost; None if it is not known."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def _noise(account: Account) -> tuple[Noise, ...]:
 
 
 def _doubt(account: Account) -> tuple[Noise, ...]:
-    """Sum up what neither the place in the kernel nor a counter tells."""
+    """Sum up events of which neither call site nor counter tells whether packets were lost."""
     sums: Tally[tuple[str, str]] = Tally()
     for entry in account.ledger.entries:
         if entry.status == "doubt":

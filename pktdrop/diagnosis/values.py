@@ -95,7 +95,7 @@ class Host:
         }
 
     def value(self, name: str, whereabouts: Whereabouts) -> Value | None:
-        """Return a value (names: remedies.HOST_VALUES) for a place; None if it is not known there."""
+        """Return a value (names: remedies.HOST_VALUES) as it is where packets were lost; None if it is not known."""
         setting = self._settings.get(name)
         if setting is not None and setting.file is not None:
             if setting.set_in == "netns" or name == "conntrack_max":  # which others see, and cannot change

@@ -156,10 +156,10 @@ def _share_out(claim: Claim, left: _Left, lines: Mapping[CounterKey, Line]) -> N
 
 
 def _fill(claims: list[Claim], left: _Left, lines: Mapping[CounterKey, Line]) -> set[int]:
-    """Let events that may belong anywhere explain what counters lack: in their own place, their namespace, elsewhere.
+    """Let events that may belong anywhere explain what counters lack: in their own scope, their namespace, elsewhere.
 
     Returns the groups of events of which some, or others of their namespace and reason, explain a counter, and those in
-    whose place one moved.
+    whose scope one moved.
     """
     shown: set[int] = set()
     for claim in claims:
@@ -188,7 +188,7 @@ def _in_place(claim: Claim, lines: Mapping[CounterKey, Line]) -> list[Line]:
 
 
 class _Open:
-    """Lines that take events of other places, of the same network namespace or of any; the next one last.
+    """Lines that take events of other scopes, of the same network namespace or of any; the next one last.
 
     A packet whose namespace is known was counted by sockets and protocols there; only interfaces hand packets to others
     in another namespace. Events whose interface is not known may be of any.

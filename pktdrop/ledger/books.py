@@ -124,7 +124,7 @@ class Books:
                 self._driver_of[nic] = self._drivers.variant(driver, () if row is None else row.names) or driver
 
     def keep(self, is_kept: Callable[[Netns], bool], interfaces: Collection[Nic]) -> None:
-        """Put losses in namespaces that are not kept together, and forget interfaces that are in none of `interfaces`."""
+        """Put losses in namespaces that are not kept together, and forget all interfaces but these."""
         self._driver_of = {nic: driver for nic, driver in self._driver_of.items() if nic in interfaces}
         self._run = added(
             loss

@@ -28,7 +28,7 @@ __all__ = [
 
 #: exact: the events are the increments, to the packet. bound: they differ as far as the identity allows, or as they
 #: were read at another moment. no-event: such packets have no events. silent: lost packets that no counter shows, or
-#: more of them than it shows. doubt: events of which neither the place in the kernel nor a counter tells whether they
+#: more of them than it shows. doubt: events of which neither the call site nor a counter tells whether they
 #: are losses. unexplained: the counter has lost packets that nothing explains.
 STATUSES: Final = ("exact", "bound", "unexplained", "no-event", "silent", "doubt")
 
@@ -47,7 +47,7 @@ STAT_CLASS_LAYERS: Final[Mapping[str, str]] = MappingProxyType(
         "tx": "tx",
     }
 )
-#: What Classify says of an interface that counts what events place at another: at the other end of a veth pair, or
+#: What Classify says of an interface that counts packets whose events name another: at the other end of a veth pair, or
 #: at the interface below a tunnel. Only there do events of other interfaces explain a counter.
 PEER: Final = "peer"
 #: Drivers, as ethtool names them, of such interfaces: veth_xmit (drivers/net/veth.c), vxlan_rcv (vxlan_core.c),

@@ -25,7 +25,7 @@ Packets = Sequence[int]
 
 
 class EventScope(NamedTuple):
-    """What a counter and events are compared by."""
+    """The part of a scope that events know, too: counters and events are compared by it."""
 
     netns: Netns | None = None
     interface: str | None = None
@@ -33,7 +33,7 @@ class EventScope(NamedTuple):
 
     @property
     def scope(self) -> Scope:
-        """Return it as the scope of a counter."""
+        """Return this as the scope of a counter."""
         return Scope(netns=self.netns, interface=self.interface, cpu=self.cpu)
 
 
@@ -41,7 +41,7 @@ EVERYWHERE: Final = EventScope()
 _UNKNOWN: Final = -1
 _NO_COUNTERS: Final[frozenset[str]] = frozenset()
 
-#: A counter in one place.
+#: Name of a counter, and the event scope in which it moved.
 CounterKey = tuple[str, EventScope]
 
 
@@ -90,11 +90,11 @@ class Claim:
     is_loss: bool
     is_doubt: bool
     keys: tuple[CounterKey, ...]
-    """The counters in the place of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
+    """The counters in the scope of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
     order: tuple[int | str | tuple[int, ...], ...]
     """What claims are sorted by, so that the order of the events does not matter."""
     floats: bool
-    """Whether the events may be counted in another place than theirs."""
+    """Whether the events may be counted in another scope than theirs."""
 
     @property
     def reveals(self) -> bool:
@@ -110,12 +110,12 @@ class LossOf:
     nature: str
     cause: Cause
     event_scope: EventScope
-    """As far as the cause is told apart by it."""
+    """As far as losses of this cause are told apart by it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Group:
-    """Events that move the same counters in the same places."""
+    """Events that move the same counters in the same scopes."""
 
     number: int
     of: Alike
@@ -145,9 +145,9 @@ class Events:
         """Take the rows of both tables, and what tells the causes of events."""
         self.groups: Final[list[Group]] = []
         self.at: Final[dict[CounterKey, list[Claim]]] = {}
-        """Claims to a counter in a known place."""
+        """Claims to a counter in a known scope."""
         self.floating: Final[dict[str, list[Claim]]] = {}
-        """Claims to a counter in any place."""
+        """Claims to a counter in any scope."""
         self._identities = identities
         self._why = why
         self._kinds = Kinds()
@@ -292,7 +292,7 @@ def _keys(row: Identity, fact: Counter, of: Alike) -> Iterator[CounterKey]:
 
 
 def _event_scope(fact: Counter, of: Alike) -> EventScope | None:
-    """Return the place where events moved a counter; None if it is not known."""
+    """Return the scope in which events moved a counter; None if it is not known."""
     if fact.scope == "cpu":
         return EventScope(cpu=of.target_cpu)
     if fact.scope == "global":

@@ -27,7 +27,7 @@ Facts = Mapping[str, Mapping[str, Counter]]
 
 @dataclass(eq=False)
 class Line:
-    """One counter that moved in one place, and the events given to it, in packets."""
+    """One counter that moved in one scope, and the events given to it, in packets."""
 
     fact: Counter
     event_scope: EventScope
@@ -56,7 +56,7 @@ class Line:
 
     @property
     def key(self) -> CounterKey:
-        """Return counter and place."""
+        """Return name of the counter and event scope."""
         return self.fact.name, self.event_scope
 
     @property
@@ -71,7 +71,7 @@ class Line:
 
     @property
     def takes_from_anywhere(self) -> bool:
-        """Tell whether events of other places explain it: what a driver counts itself they do not."""
+        """Tell whether events of other scopes explain this counter: what a driver counts itself they do not."""
         return self.stat_class == PEER or not is_of_interface(self.fact.name)
 
     @property
@@ -130,7 +130,7 @@ def lines_of(
     summed: frozenset[str],
     is_late: Callable[[Netns | None], bool] = lambda _: False,
 ) -> dict[CounterKey, Line]:
-    """Return a line for each loss counter that rose, and each place; `is_late`: of a namespace not read before."""
+    """Return a line for each loss counter that rose, and each scope; `is_late`: of a namespace not read before."""
     lines: dict[CounterKey, Line] = {}
     for source, rows in moved.items():
         known = facts.get(source, {})
@@ -158,7 +158,7 @@ def _line(fact: Counter, event_scope: EventScope, scope: Scope, classify: Classi
 
 
 def event_scope_of(fact: Counter, scope: Scope, summed: frozenset[str]) -> EventScope:
-    """Return the place that a scope of a counter is in; `summed` are counters of which all CPUs are one place."""
+    """Return the event scope of a counter's scope; `summed` are counters of which only the sum of all CPUs counts."""
     if fact.scope in ("netns", "socket"):
         return EventScope(netns=scope.netns)
     if fact.scope in ("interface", "qdisc"):

@@ -24,7 +24,7 @@ from pktdrop.rules.drivers import Drivers
 from pktdrop.rules.identities import Identities
 
 _UNSPECIFIED: Final = "unspecified"
-#: Losses of a run that are told apart; of more, the small ones lose their place.
+#: Losses of a run that are told apart; of more, the small ones lose their whereabouts.
 _KEPT: Final = 4_096
 Seen = Sequence[tuple[Group, int]]
 """Lost packets by group of events."""
@@ -160,7 +160,7 @@ def of_events(seen: Seen) -> Iterator[Loss]:
 
 
 def added(losses: Iterable[Loss], to: Iterable[Loss] = ()) -> tuple[Loss, ...]:
-    """Add up losses of the same cause at the same place. Of very many, the small ones lose their place."""
+    """Add up losses with the same cause and whereabouts. Of very many, the small ones lose their whereabouts."""
     sums: dict[Key, list[Loss]] = {}
     for loss in (*to, *losses):
         sums.setdefault(key_of(loss), []).append(loss)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What was lost: packets of one cause at one place, and what shows them."""
+"""What was lost: packets of one cause with the same whereabouts, and the evidence for it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Whereabouts:
     netns: Netns | None = None
     interface: str | None = None
     queues: tuple[tuple[int, int], ...] = ()
-    """RX queue and packets, most first."""
+    """Pairs of RX queue and packets, most packets first."""
     cpu: int | None = None
-    """Whose backlog it was."""
+    """CPU whose backlog was full."""
     sources: tuple[int, ...] = ()
     """CPUs that had packets for that backlog, most first."""
     others: bool = False
@@ -36,12 +36,12 @@ class Whereabouts:
     sockets: tuple[Scope, ...] = ()
     """The socket; if there are several, one or some of these, it is not known which."""
     qdiscs: tuple[str, ...] = ()
-    """As sockets."""
+    """The queueing discipline; if there are several, one or some of these, it is not known which."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Packets lost at one place for one cause."""
+    """Packets lost for one cause, with the same whereabouts."""
 
     packets: int
     layer: str

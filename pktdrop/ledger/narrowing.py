@@ -2,7 +2,7 @@
 """Which CPU, socket and queueing discipline lost packets.
 
 Events say why, but not which socket or queueing discipline; their counters say which. Where both agree, or only one
-place is possible, a loss is given to its place; else all places that are possible are named.
+is possible, the whereabouts of a loss name that one; else they name all that are possible.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pktdrop.model.drops import Netns
 
 _DATAGRAM: Final = ("udp", "raw")
 _LISTENER: Final = ("tcp",)
-#: Places that a loss is split into: any user may open ten thousand sockets, and have packets sent to all of them.
+#: Sockets or queueing disciplines that a loss is split between: any user may open ten thousand sockets, and have
+#: packets sent to all of them.
 _MOST: Final = 256
 Late = Callable[[Loss], int]
 """Takes a loss; returns how many of its packets were lost while counters were read: they may not have them yet."""
@@ -93,9 +94,9 @@ def _at_qdiscs(found: Sequence[Loss], moved: Moved, late: Late) -> list[Loss]:
 
 
 def _split(group: Sequence[Loss], risen: Mapping[Whereabouts, int], late: Late) -> Iterator[Loss]:
-    """Give losses to the places that counted them; each at most what it counted, or would have a moment later.
+    """Give losses to the whereabouts that counted them; each at most what it counted, or would have a moment later.
 
-    With one loss or one place there is no doubt. Else all that is known is that it was some of these places.
+    With one loss or one socket there is no doubt. Else all that is known is that it was some of these sockets.
     """
     if len(group) > 1 and len(risen) > _MOST:
         yield from group

@@ -145,7 +145,7 @@ def _settled(lines: Iterable[Line]) -> Mapping[int, int]:
 
 
 def _doubts(groups: Iterable[Group], packets: Packets, settled: Mapping[int, int]) -> Iterator[Entry]:
-    """Events of which neither their place in the kernel nor a counter tells whether packets were lost."""
+    """Events of which neither their call site nor a counter tells whether packets were lost."""
     open_: dict[tuple[str, str, Netns | None, str], int] = {}
     for group in groups:
         left = packets[group.number] - settled.get(group.number, 0) if group.doubt is not None else 0

@@ -77,7 +77,7 @@ class Windows:
         return self._bracket is not None and not self._packets[0][group.number]
 
     def _elsewhere(self, counter: str) -> int:
-        """Return the events of the outer window that may have moved a counter in any place."""
+        """Return the events of the outer window that may have moved a counter in any scope."""
         if counter not in self._floating:
             _, outer = self._packets
             self._floating[counter] = sum(outer[claim.group] for claim in self._events.floating.get(counter, ()))

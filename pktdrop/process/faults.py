@@ -56,7 +56,7 @@ def sentences(error: BaseException) -> tuple[str, str]:
 
 
 def source_lines(trail: TracebackType | None) -> str:
-    """Return the innermost places of pktdrop that the exception came through: "watch.py:131, tracer.py:120"."""
+    """Return the innermost lines of pktdrop that the exception came through: "watch.py:131, tracer.py:120"."""
     lines = []
     while trail is not None:
         path = trail.tb_frame.f_code.co_filename

@@ -42,7 +42,7 @@ class Cause:
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """What the words for where it is are told by: losses that differ in it are different losses."""
+        """What the words for where name: losses that differ in one of these are different losses."""
         return frozenset(name for _, name, _, _ in Formatter().parse(self.where) if name)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Place each freed packet in the one layer that lost it; tell losses from frees that lose nothing, and from doubts.
+"""Give each freed packet the one layer that lost it; tell losses from frees that lose nothing, and from doubts.
 
 The rules are data: ``data/layers.tsv``, one row per rule with the kernel function it was read in.  The first row
 that matches decides.

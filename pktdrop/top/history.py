@@ -81,7 +81,7 @@ class Group:
     tally: Tally
     """Losses; in a row of noise or doubt, that."""
     position: int = -1
-    """Among all groups of a history."""
+    """Index among all groups of a history."""
     noise: int = 0
     """Packets that are no loss, in a row that has both."""
     doubt: int = 0
@@ -128,7 +128,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Line:
-    """The entries of one counter in one place, added up."""
+    """The entries of one counter in one scope, added up."""
 
     entry: Entry
     """The last one."""
@@ -363,7 +363,7 @@ class History:
             self._tally(self.targets, cpu).add(packets, start, self.elapsed)
 
     def _learn(self, key: DropKey, judge: Judge) -> tuple[Verdict, tuple[int, ...]]:
-        """Return what is said of a new kind of drop, and the places of its groups, that of its reason first."""
+        """Return what is said of a new kind of drop, and the positions of its groups, that of its reason first."""
         verdict = judge(key)
         groups = (
             self._group(self.reasons, Reason(verdict.layer, reason(key, verdict), verdict.noise, verdict.doubt)),

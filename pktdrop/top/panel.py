@@ -129,7 +129,7 @@ def short(rate: float) -> str:
 
 
 def footer(keys: Sequence[tuple[str, str]], message: str, width: int) -> tuple[Line, list[tuple[int, int, int]]]:
-    """Return the bar of keys, and where each one is: first and last column, place in `keys`. A message hides them."""
+    """Return the bar of keys, and of each first and last column and position in `keys`. A message hides the bar."""
     if message:
         return ((safe(message), "bar"),), []
     pieces: list[Piece] = []

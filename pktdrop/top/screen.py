@@ -38,11 +38,11 @@ class Spots:
     """The line with the titles of the table; its rows follow."""
     rows: int = 0
     first: int = 0
-    """Place of the first row shown."""
+    """Position of the first row shown."""
     columns: tuple[tuple[int, int, str], ...] = ()
     """First and last column of each title."""
     bar: tuple[tuple[int, int, int], ...] = ()
-    """First and last column of each key in the last line, and its place in BAR_ACTIONS."""
+    """First and last column of each key in the last line, and its position in BAR_ACTIONS."""
 
 
 BAR_ACTIONS: Final = tuple(key.action for key in KEYS if key.bar)

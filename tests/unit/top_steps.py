@@ -56,7 +56,8 @@ LEDGER = make_ledger(
                   counters=("ethtool.rx_no_dma_resources",)),
         make_loss(812, "backlog", Whereabouts(HOST, "eth0", cpu=3)),
         make_loss(3, "stack", Whereabouts(BLUE)),
-        make_loss(4, "stack", Whereabouts(BLUE), without_event=4, note="nothing explains it", counters=(RIDDLE.counter,)),
+        make_loss(4, "stack", Whereabouts(BLUE), without_event=4, note="nothing explains it",
+                  counters=(RIDDLE.counter,)),
         make_loss(1200, "socket", Whereabouts(BLUE)),
     ),
 )  # fmt: skip

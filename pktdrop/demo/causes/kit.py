@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What causes are built of: sockets, frames on a wire, witnesses, and the places where packets get lost."""
+"""What causes are built of: sockets, frames on a wire, witnesses, and the scenes of losses."""
 
 import socket
 from collections.abc import Callable
