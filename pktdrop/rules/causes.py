@@ -69,7 +69,7 @@ def _match(text: str, cells: Cells) -> tuple[str, str]:
     return cells.one_of("match", MATCHES, what), glob
 
 
-TABLE: Final = Table("loss_causes.tsv", "cause nature match place why source", _cause)
+TABLE: Final = Table("loss_causes.tsv", "cause nature match where why source", _cause)
 
 
 class Causes:
