@@ -14,7 +14,8 @@ from statistics import median
 from benchmarks.report import Row, limit_row, ratio_row
 from pktdrop.counters.collect import Collector, kernel_width
 from pktdrop.counters.increments import Increments
-from pktdrop.host.namespaces import Namespaces, identify, inside
+from pktdrop.host.namespaces import Namespaces
+from pktdrop.host.netns import identify, inside
 from pktdrop.model.drops import Netns
 
 _ROUNDS = 15

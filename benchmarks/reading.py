@@ -12,7 +12,8 @@ from benchmarks.counters import populated
 from benchmarks.processes import sender
 from benchmarks.report import Row, limit_row, ratio_row
 from pktdrop import filters
-from pktdrop.host.namespaces import Namespaces, inside
+from pktdrop.host.namespaces import Namespaces
+from pktdrop.host.netns import inside
 from pktdrop.kernel import sysbpf
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.observe.observer import Observer

@@ -20,7 +20,8 @@ from benchmarks.counters import populated
 from benchmarks.processes import BPFTRACE, memory, pktdrop, sender, started
 from benchmarks.report import Row, limit_row, ratio_row
 from pktdrop.filters import Filters
-from pktdrop.host.namespaces import Namespaces, inside
+from pktdrop.host.namespaces import Namespaces
+from pktdrop.host.netns import inside
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.observe.observer import Observer
 from pktdrop.top.app import TopApp

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Final, NamedTuple
 
-from pktdrop.counters import sockets
 from pktdrop.counters.netlink import Netlink
+from pktdrop.host import processes
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.drops import Netns
 from pktdrop.model.sample import Owner, Sample
@@ -54,7 +54,7 @@ class Owners:
 
     def __init__(self, namespaces: Namespaces) -> None:
         self._namespaces = namespaces
-        self._of_inode: dict[int, sockets.Owner | None] = {}
+        self._of_inode: dict[int, processes.Process | None] = {}
         self._next_search = 0.0
         """By the monotonic clock."""
 
@@ -81,7 +81,7 @@ class Owners:
         began = time.monotonic()
         if not unknown or began < self._next_search:
             return
-        found = sockets.owners(unknown)
+        found = processes.of_sockets(unknown)
         now = time.monotonic()
         self._next_search = now + _SHARE * (now - began)
         self._of_inode |= {inode: found.get(inode) for inode in unknown}

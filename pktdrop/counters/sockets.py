@@ -10,13 +10,11 @@ what they drop.
 from __future__ import annotations
 
 import errno
-import os
 import re
 import socket
 import struct
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Collection, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -52,10 +50,6 @@ _IDLE = re.compile(re.escape(struct.pack("=HH", _IDLE_SIZE, _INET_DIAG_SKMEMINFO
 
 _PROC = "/proc/thread-self/net/"
 _PROC_COLUMNS, _PORT_DIGITS = 13, 4
-_SEARCH = 1.0
-"""Seconds for a search of all open files."""
-_AT_ONCE = 512
-"""Files between two looks at the clock."""
 
 
 class Kind(NamedTuple):
@@ -118,7 +112,7 @@ class Sockets(NamedTuple):
     gauges: Reading
     """Queue and buffer of the same moment."""
     inodes: Mapping[Scope, int]
-    """For `owners`."""
+    """For `processes.of_sockets`."""
 
 
 class Dump(NamedTuple):
@@ -128,13 +122,6 @@ class Dump(NamedTuple):
     error: int
     """Why the kernel refused: an errno, or 0."""
     faults: tuple[str, ...]
-
-
-class Owner(NamedTuple):
-    """A process that has a socket open."""
-
-    pid: int
-    comm: str
 
 
 class Reader:
@@ -199,41 +186,6 @@ class Reader:
         now = {one.identity: scope for one, scope in zip(sockets, scopes, strict=True) if one.inode or one.cookie}
         self._scopes[netns] = {**known, **now} if faults else now
         return scopes
-
-
-def owners(
-    inodes: Collection[int], proc: Path = Path("/proc"), clock: Callable[[], float] = time.monotonic
-) -> dict[int, Owner]:
-    """Find the process that has each socket open: the first of several. It looks through the files of all processes.
-
-    Sockets of the kernel and those of processes that may not be looked into (root may) are left out, and what is not
-    found in a second: anybody may have a million files open.
-    """
-    wanted = {f"socket:[{inode}]": inode for inode in inodes}
-    found: dict[int, Owner] = {}
-    end = clock() + _SEARCH
-    for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()):
-        process = proc / str(pid)
-        if not wanted or clock() >= end:
-            break
-        try:
-            opened = {link for link in _links(process / "fd", lambda: clock() >= end) if link in wanted}
-            if opened:
-                comm = (process / "comm").read_bytes().rstrip(b"\n").decode(errors="backslashreplace")
-                found.update({wanted.pop(link): Owner(pid, comm) for link in opened})
-        except OSError:  # it ended, or belongs to somebody else
-            continue
-    return found
-
-
-def _links(files: Path, is_over: Callable[[], bool]) -> Iterator[str]:
-    """Yield where the files of a process lead, until it is over."""
-    with os.scandir(files) as entries:
-        for number, entry in enumerate(entries):
-            if number % _AT_ONCE == 0 and is_over():
-                return
-            with suppress(FileNotFoundError):  # closed meanwhile
-                yield os.readlink(entry.path)
 
 
 def parse_file(kind: Kind, data: bytes) -> tuple[list[Socket], int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pktdrop.demo.tools import need, run, wait_until
-from pktdrop.host.namespaces import inside
+from pktdrop.host.netns import inside
 
 _SIOCGIFFLAGS = 0x8913  # include/uapi/linux/sockios.h
 _IFF_RUNNING = 0x40  # include/uapi/linux/if.h

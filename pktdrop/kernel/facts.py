@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pktdrop.errors import PktdropError
-from pktdrop.host.namespaces import cookie_here
+from pktdrop.host.netns import cookie_here
 from pktdrop.kernel import host, layout, readers
 from pktdrop.kernel.btf import Btf, BtfError, Kind
 from pktdrop.kernel.reasons import ReasonNames

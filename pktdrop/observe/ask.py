@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from pktdrop.counters import ethtool, sockets
+from pktdrop.counters import ethtool
+from pktdrop.host import processes
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.counters import Counters
 from pktdrop.model.drops import Netns
@@ -84,7 +85,7 @@ class Asker:
 
     @cached_property
     def _owners(self) -> Mapping[int, str]:
-        owners = sockets.owners(frozenset(self._counters.inodes.values()))
+        owners = processes.of_sockets(frozenset(self._counters.inodes.values()))
         return {inode: owner.comm for inode, owner in owners.items()}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pktdrop.counters import sockets
+from pktdrop.host import processes
 from tests.live.net import Namespace, Net, ipv4, ipv6, one_ns, two_ns, wait_until
 
 PORT = 4010
@@ -261,16 +262,16 @@ def test_owner(net: Net) -> None:
     lazy = full(net)
     inode = os.fstat(lazy.fileno()).st_ino
     comm = Path("/proc/self/comm").read_text().rstrip("\n")
-    assert sockets.owners([inode, 1]) == {inode: sockets.Owner(os.getpid(), comm)}
+    assert processes.of_sockets([inode, 1]) == {inode: processes.Process(os.getpid(), comm)}
     command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[lazy.fileno()]) as child:
         assert child.stdout is not None
         child.stdout.readline()
         lazy.close()
         name = Path(f"/proc/{child.pid}/comm").read_text().rstrip("\n")
-        assert sockets.owners([inode]) == {inode: sockets.Owner(child.pid, name)}
+        assert processes.of_sockets([inode]) == {inode: processes.Process(child.pid, name)}
         child.communicate()
-    assert sockets.owners([inode]) == {}
+    assert processes.of_sockets([inode]) == {}
 
 
 def test_nothing_stays_open(net: Net) -> None:

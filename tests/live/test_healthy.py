@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from pktdrop.demo.net import Net, unlike_others
-from pktdrop.host.namespaces import cookie_here
+from pktdrop.host.netns import cookie_here
 from tests.live import frames
 from tests.live.net import Namespace, run, wait_until
 from tests.live.test_diagnose import Run, diagnosing, judged, unable_in

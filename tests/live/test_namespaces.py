@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pktdrop.errors import PktdropError
-from pktdrop.host.namespaces import identify, inside
+from pktdrop.host.netns import identify, inside
 from tests.live.frames import UNKNOWN_ETHERTYPE, ethernet
 from tests.live.net import RUN, Net, mac, run, two_ns, wait_until
 from tests.live.tracing import DEADLINE, Trace, command, tracing

@@ -13,7 +13,7 @@ import pytest
 from pktdrop.demo.causes import CAUSES
 from pktdrop.demo.causes.kit import CLOSED, LARGE, OPEN, filled
 from pktdrop.demo.net import Net, ipv4, one_ns, two_ns
-from pktdrop.host.namespaces import cookie_here
+from pktdrop.host.netns import cookie_here
 from pktdrop.rules.identities import Identities
 from tests.live import frames
 from tests.live.net import Namespace, mac, run, wait_until

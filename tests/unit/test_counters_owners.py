@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from pktdrop.counters import owners as module
-from pktdrop.counters import sockets
 from pktdrop.counters.owners import Owners
+from pktdrop.host import processes
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.packet import IPV4
 from pktdrop.model.sample import Owner, Sample, Socket
@@ -31,11 +31,11 @@ class Host:
         """The time."""
         return self.now
 
-    def owners(self, inodes: Collection[int]) -> dict[int, sockets.Owner]:
+    def of_sockets(self, inodes: Collection[int]) -> dict[int, processes.Process]:
         """Who has these open: one process has 812 and 813."""
         self.now += 1.0
         self.asked.append(set(inodes))
-        return {inode: sockets.Owner(7, "statsd") for inode in inodes if inode in (812, 813)}
+        return {inode: processes.Process(7, "statsd") for inode in inodes if inode in (812, 813)}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     """That host in place of this one."""
     made = Host()
     monkeypatch.setattr(module.time, "monotonic", made.monotonic)
-    monkeypatch.setattr(sockets, "owners", made.owners)
+    monkeypatch.setattr(processes, "of_sockets", made.of_sockets)
     return made
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from pktdrop.counters import netlink, sockets
 from pktdrop.counters.netlink import Answer
-from pktdrop.counters.sockets import KINDS, Owner, Socket, owners, parse, parse_file
+from pktdrop.counters.sockets import KINDS, Socket, parse, parse_file
+from pktdrop.host.processes import Process, of_sockets
 from pktdrop.model.counters import Reading, Row
 from pktdrop.model.drops import Netns
 
@@ -413,8 +414,8 @@ def test_owners(tmp_path: Path) -> None:
     process(tmp_path, 4, b"\xffnamed:", "/dev/null", "pipe:[9]", "socket:[7]")
     (tmp_path / "self").mkdir()
     (tmp_path / "5").mkdir()  # a process whose files may not be seen
-    assert owners([7, 8, 9, 10], tmp_path) == {7: Owner(4, "\\xffnamed:"), 8: Owner(30, "child")}
-    assert owners([], tmp_path) == {}
+    assert of_sockets([7, 8, 9, 10], tmp_path) == {7: Process(4, "\\xffnamed:"), 8: Process(30, "child")}
+    assert of_sockets([], tmp_path) == {}
 
 
 def test_a_search_for_owners_ends(tmp_path: Path) -> None:
@@ -426,5 +427,5 @@ def test_a_search_for_owners_ends(tmp_path: Path) -> None:
     process(tmp_path, 5, b"crowd", *["/dev/null"] * 2000)
     process(tmp_path, 6, b"late", "socket:[8]")
     steps = count(0.0, 0.3)
-    assert owners([7, 8], tmp_path, lambda: next(steps)) == {7: Owner(4, "named")}
-    assert owners([7, 8], tmp_path) == {7: Owner(4, "named"), 8: Owner(6, "late")}
+    assert of_sockets([7, 8], tmp_path, lambda: next(steps)) == {7: Process(4, "named")}
+    assert of_sockets([7, 8], tmp_path) == {7: Process(4, "named"), 8: Process(6, "late")}

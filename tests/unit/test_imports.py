@@ -52,8 +52,6 @@ def test_a_digest_is_that_of_hashlib(one: bytes, two: bytes) -> None:
 
 LONGEST = 350
 LONGER = {
-    "counters/sockets.py": "one parser for the answers of three socket families, with what each kernel may leave out",
-    "host/namespaces.py": "names, numbers and interfaces of namespaces are learnt, and forgotten, together",
     "top/history.py": "one sum of intervals with the groups it is divided into",
     "top/screen.py": "one state, changed by each key",
 }

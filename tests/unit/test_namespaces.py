@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop.host.namespaces import Namespaces, identify, inside
+from pktdrop.host.namespaces import Namespaces
+from pktdrop.host.netns import identify, inside
 from pktdrop.model.drops import HOST, Netns
 from tests.patience import PATIENCE
 
