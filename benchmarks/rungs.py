@@ -18,7 +18,7 @@ from benchmarks.kernel_time import statistics
 from benchmarks.processes import BPFTRACE, programs, sender, started, tracing, wait_until
 from benchmarks.report import Row, ratio_row
 from pktdrop.kernel.facts import KernelFacts
-from tests.live.rungs import Rungs, offered
+from tests.kit.rungs import Rungs, offered
 
 _DROPS = 20_000
 _ROUNDS = 3

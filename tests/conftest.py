@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 
 _TIMEOUT = 120.0
 """Seconds for one test, on an idle machine: pytest-timeout's setting in setup.cfg."""

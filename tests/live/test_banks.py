@@ -15,9 +15,8 @@ import pytest
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.model.snapshots import Interval, interval
-from tests.live import taps
-from tests.live.test_robustness import finish
-from tests.live.tracing import total, tracing
+from tests.kit import taps
+from tests.kit.trace import finish, total, tracing
 
 
 class Sender:

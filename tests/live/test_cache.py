@@ -15,74 +15,24 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from pktdrop.demo.causes import CAUSES
 from pktdrop.kernel.cache import FORMAT
-from tests.live.causes import CAUSES
-from tests.live.net import run
-from tests.live.rungs import doctor, offered
-from tests.live.test_causes import send
-from tests.live.tools import need
-from tests.live.tracing import DEADLINE, Trace, command, inside, launch, total, tracing, without_times
+from tests.kit.caches import Host, another_cache
+from tests.kit.process import DEADLINE, command, launch, need
+from tests.kit.provoked import send
+from tests.kit.rungs import doctor, offered
+from tests.kit.trace import Trace, inside, total, tracing, without_times
 
 CLOSED_PORT = next(cause for cause in CAUSES if cause.name == "udp_closed_port")
 NOBODY = 65534
 MB = 1000
 """In the kB of proc(5)."""
-_OVERLAY = 'mount --bind "$1" /var/cache && echo ready && exec cat'
-
-
-class Host:
-    """This host with another /var/cache: what is started while it is there sees that one."""
-
-    def __init__(self, holder: subprocess.Popen[bytes]) -> None:
-        """Take a process that is in that mount namespace."""
-        self.pktdrop = command()
-        self.enter = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", "--"]
-        self.cache = Path(f"/proc/{holder.pid}/root/var/cache/pktdrop")
-
-    def run(self, *arguments: str) -> None:
-        """Run a command there."""
-        run(*self.enter, *arguments)
-
-    @property
-    def kept(self) -> Path:
-        """The one file that is in the cache."""
-        (path,) = self.cache.iterdir()
-        return path
-
-    def state(self) -> dict[Path, tuple[int, int, int, bytes]]:
-        """All that a write would change: the directory and its files."""
-        found = [self.cache, *self.cache.iterdir()] if self.cache.exists() else []
-        return {
-            path: (
-                path.stat().st_ino,
-                path.stat().st_mtime_ns,
-                path.stat().st_mode,
-                b"" if path.is_dir() else path.read_bytes(),
-            )
-            for path in found
-        }
-
-
-@contextmanager
-def another_cache(over: Path) -> Iterator[Host]:
-    """Lay a directory over /var/cache, for all that is started meanwhile by $PKTDROP."""
-    need("unshare", "nsenter")  # they give a process another /var/cache
-    shell = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _OVERLAY, "sh", str(over)]
-    with (
-        subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder,
-        pytest.MonkeyPatch.context() as environment,
-    ):
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"ready\n"
-        host = Host(holder)
-        environment.setenv("PKTDROP", shlex.join([*host.enter, *host.pktdrop]))
-        yield host
 
 
 @pytest.fixture(name="host")

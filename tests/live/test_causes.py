@@ -14,31 +14,16 @@ import pytest
 from pktdrop.demo.causes import CAUSES
 from pktdrop.demo.causes.cause import Cause, Traffic
 from pktdrop.demo.net import Net
-from tests.live.net import on_cpu, wait_until
-from tests.live.rungs import Rungs, doctor, ended, tracing_by_all
-from tests.live.tracing import DEADLINE, Trace, function_of, inside, total, tracing
+from tests.kit.kernel import Reasons
+from tests.kit.process import DEADLINE, wait_until
+from tests.kit.provoked import LAST_CPU, N, is_answer, send
+from tests.kit.rungs import Rungs, doctor, ended, tracing_by_all
+from tests.kit.trace import finish, function_of, inside, total, tracing
 
-N = 23
 LOST_NOTHING = {"map_full": 0, "missed": 0}
-LAST_CPU = max(os.sched_getaffinity(0))
-Reasons = frozenset[str]
 
 by_name = {cause.name: cause for cause in CAUSES}
 every_cause = pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.name)
-
-
-def send(traffic: Traffic, lose: int, spare: int, cpu: int) -> None:
-    """Send packets of both kinds from one CPU; return when the witnesses have seen them all."""
-    lost, spared = traffic.lost(), traffic.spared()
-    with on_cpu(cpu):
-        for turn in range(max(lose, spare)):
-            if turn < spare:
-                traffic.spare()
-            if turn < lose:
-                traffic.lose()
-    wait_until(lambda: traffic.lost() - lost >= lose, f"the witness to see {lose} lost packets", DEADLINE)
-    wait_until(lambda: traffic.spared() - spared >= spare, f"{spare} spared packets to come through", DEADLINE)
-    assert (lose, spare) == (traffic.lost() - lost, traffic.spared() - spared)
 
 
 def expected(cause: Cause, reasons: Reasons, net: Net, count: int, cpu: int) -> dict[str, Any]:
@@ -70,14 +55,6 @@ def layers(cause: Cause, reasons: Reasons, function: str) -> set[str]:
     if cause.reason in reasons:
         return {cause.layer}
     return {other.layer for other in CAUSES if function in other.functions}
-
-
-def is_answer(drop: dict[str, Any], cause: Cause) -> bool:
-    """Whether this is the ICMPv6 error that told a sender of its loss.
-
-    icmpv6_rcv() of v5.10 and v6.1 frees as dropped what it has delivered (net/ipv6/icmp.c).
-    """
-    return function_of(drop["location"]) == "icmpv6_rcv" and "icmpv6_rcv" not in cause.functions
 
 
 def place(drop: dict[str, Any]) -> tuple[int, str]:
@@ -195,13 +172,6 @@ def test_every_rung_counts_the_same(cause: Cause, observed: Observed) -> None:
     assert [first] * len(others) == others
 
 
-def finished(trace: Trace) -> dict[str, Any]:
-    """End a trace as Ctrl-C does; return its summary."""
-    assert trace.stop() == 0, trace.stderr
-    assert "Traceback" not in trace.stderr
-    return trace.summary
-
-
 def test_intervals_add_up_to_the_summary() -> None:
     """Drops in several intervals are each shown in the one they fell in, and together they are the summary."""
     cause = by_name["udp_closed_port"]
@@ -215,7 +185,7 @@ def test_intervals_add_up_to_the_summary() -> None:
                     f"{sent} drops to be shown in the intervals",
                     DEADLINE,
                 )
-            (whole,) = inside(finished(trace)["drops"], here)
+            (whole,) = inside(finish(trace)["drops"], here)
             parts = [drop for each in trace.intervals for drop in inside(each["drops"], here)]
             assert len(parts) >= 3
             assert {"count": 3 * N, "bytes": whole["bytes"]} == {
@@ -234,6 +204,6 @@ def test_each_cpu_has_its_own_count() -> None:
         with tracing() as trace:
             for cpu in cpus:
                 send(traffic, lose=N + cpu, spare=0, cpu=cpu)
-            drops = inside(finished(trace)["drops"], net.namespaces.values())
+            drops = inside(finish(trace)["drops"], net.namespaces.values())
             assert {cpu: N + cpu for cpu in cpus} == {drop["cpu"]: drop["count"] for drop in drops}
             assert len(cpus) == len(drops)

@@ -10,7 +10,7 @@ import os
 import pytest
 
 from benchmarks import churn
-from tests.live.tracing import command
+from tests.kit.process import command
 
 PATIENCE = float(os.environ.get("PKTDROP_PATIENCE", "1"))
 """In an emulated machine they come as much slower, and live as much longer: a look takes seconds there."""

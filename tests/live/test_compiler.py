@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from pktdrop.demo.causes import CAUSES
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import compile_worker, compiler
 from pktdrop.kernel.code import Compiled, source_directory
@@ -26,10 +27,10 @@ from pktdrop.kernel.compiler import Compiler
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.layout import FROM_HEADERS
 from pktdrop.kernel.prepared import Build
-from tests.live.causes import CAUSES
-from tests.live.test_cache import another_cache
-from tests.live.test_causes import send
-from tests.live.tracing import DEADLINE, command, inside, total, tracing
+from tests.kit.caches import another_cache
+from tests.kit.process import DEADLINE, command
+from tests.kit.provoked import send
+from tests.kit.trace import inside, total, tracing
 
 CLOSED_PORT = next(cause for cause in CAUSES if cause.name == "udp_closed_port")
 _INCLUDE = re.compile(rb'#\s*include\s*[<"]([^>"\n]+)[>"]')

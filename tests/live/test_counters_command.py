@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.live.frames import UNKNOWN_ETHERTYPE, ethernet
-from tests.live.net import Net, mac, run, two_ns
-from tests.live.tools import need
-from tests.live.tracing import DEADLINE, as_nobody, command, launch
+from pktdrop.demo.frames import UNKNOWN_ETHERTYPE, ethernet
+from pktdrop.demo.net import Net, mac, two_ns
+from tests.kit.process import DEADLINE, as_nobody, command, launch, need, run
 
 LOST = 7
 

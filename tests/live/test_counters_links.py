@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from pktdrop.counters import like, links, softnet
+from pktdrop.demo.frames import ETH_P_IP, UNKNOWN_ETHERTYPE, ethernet, ip4, udp
+from pktdrop.demo.namespace import Namespace
+from pktdrop.demo.net import Net, ipv4, mac, two_ns
 from pktdrop.model.counters import Row
-from tests.live.frames import ETH_P_IP, UNKNOWN_ETHERTYPE, ethernet, ip4, udp
-from tests.live.net import Namespace, Net, ipv4, mac, run, two_ns, wait_until
-from tests.live.tools import need
+from tests.kit.process import need, run, wait_until
 
 # include/uapi/linux/if_tun.h
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000

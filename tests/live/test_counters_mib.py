@@ -10,9 +10,10 @@ import pytest
 
 from pktdrop.counters import mib
 from pktdrop.counters.mib import GAUGES, Mibs
+from pktdrop.demo.frames import ETH_P_IP, ethernet, ip4, udp
+from pktdrop.demo.namespace import Namespace
+from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns, two_ns
 from pktdrop.model.counters import Reading
-from tests.live.frames import ETH_P_IP, ethernet, ip4, udp
-from tests.live.net import Namespace, Net, ipv4, ipv6, mac, one_ns, two_ns
 
 CLOSED_PORT = 9
 

@@ -5,9 +5,10 @@ import re
 import socket
 
 from pktdrop.counters import packets
+from pktdrop.demo.net import one_ns
 from pktdrop.model.drops import Netns
-from tests.live.net import one_ns, wait_until
-from tests.live.test_diagnose import diagnosing, judged, of
+from tests.kit.diagnosed import diagnosing, judged, of
+from tests.kit.process import wait_until
 
 N = 2000
 

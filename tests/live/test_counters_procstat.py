@@ -10,11 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from pktdrop.counters import procstat, xfrm
+from pktdrop.demo.frames import ETH_P_IP, ethernet, ip4, udp
+from pktdrop.demo.net import Net, ipv4, mac, two_ns
 from pktdrop.model.counters import Reading, Row, Scope
-from tests.live.frames import ETH_P_IP, ethernet, ip4, udp
-from tests.live.net import Net, ipv4, mac, two_ns, wait_until
-from tests.live.tools import need
-from tests.live.tracing import DEADLINE
+from tests.kit.process import DEADLINE, need, wait_until
 
 LOST = 31
 # Names that `conntrack -S` gives to columns of /proc/net/stat/nf_conntrack.

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from pktdrop.counters import qdisc
+from pktdrop.demo.namespace import Namespace
+from pktdrop.demo.net import Net, ipv4, mac, two_ns
 from pktdrop.errors import PktdropError
 from pktdrop.model.counters import Row
-from tests.live.net import Namespace, Net, ipv4, mac, run, two_ns, wait_until
+from tests.kit.process import run, wait_until
 
 PORT = 4009
 SIZE = 772

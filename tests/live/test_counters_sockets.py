@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from pktdrop.counters import sockets
+from pktdrop.demo.namespace import Namespace
+from pktdrop.demo.net import Net, ipv4, ipv6, one_ns, two_ns
 from pktdrop.host import processes
-from tests.live.net import Namespace, Net, ipv4, ipv6, one_ns, two_ns, wait_until
+from tests.kit.process import wait_until
 
 PORT = 4010
 LOST = 29

@@ -19,8 +19,8 @@ from pktdrop.demo.choice import USUAL
 from pktdrop.demo.claim import RECORDS
 from pktdrop.demo.namespace import RUN, Namespace
 from pktdrop.demo.net import one_ns
-from tests.live.net import run, wait_until
-from tests.live.tracing import DEADLINE, command, function_of, launch, total, tracing
+from tests.kit.process import DEADLINE, command, launch, run, wait_until
+from tests.kit.trace import function_of, total, tracing
 
 READY = "Causing "
 RATE, SECONDS = 30, 2

@@ -19,8 +19,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.tools import need
-from tests.live.tracing import DEADLINE, ROOT, as_nobody, command, error
+from tests.kit.process import DEADLINE, ROOT, as_nobody, command, error, need
 
 
 def _holding(*rights: str) -> str:

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.tools import need
-from tests.live.tracing import DEADLINE, ROOT
+from tests.kit.process import DEADLINE, ROOT, need
 
 NOBODY = 65534
 MARK = "hostile code was run"

@@ -3,7 +3,7 @@
 
 Which counters a cause moves is part of it (pktdrop.demo.causes.cause.Cause); that they do move, by as much, is what
 nstat(8), ip(8), tc(8) and ss(8) say in the same namespaces. Which identity is proven by which cause, and which by none:
-tests/unit/test_ledger_proofs.py and tests/data/identities_unproven.tsv.
+tests/unit/test_ledger_proofs.py, tests/data/identities_proven.tsv and identities_unproven.tsv.
 """
 
 from __future__ import annotations
@@ -11,25 +11,24 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from pktdrop.demo.causes import CAUSES
 from pktdrop.demo.causes.cause import Cause, Traffic
 from pktdrop.demo.net import Net
 from pktdrop.demo.tools import wait_until
 from pktdrop.rules.identities import Identities
-from tests.live import provoke
-from tests.live.kernel import Kernel
-from tests.live.provoke.kit import qdisc_drops, socket_drops, xfrm
-from tests.live.test_causes import LAST_CPU, N, is_answer, send
-from tests.live.tracing import DEADLINE, NO_PACKET, function_of, total, tracing
+from tests.kit import provoke
+from tests.kit.kernel import Kernel
+from tests.kit.process import DEADLINE
+from tests.kit.provoke.witnesses import qdisc_drops, socket_drops, xfrm
+from tests.kit.provoked import EVERY, LAST_CPU, N, is_answer, send
+from tests.kit.trace import NO_PACKET, entries, function_of, losses, total, tracing
 
-EVERY = (*CAUSES, *provoke.CAUSES)
 ALL = tuple(cause for cause in EVERY if provoke.possible(cause))
 """Those that this kernel can be brought to."""
 EXPECTED = {"no_carrier": "qdisc.drops"}
@@ -158,20 +157,6 @@ def observed() -> Iterator[Observed]:
                 assert trace.stop() == 0, trace.stderr
                 runs.append([*trace.intervals, trace.summary])
         yield Observed(causes, *runs)
-
-
-def entries(lines: Iterable[Mapping[str, Any]], inodes: set[int]) -> list[dict[str, Any]]:
-    """The ledger entries of some namespaces."""
-    return [entry for line in lines for entry in line["ledger"] if entry["scope"].get("netns") in inodes]
-
-
-def losses(found: Iterable[dict[str, Any]], identities: Identities) -> list[dict[str, Any]]:
-    """Those that tell of lost packets, and are no hints; a doubt is neither."""
-    return [
-        one for one in found
-        if one["status"] == "silent"
-        or (one["status"] != "doubt" and identities.counters[one["counter"]].loss != "no")
-    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

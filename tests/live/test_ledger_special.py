@@ -23,38 +23,18 @@ from typing import Any
 import pytest
 
 from pktdrop.demo import frames
-from pktdrop.demo.causes.kit import CLOSED, OPEN, filled, to_server
+from pktdrop.demo.causes.parts import CLOSED, OPEN, filled, to_server
 from pktdrop.demo.net import Net, ipv4, ipv6, one_ns, two_ns
-from tests.live.kernel import Kernel
-from tests.live.net import wait_until
-from tests.live.provoke import bpf
-from tests.live.provoke.fragments import MORE, fragment
-from tests.live.provoke.kit import payload, socket_drops
-from tests.live.provoke.packets import ACK, Segment, header4, icmp
-from tests.live.provoke.peer import Connection, Peer
-from tests.live.tracing import DEADLINE, function_of, inside, total, tracing
+from tests.kit.kernel import Kernel
+from tests.kit.process import DEADLINE, wait_until
+from tests.kit.provoke import bpf
+from tests.kit.provoke.fragments import MORE, fragment
+from tests.kit.provoke.packets import ACK, Segment, header4, icmp, payload
+from tests.kit.provoke.peer import Connection, Peer
+from tests.kit.provoke.witnesses import socket_drops
+from tests.kit.trace import function_of, inside, total, tracing
 
 N = 23
-PROVEN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("CPU_BACKLOG", "enqueue_to_backlog", "IPv4", ("softnet.dropped", "links.rx_dropped", "links.tx_dropped")),
-    ("UDP_CSUM", "udp_recvmsg", "IPv4", ("mib.UdpInCsumErrors", "mib.UdpInErrors", "socket.drops")),
-    ("NOT_SPECIFIED", "__dev_forward_skb2", "IPv4", ("links.rx_dropped", "links.tx_dropped")),
-    ("NEIGH_FAILED", "arp_error_report", "IPv4", ("neigh.res_failed",)),
-    ("NOT_SPECIFIED", "neigh_invalidate", "IPv6", ("neigh.res_failed",)),
-    ("FRAG_REASM_TIMEOUT", "inet_frag_rbtree_purge", "IPv6", ("mib.Ip6ReasmTimeout", "mib.Ip6ReasmFails")),
-    ("FRAG_REASM_TIMEOUT", "inet_frag_rbtree_purge", "IPv4", ("mib.IpReasmTimeout", "mib.IpReasmFails")),
-    ("FRAG_TOO_FAR", "ip_defrag", "IPv4", ("mib.IpReasmFails",)),
-    ("NOT_SPECIFIED", "ip_defrag", "IPv4", ("mib.IpReasmFails", "mib.IpExtReasmOverlaps")),
-    ("PROTO_MEM", "tcp_data_queue", "IPv4", ("mib.TcpExtTCPRcvQDrop",)),
-    ("PROTO_MEM", "tcp_data_queue_ofo", "IPv4", ("mib.TcpExtTCPOFODrop",)),
-    ("TCP_OFO_QUEUE_PRUNE", "tcp_prune_ofo_queue", "IPv4", ("mib.TcpExtOfoPruned",)),
-    ("SOCKET_BACKLOG", "tcp_v4_rcv", "IPv4", ("mib.TcpExtTCPBacklogDrop",)),
-    ("NOT_SPECIFIED", "do_xdp_generic", "IPv4", ()),
-    ("BPF_CGROUP_EGRESS", "ip_finish_output", "IPv4", ("mib.IpOutDiscards",)),
-    ("BPF_CGROUP_EGRESS", "ip6_finish_output", "IPv6", ("mib.Ip6OutDiscards",)),
-    ("IP_OUTNOROUTES", "__ip_queue_xmit", "none", ("mib.IpOutNoRoutes",)),
-)
-"""What is proven here, and in test_robustness.py: reason, function, protocol, and the counters that move."""
 Entries = dict[str, dict[str, Any]]
 
 

@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
+from pktdrop.demo.frames import UNKNOWN_ETHERTYPE, ethernet
+from pktdrop.demo.namespace import RUN
+from pktdrop.demo.net import Net, mac, two_ns
 from pktdrop.errors import PktdropError
 from pktdrop.host.netns import identify, inside
-from tests.live.frames import UNKNOWN_ETHERTYPE, ethernet
-from tests.live.net import RUN, Net, mac, run, two_ns, wait_until
-from tests.live.tracing import DEADLINE, Trace, command, tracing
-from tests.live.tracing import inside as drops_inside
+from tests.kit.process import DEADLINE, command, run, wait_until
+from tests.kit.trace import Trace, tracing
+from tests.kit.trace import inside as drops_inside
 
 _TRIES = 3000
 """Inodes are given again in turn: some hundreds of them are in use, or were, on a host."""

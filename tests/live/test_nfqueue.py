@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.net import Namespace, one_ns, run, wait_until
-from tests.live.tracing import inside, total, tracing
+from pktdrop.demo.namespace import Namespace
+from pktdrop.demo.net import one_ns
+from tests.kit.process import run, wait_until
+from tests.kit.trace import inside, total, tracing
 
 N, ROOM, QUEUE, PORT = 20, 3, 7, 5000
 _NETFILTER, _CONFIG = 12, 3 << 8 | 2  # include/uapi/linux/netlink.h; NFNL_SUBSYS_QUEUE, NFQNL_MSG_CONFIG

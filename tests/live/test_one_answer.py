@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
+from pktdrop.demo import frames
 from pktdrop.demo.causes import CAUSES
-from pktdrop.demo.causes.kit import CLOSED, LARGE, OPEN, filled
-from pktdrop.demo.net import Net, ipv4, one_ns, two_ns
+from pktdrop.demo.causes.parts import CLOSED, LARGE, OPEN, filled
+from pktdrop.demo.namespace import Namespace
+from pktdrop.demo.net import Net, ipv4, mac, one_ns, two_ns
 from pktdrop.host.netns import cookie_here
 from pktdrop.rules.identities import Identities
-from tests.live import frames
-from tests.live.net import Namespace, mac, run, wait_until
-from tests.live.provoke.packets import ACK, Segment
-from tests.live.provoke.peer import Peer
-from tests.live.test_causes import send
-from tests.live.test_diagnose import diagnosing, judged, lose, of
-from tests.live.test_healthy import lan, live_a_while
-from tests.live.test_ledger import losses
-from tests.live.tracing import DEADLINE, Trace, command, total, tracing
+from tests.kit.diagnosed import diagnosing, judged, lose, of
+from tests.kit.lan import lan, live_a_while
+from tests.kit.process import DEADLINE, command, run, wait_until
+from tests.kit.provoke.packets import ACK, Segment
+from tests.kit.provoke.peer import Peer
+from tests.kit.provoked import send
+from tests.kit.trace import Trace, losses, total, tracing
 
 N, TURNS, PORT = 23, 9, 8080
 ENOUGH = 120

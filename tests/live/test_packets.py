@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from pktdrop.demo.causes.parts import CLOSED
 from pktdrop.demo.net import Net, one_ns
-from tests.live.net import wait_until
-from tests.live.test_samples import CLOSED, send_udp
-from tests.live.tracing import DEADLINE, error, launch, tracing
+from tests.kit.process import DEADLINE, error, launch, wait_until
+from tests.kit.provoked import send_udp
+from tests.kit.trace import tracing
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.model.lookfile import from_json
 from pktdrop.observe.observer import Observer
-from tests.live.test_causes import send
-from tests.live.tracing import total
-from tests.recording import Recorder, outputs, read_back
+from tests.kit.provoked import send
+from tests.kit.recording import Recorder, outputs, read_back
+from tests.kit.trace import total
 
 CLOSED = next(cause for cause in CAUSES if cause.name == "udp_closed_port")
 STEPS, LOST = 3, 40

@@ -17,21 +17,12 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from tests.live import frames, storm
-from tests.live.net import Namespace, Net, ipv4, mac, run, two_ns, wait_until
-from tests.live.tools import need
-from tests.live.tracing import (
-    DEADLINE,
-    Trace,
-    as_nobody,
-    error,
-    function_of,
-    inside,
-    launch,
-    total,
-    tracing,
-    without_times,
-)
+from pktdrop.demo import frames
+from pktdrop.demo.namespace import Namespace
+from pktdrop.demo.net import Net, ipv4, mac, two_ns
+from tests.kit import storm
+from tests.kit.process import DEADLINE, as_nobody, error, launch, need, run, wait_until
+from tests.kit.trace import finish, function_of, inside, total, tracing, without_times
 
 N = 23
 LOST_NOTHING = {"map_full": 0, "missed": 0}
@@ -52,13 +43,6 @@ def storm_command(cpu: int, count: int, frame: bytes, distinct: int = 1, buffer:
 def send(namespace: Namespace, count: int, frame: bytes = UNKNOWN, **how: int) -> int:
     """Send frames from a namespace; return how many the kernel took. Nothing keeps the namespace in use afterwards."""
     return int(run("ip", "netns", "exec", namespace.name, *storm_command(0, count, frame, **how), seconds=4 * DEADLINE))
-
-
-def finish(trace: Trace, how: signal.Signals = signal.SIGINT) -> dict[str, Any]:
-    """End a trace, expect that it ends well, and return its summary."""
-    assert trace.stop(how) == 0, trace.stderr
-    assert "Traceback" not in trace.stderr
-    return trace.summary
 
 
 # --- many

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pktdrop.account import Account
+from pktdrop.demo.causes.parts import CLOSED
 from pktdrop.demo.net import Net, one_ns, two_ns
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host, prepared, readers, ring
@@ -22,12 +23,11 @@ from pktdrop.model.drops import DropKey
 from pktdrop.model.sample import Owner, Sample
 from pktdrop.observe.observer import Observer
 from pktdrop.watch import Watch
-from tests.live.kernel import Kernel
-from tests.live.net import on_cpu, wait_until
-from tests.live.tracing import inside, tracing
+from tests.kit.kernel import Kernel
+from tests.kit.process import on_cpu, wait_until
+from tests.kit.provoked import LAST_CPU, send_udp
+from tests.kit.trace import inside, tracing
 
-CLOSED = 9
-CPU = max(os.sched_getaffinity(0))
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
 
@@ -70,18 +70,6 @@ def of_netns(account: Account, net: Net) -> list[tuple[DropKey, int, list[Sample
     ]
 
 
-def send_udp(net: Net, role: str, count: int, to: tuple[str, int], payload: bytes = b"hello") -> int:
-    """Send datagrams; return the port that they came from."""
-    sender = net.keep(net[role].socket(socket.AF_INET, socket.SOCK_DGRAM))
-    with on_cpu(CPU):
-        for _ in range(count):
-            try:
-                sender.sendto(payload, to)
-            except ConnectionRefusedError:  # told of the one before
-                sender.sendto(payload, to)
-    return int(sender.getsockname()[1])
-
-
 def test_the_first_packets_of_a_look(tracer: Tracer) -> None:
     """Of 23 datagrams to a closed port the first 4 are sampled, all are counted; the next look has 4 of its own."""
     with one_ns() as net:
@@ -90,7 +78,7 @@ def test_the_first_packets_of_a_look(tracer: Tracer) -> None:
             port = send_udp(net, "host", 23, ("127.0.0.1", CLOSED), payload)
             ((key, count, samples),) = of_netns(watch.step(), net)
             assert (count, len(samples)) == (23, 4)
-            assert key.cpu == CPU
+            assert key.cpu == LAST_CPU
             for sample in samples:
                 packet = sample.packet
                 assert (packet.source, packet.source_port) == ("127.0.0.1", port)
@@ -145,7 +133,7 @@ def test_every_layer_has_its_headers(tracer: Tracer) -> None:
                           "add rule ip t out udp dport 54 drop")  # fmt: skip
         watch = Watch(Observer(Namespaces(), tracer))
         address = "10.7.0.2"
-        with on_cpu(CPU):
+        with on_cpu(LAST_CPU):
             stream = net.keep(net["client"].socket(socket.AF_INET, socket.SOCK_STREAM))
             with pytest.raises(ConnectionRefusedError):
                 stream.connect((address, CLOSED))
@@ -173,7 +161,7 @@ def test_no_kind_hides_another(tracer: Tracer) -> None:
         watch = Watch(Observer(Namespaces(), tracer))
         send_udp(net, "host", 3000, ("127.0.0.1", CLOSED))
         stream = net.keep(net["host"].socket(socket.AF_INET, socket.SOCK_STREAM))
-        with on_cpu(CPU), pytest.raises(ConnectionRefusedError):
+        with on_cpu(LAST_CPU), pytest.raises(ConnectionRefusedError):
             stream.connect(("127.0.0.1", CLOSED))
         send_udp(net, "host", 3000, ("127.0.0.1", CLOSED))
         found = {samples[0].packet.protocol: (count, len(samples)) for _, count, samples in of_netns(watch.step(), net)}
@@ -194,7 +182,7 @@ def test_a_full_budget_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             ((_, count, _),) = of_netns(account, net)
             assert count == 23
             # of all that this CPU drops, as others may have it drop something, too
-            assert 0 < sum(len(samples) for key, samples in account.samples.items() if key.cpu == CPU) <= 6
+            assert 0 < sum(len(samples) for key, samples in account.samples.items() if key.cpu == LAST_CPU) <= 6
         assert any("too many" in limit for limit in tracer.limits)
 
 

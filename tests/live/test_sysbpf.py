@@ -17,7 +17,7 @@ import pytest
 
 from pktdrop.kernel import host, sysbpf
 from pktdrop.kernel.sysbpf import AttachType, MapType, ProgramType
-from tests.live.net import run, wait_until
+from tests.kit.process import run, wait_until
 
 # struct bpf_insn (include/uapi/linux/bpf.h): code, registers, offset, immediate
 RETURN_0 = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit

@@ -5,10 +5,11 @@ import os
 import socket
 import subprocess
 
-from tests.live import frames
-from tests.live.net import ipv4, mac, on_cpu, two_ns, wait_until
-from tests.live.rungs import doctor
-from tests.live.tracing import DEADLINE, inside, total, tracing
+from pktdrop.demo import frames
+from pktdrop.demo.net import ipv4, mac, two_ns
+from tests.kit.process import DEADLINE, on_cpu, wait_until
+from tests.kit.rungs import doctor
+from tests.kit.trace import inside, total, tracing
 
 N = 23
 SYN_PORT, SERVICE = 4000, 4007

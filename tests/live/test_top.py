@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 
 from pktdrop.demo.causes import CAUSES
-from tests.live.net import run, wait_until
-from tests.live.tools import need
-from tests.live.tracing import DEADLINE, command
+from tests.kit.process import DEADLINE, command, need, run, wait_until
 
 N = 23
 SHOWN = ("udp_closed_port", "nftables_input", "udp_checksum", "no_route")

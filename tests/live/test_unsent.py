@@ -5,10 +5,10 @@ import socket
 
 import pytest
 
+from pktdrop.demo.namespace import Namespace
 from pktdrop.demo.net import Net, unlike_others
-from tests.live.net import Namespace
-from tests.live.test_diagnose import diagnosing, judged
-from tests.live.tracing import inside, total, tracing
+from tests.kit.diagnosed import diagnosing, judged
+from tests.kit.trace import inside, total, tracing
 
 N = 20
 ALONE = 7

@@ -14,9 +14,9 @@ from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.naming import Naming
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.model.drops import DropKey
-from tests.live.net import wait_until
-from tests.live.test_causes import send
-from tests.live.tracing import DEADLINE, tracing
+from tests.kit.process import DEADLINE, wait_until
+from tests.kit.provoked import send
+from tests.kit.trace import tracing
 
 by_name = {cause.name: cause for cause in CAUSES}
 CLOSED = by_name["udp_closed_port"]

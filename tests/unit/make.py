@@ -16,7 +16,10 @@ from pktdrop.model.look import Kernel, Look
 from pktdrop.model.sample import Sample
 from pktdrop.model.snapshots import Interval, Snapshot
 from pktdrop.rules.causes import Cause
+from pktdrop.rules.drivers import NicLoss
 from pktdrop.rules.layers import Layers
+from pktdrop.rules.protocols import Protocols
+from pktdrop.views.jsonlines import JsonView
 from tests.unit.frames import ether, ipv4, udp
 
 UNTOLD = Cause("unknown", None, (), "in {netns}", "Nothing is said of the cause.", "-", 0)
@@ -142,3 +145,11 @@ def make_ledger(*entries: Entry, **changes: Any) -> Ledger:
     """What counters say: nothing but the entries given."""
     values: dict[str, Any] = {"losses": (), "hints": frozenset()}
     return Ledger(entries=entries, **(values | changes))
+
+
+def amounts(losses: tuple[NicLoss, ...]) -> dict[str, int]:
+    """Packets by class, without the classes that lost nothing."""
+    return {loss.stat_class: loss.packets for loss in losses if loss.packets}
+
+
+VIEW = JsonView(Protocols.load())

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 
 from pktdrop import __version__
 from pktdrop.cli import main
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("trace", "top", "counters", "diagnose", "demo", "doctor", "packets")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pktdrop.process.clock import Clock
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 10.0 * PATIENCE

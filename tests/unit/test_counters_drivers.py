@@ -18,6 +18,7 @@ from pktdrop.rules import driver_tables as module
 from pktdrop.rules.driver_tables import STAT_CLASSES
 from pktdrop.rules.drivers import Drivers, NicLoss
 from pktdrop.rules.identities import Identities
+from tests.unit.make import amounts
 
 FIXTURES = Path(__file__).parent.parent / "data/counters/ethtool"
 HEADER = module.TABLE.columns.replace(" ", "\t")
@@ -51,11 +52,6 @@ def rows(**counters: int) -> dict[Scope, Row]:
 def links(**fields: int) -> Row:
     """A row of rtnl_link_stats64."""
     return Row(tuple(f"links.{name}" for name in fields), tuple(fields.values()))
-
-
-def amounts(losses: tuple[NicLoss, ...]) -> dict[str, int]:
-    """Packets by class, without the classes that lost nothing."""
-    return {loss.stat_class: loss.packets for loss in losses if loss.packets}
 
 
 def queues(losses: tuple[NicLoss, ...], stat_class: str) -> dict[int, int]:

@@ -14,7 +14,7 @@ from pktdrop.counters.like import net_dev
 from pktdrop.counters.links import NAMES
 from pktdrop.model.counters import Row, Scope
 from pktdrop.rules.drivers import Drivers
-from tests.unit.test_counters_drivers import amounts
+from tests.unit.make import amounts
 
 DATA = Path(__file__).parent.parent / "data/counters"
 FIXTURES = sorted(path.parent for path in DATA.glob("*/frames.json"))

@@ -34,7 +34,7 @@ from pktdrop.demo.tools import run, wait_until
 from pktdrop.demo.view import JsonReport, Report, TableReport, list_json, list_table
 from pktdrop.errors import PktdropError
 from pktdrop.process.output import Output
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 LARGEST_PID = 4194304  # PID_MAX_LIMIT, include/linux/threads.h

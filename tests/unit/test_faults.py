@@ -15,7 +15,7 @@ import pytest
 from pktdrop.errors import PktdropError
 from pktdrop.process import faults
 from pktdrop.process.clock import Clock
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 60 * PATIENCE

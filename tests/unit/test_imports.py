@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What a start does not wait for, and how long a module may be."""
+"""What a start does not wait for, how long a module may be, and that no test imports a test."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.kernel.digest import Digest
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,3 +76,25 @@ def test_each_room_has_its_place_in_the_order() -> None:
         path.stem for path in (ROOT / "pktdrop").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     ]
     assert sorted(listed) == sorted(name for name in there if name != "__init__")
+
+
+def _modules_imported(source: Path) -> Iterator[str]:
+    """Each module that a file may import, wherever in it: `from a import b` may mean a.b."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_test_imports_a_test() -> None:
+    """What several need is in tests/kit, or beside them in a module that is no test; the kit needs none of them."""
+    sources = [path for top in ("tests", "benchmarks") for path in (ROOT / top).rglob("*.py")]
+    imported = {str(path.relative_to(ROOT)): set(_modules_imported(path)) for path in sources}
+    assert "tests.kit.patience.PATIENCE" in imported["tests/unit/test_imports.py"]
+    of_tests = re.compile(r"tests\..*\btest_\w+\..*|test_\w+\..*")
+    assert [(file, name) for file, names in imported.items() for name in names if of_tests.fullmatch(name)] == []
+    elsewhere = re.compile(r"tests\.(?!kit\b).*")
+    kit = {file: names for file, names in imported.items() if file.startswith("tests/kit/")}
+    assert len(kit) > 10
+    assert [(file, name) for file, names in kit.items() for name in names if elsewhere.fullmatch(name)] == []

@@ -17,6 +17,7 @@ from pktdrop.views.jsonlines import JsonView
 from tests.unit.frames import MAC_A, MAC_B, ether, ipv4, udp
 from tests.unit.make import (
     NOON,
+    VIEW,
     make_backlog_drop,
     make_drop,
     make_interval,
@@ -25,8 +26,6 @@ from tests.unit.make import (
     make_sample,
     make_selection,
 )
-
-VIEW = JsonView(Protocols.load())
 
 
 def _object(pieces: Iterable[str]) -> dict[str, Any]:

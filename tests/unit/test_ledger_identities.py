@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pktdrop.rules.identities import COUNTERS, NOTE_WIDTH, TABLE, Identities, Identity
 from pktdrop.rules.layers import LAYERS
 from pktdrop.rules.match import Event
-from tests.unit.test_layers import REASONS
+from tests.unit.kernel_reasons import REASONS
 
 NONE, IPV4, IPV6 = 0, 0x0800, 0x86DD
 PROTOCOLS = {"*": (IPV4, IPV6, NONE), "IPv4": (IPV4,), "IPv6": (IPV6,), "none": (NONE,)}

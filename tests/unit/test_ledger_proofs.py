@@ -11,13 +11,25 @@ import pytest
 from pktdrop.rules.identities import NO_COUNTER, Identities, Identity
 from pktdrop.rules.match import Event
 from pktdrop.rules.tables import Cells, Table
-from tests.live.test_ledger import EVERY
-from tests.live.test_ledger_special import PROVEN
+from tests.kit.provoked import EVERY
 
-UNPROVEN = Path(__file__).parents[1] / "data" / "identities_unproven.tsv"
+DATA = Path(__file__).parents[1] / "data"
 PROTOCOLS = {"IPv4": 0x0800, "IPv6": 0x86DD, "none": 0}
 OTHER = 0x88B5
 Key = tuple[str, str, str, str]
+Moving = tuple[str, str, int, frozenset[str]]
+"""Reason, function and protocol of an event, and the counters that move with it."""
+
+
+def _proven(cells: Cells) -> tuple[Moving, str]:
+    moved = frozenset(() if cells["counters"] == NO_COUNTER else cells["counters"].split("|"))
+    return (cells["reason"], cells["function"], PROTOCOLS[cells["protocol"]], moved), cells["test"]
+
+
+PROVEN = Table("identities_proven.tsv", "reason function protocol counters test", _proven).load(
+    DATA / "identities_proven.tsv"
+)
+"""Events of single live tests, and the test."""
 
 
 def key(row: Identity) -> Key:
@@ -25,14 +37,14 @@ def key(row: Identity) -> Key:
     return row.reason, row.function, row.protocol, "|".join(row.counters) or NO_COUNTER
 
 
-def events() -> Iterator[tuple[str, str, int, frozenset[str]]]:
+def events() -> Iterator[Moving]:
     """Events that live tests cause, and the counters that these see move."""
     for cause in EVERY:
         for function in cause.functions:
             moved = frozenset((*cause.counters, *cause.bounds))
             yield cause.reason, function, PROTOCOLS.get(cause.protocol, OTHER), moved
-    for reason, function, protocol, counters in PROVEN:
-        yield reason, function, PROTOCOLS[protocol], frozenset(counters)
+    for event, _ in PROVEN:
+        yield event
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +68,8 @@ def _unproven(cells: Cells) -> Key:
 @pytest.fixture(scope="module")
 def unproven() -> list[Key]:
     """Rows of which no live test is known."""
-    return [*Table(UNPROVEN.name, "reason function protocol counter why", _unproven).load(UNPROVEN)]
+    table = Table("identities_unproven.tsv", "reason function protocol counter why", _unproven)
+    return [*table.load(DATA / table.file)]
 
 
 def test_each_identity_is_proven_or_said_not_to_be(proven: set[Key], unproven: list[Key]) -> None:
@@ -64,6 +77,13 @@ def test_each_identity_is_proven_or_said_not_to_be(proven: set[Key], unproven: l
     rows = {key(row) for row in Identities.load().rows}
     left = rows - proven - set(unproven)
     assert not left, "\n".join("\t".join(row) for row in sorted(left))
+
+
+def test_the_live_tests_are_there() -> None:
+    """What is said to be proven by a test is: there is one of that name."""
+    for _, test in PROVEN:
+        file, _, function = test.partition("::")
+        assert f"\ndef {function}(" in Path(DATA.parent, "live", file).read_text(encoding="utf-8"), test
 
 
 def test_no_excuse_is_out_of_date(proven: set[Key], unproven: list[Key]) -> None:

@@ -19,7 +19,7 @@ from pktdrop.model.look import Answer, Kernel, Look, Question
 from pktdrop.model.lookfile import Malformed, from_json, to_json
 from pktdrop.model.sample import Owner, Sample, Socket
 from pktdrop.model.snapshots import Drops, Kinds, Snapshot
-from tests.recording import Recorded, Recorder, outputs, read_back
+from tests.kit.recording import Recorded, Recorder, outputs, read_back
 from tests.unit.accounts import DNS
 from tests.unit.fates import ETH0, FATES, NETNS, OTHER_NETNS, RECEIVER, SENDER, TAP
 from tests.unit.make import NOON, make_doubt, make_drop, make_look

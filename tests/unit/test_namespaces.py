@@ -16,7 +16,7 @@ import pytest
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.host.netns import identify, inside
 from pktdrop.model.drops import HOST, Netns
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 
 # /proc/PID/stat of 6.18, begun: what a thread of the kernel has, a process, and one that has ended and is not awaited,
 # which has no command line either

@@ -18,7 +18,7 @@ import pytest
 
 from pktdrop.errors import PktdropError
 from pktdrop.process.output import Output, OutputClosed
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pktdrop
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BOOTSTRAP = CHECKOUT / "bootstrap"
@@ -125,7 +125,7 @@ def test_bootstrap_without_a_word() -> None:
 
 def _tools_of_tests() -> set[str]:
     """Return the commands that live tests, guests' tests and the demo name: need("ip"), which("ss"), run("tc", ...)."""
-    directories = ("tests/live", "tests/vm/guest", "pktdrop/demo")
+    directories = ("tests/live", "tests/kit", "tests/vm/guest", "pktdrop/demo")
     sources = (path.read_text(encoding="utf-8") for place in directories for path in (CHECKOUT / place).rglob("*.py"))
     call = re.compile(r"""\b(need|which|run|read|Popen)\(\[?\s*((?:"[a-z-]+"(?:,\s*|(?=[)\]])))+)""")
     found = [(name, re.findall(r"[a-z-]+", words)) for source in sources for name, words in call.findall(source)]

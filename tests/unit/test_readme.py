@@ -13,8 +13,7 @@ from pktdrop.ledger.entry import Entry
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, Netns
 from pktdrop.views.table import _ROW_COLUMNS
-from tests.unit.make import make_drop, make_interval, make_ledger, make_selection
-from tests.unit.test_jsonlines import VIEW
+from tests.unit.make import VIEW, make_drop, make_interval, make_ledger, make_selection
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)

@@ -23,7 +23,7 @@ from pktdrop.kernel.records import (
     RawSample,
     RawValue,
 )
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 
 BPF = Path(__file__).parents[2] / "bpf"
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")

@@ -14,7 +14,7 @@ from pktdrop.errors import PktdropError
 from pktdrop.top import command
 from pktdrop.top.command import marks, require_screen
 from pktdrop.top.series import BLOCKS, PLAIN
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 
 XTERM = {"TERM": "xterm-256color"}
 

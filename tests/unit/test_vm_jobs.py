@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.kit.patience import PATIENCE
 from tests.vm.__main__ import summarize
 from tests.vm.jobs import Ended, Job, run
 

@@ -3,7 +3,7 @@
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Traffic, cause
-from pktdrop.demo.causes.kit import BOTH, CLOSED, OPEN, SERVER, mib, to_server
+from pktdrop.demo.causes.parts import BOTH, CLOSED, OPEN, SERVER, mib, to_server
 from pktdrop.demo.net import Net
 
 

@@ -3,7 +3,7 @@
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Traffic, cause
-from pktdrop.demo.causes.kit import BOTH, NOWHERE, OPEN, ROUTER, SERVER, mib, through_router, to_server
+from pktdrop.demo.causes.parts import BOTH, NOWHERE, OPEN, ROUTER, SERVER, mib, through_router, to_server
 from pktdrop.demo.net import Net, mac
 
 

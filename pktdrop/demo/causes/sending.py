@@ -8,7 +8,7 @@ from functools import partial
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Scene, Traffic, cause
-from pktdrop.demo.causes.kit import BOTH, CLIENT, CLOSED, LARGE, OPEN, Sink, filled, mib, udp_socket, wire
+from pktdrop.demo.causes.parts import BOTH, CLIENT, CLOSED, LARGE, OPEN, Sink, filled, mib, udp_socket, wire
 from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns
 from pktdrop.demo.tools import wait_until
 

@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Packets that reach no socket, or one that does not take them."""
 
-import ctypes
 import socket
-import struct
 
 from pktdrop.demo.causes.cause import Traffic, cause
-from pktdrop.demo.causes.kit import BOTH, CLOSED, FULL, LO, OPEN, Sink, filled, mib, udp_socket
+from pktdrop.demo.causes.parts import BOTH, CLOSED, FULL, LO, OPEN, Sink, filled, mib, refuse_all, udp_socket
 from pktdrop.demo.net import Net
 from pktdrop.demo.tools import wait_until
-
-SO_ATTACH_FILTER = 26  # include/uapi/asm-generic/socket.h
 
 
 def _loopback(v6: bool) -> str:
@@ -122,9 +118,7 @@ def socket_filter(net: Net, v6: bool) -> Traffic:
     """UDP to a socket whose classic BPF filter refuses all."""
     sender, sink = udp_socket(net, "host", v6), Sink(net, "host", v6)
     choosy = udp_socket(net, "host", v6)
-    refuse_all = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))  # BPF_RET | BPF_K: 0 bytes
-    program = struct.pack("@HP", 1, ctypes.addressof(refuse_all))  # struct sock_fprog
-    choosy.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    refuse_all(choosy)
     choosy.bind((_loopback(v6), FULL))
     return Traffic(
         lose=lambda: sender.sendto(b"x", (_loopback(v6), FULL)),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.conftest import btf, kernel, kernel_names, kernel_reasons
+from tests.kit.kernel import btf, kernel, kernel_names, kernel_reasons
 
 __all__ = ["btf", "kernel", "kernel_names", "kernel_reasons"]
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.live.tracing import DEADLINE
+from tests.kit.process import DEADLINE
 from tests.vm.nic import PORT
 
 NET = Path("/sys/class/net")

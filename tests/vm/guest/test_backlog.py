@@ -7,21 +7,22 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from socket import IPPROTO_GRE
 from typing import Any
 
 import pytest
 
-from tests.live import frames, storm
-from tests.live.net import Namespace, Net, ipv4, mac, two_ns, wait_until
-from tests.live.rungs import Rungs, ended, tracing_by_all
-from tests.live.test_diagnose import commands, diagnosing, judged, of
-from tests.live.tracing import DEADLINE, function_of, inside, total
+from pktdrop.demo import frames
+from pktdrop.demo.namespace import Namespace
+from pktdrop.demo.net import Net, ipv4, mac, two_ns
+from tests.kit import storm
+from tests.kit.diagnosed import commands, diagnosing, judged, of
+from tests.kit.process import DEADLINE, wait_until
+from tests.kit.rungs import Rungs, ended, tracing_by_all
+from tests.kit.trace import function_of, inside, total
+from tests.vm.guest.cpus import RECEIVES, SENDS, rise, settings, softnet
 
-SENDS, RECEIVES = 0, 1
-"""CPUs: every packet is sent on the first and steered to the second."""
 FRAMES = 5_000
 DEFAULT_BACKLOG = 1000  # netdev_max_backlog, net/core/dev.c or hotdata.c
 RULES = 200
@@ -30,31 +31,6 @@ UDP = frames.ip4(ipv4(0, 1), ipv4(0, 2), frames.UDP, frames.udp(ipv4(0, 1), ipv4
 FRAME = frames.ethernet(mac(0, 2), mac(0, 1), frames.ETH_P_IP, UDP)
 Record = Callable[[str, object], None]
 Reasons = frozenset[str]
-
-
-def softnet(column: int) -> dict[int, int]:
-    """Read one column of /proc/net/softnet_stat by CPU (net/core/net-procfs.c): 1 dropped, 10 flow_limit_count."""
-    rows = [line.split() for line in Path("/proc/net/softnet_stat").read_text().splitlines()]
-    return {int(row[12], 16): int(row[column], 16) for row in rows}
-
-
-def rise(before: dict[int, int], after: dict[int, int]) -> dict[int, int]:
-    """Return by how much each CPU's count rose, where it did."""
-    return {cpu: count - before[cpu] for cpu, count in after.items() if count != before[cpu]}
-
-
-@contextmanager
-def settings(**values: object) -> Iterator[None]:
-    """Write settings below /proc/sys/net/core around a block, and write back what was there."""
-    paths = {name: Path("/proc/sys/net/core", name) for name in values}
-    before = {name: path.read_text() for name, path in paths.items()}
-    try:
-        for name, path in paths.items():
-            path.write_text(str(values[name]))
-        yield
-    finally:
-        for name, path in paths.items():
-            path.write_text(before[name])
 
 
 @pytest.fixture

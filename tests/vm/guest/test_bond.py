@@ -6,10 +6,12 @@ import socket
 import subprocess
 from typing import Any
 
-from tests.live import frames
-from tests.live.net import Namespace, Net, ipv4, mac, two_ns, wait_until
-from tests.live.test_diagnose import diagnosing, judged, of
-from tests.live.tracing import DEADLINE, command, inside, total, tracing
+from pktdrop.demo import frames
+from pktdrop.demo.namespace import Namespace
+from pktdrop.demo.net import Net, ipv4, mac, two_ns
+from tests.kit.diagnosed import diagnosing, judged, of
+from tests.kit.process import DEADLINE, command, wait_until
+from tests.kit.trace import inside, total, tracing
 
 N = 23
 OPEN = 4007

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 
-from tests.live.rungs import BACKLOG, KFREE_SKB, Rungs, doctor, offered
+from tests.kit.rungs import BACKLOG, KFREE_SKB, Rungs, doctor, offered
 
 
 def test_every_rung_is_there() -> None:

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from tests.live.net import wait_until
-from tests.live.test_diagnose import commands, diagnosing, judged
-from tests.live.tracing import DEADLINE, tracing
+from tests.kit.diagnosed import commands, diagnosing, judged
+from tests.kit.process import DEADLINE, wait_until
+from tests.kit.trace import tracing
+from tests.vm.guest.cpus import RECEIVES, SENDS, rise, settings, softnet
 from tests.vm.guest.nics import Cable, Nic, Receiver, Rises, bring_up, ethtool, run, slow, witnesses
-from tests.vm.guest.test_backlog import RECEIVES, SENDS, rise, settings, softnet
 
 DRIVERS = {"vmxnet3": "vmxnet3", "pcnet32": "pcnet32", "8139cp": "8139cp"}
 FRAMES = 3_000

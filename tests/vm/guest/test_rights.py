@@ -15,9 +15,11 @@ import pytest
 from pktdrop.demo.causes import CAUSES
 from pktdrop.demo.causes.cause import Traffic
 from pktdrop.demo.net import Net
-from tests.live.rungs import doctor
-from tests.live.test_causes import LAST_CPU, N, Reasons, send
-from tests.live.tracing import DEADLINE, command, error, function_of, inside, tracing
+from tests.kit.kernel import Reasons
+from tests.kit.process import DEADLINE, command, error
+from tests.kit.provoked import LAST_CPU, N, send
+from tests.kit.rungs import doctor
+from tests.kit.trace import function_of, inside, tracing
 
 (CLOSED_PORT,) = [cause for cause in CAUSES if cause.name == "udp_closed_port"]
 LOCKDOWN = Path("/sys/kernel/security/lockdown")

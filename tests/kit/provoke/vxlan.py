@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Scene, Traffic, cause
-from pktdrop.demo.causes.kit import OPEN, SERVER, Wire, to_server, wire
+from pktdrop.demo.causes.parts import OPEN, SERVER, Wire, to_server, wire
 from pktdrop.demo.net import Net, ipv4, two_ns
-from tests.live.provoke.kit import payload, swallowed
-from tests.live.provoke.packets import header4
+from tests.kit.provoke.packets import header4, payload
+from tests.kit.provoke.witnesses import swallowed
 
 PORT, VNI = 4789, 42
 HAS_VNI = 0x08000000  # VXLAN_HF_VNI, include/net/vxlan.h

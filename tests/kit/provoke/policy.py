@@ -3,7 +3,7 @@
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Traffic, cause
-from pktdrop.demo.causes.kit import (
+from pktdrop.demo.causes.parts import (
     BOTH,
     CLIENT,
     CLOSED,
@@ -18,8 +18,8 @@ from pktdrop.demo.causes.kit import (
 )
 from pktdrop.demo.net import Net, ipv4, ipv6
 from pktdrop.demo.tools import run
-from tests.live.provoke.kit import qdisc_drops, xfrm
-from tests.live.provoke.packets import ACK, Segment
+from tests.kit.provoke.packets import ACK, Segment
+from tests.kit.provoke.witnesses import qdisc_drops, xfrm
 
 SHOT, UNSPEC = 2, 0xFFFFFFFF  # TC_ACT_SHOT, TC_ACT_UNSPEC, include/uapi/linux/pkt_cls.h
 

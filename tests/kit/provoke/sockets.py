@@ -6,11 +6,11 @@ import struct
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Traffic, cause
-from pktdrop.demo.causes.kit import BOTH, CLOSED, FULL, OPEN, SERVER, filled, mib, to_server
+from pktdrop.demo.causes.parts import BOTH, CLOSED, FULL, OPEN, SERVER, filled, mib, to_server
 from pktdrop.demo.net import Net
-from tests.live.net import wait_until
-from tests.live.provoke.kit import payload, socket_drops
-from tests.live.provoke.packets import UDPLITE, icmp, pseudo
+from tests.kit.process import wait_until
+from tests.kit.provoke.packets import UDPLITE, icmp, payload, pseudo
+from tests.kit.provoke.witnesses import socket_drops
 
 IPV6_CHECKSUM = 7  # include/uapi/linux/in6.h
 PACKET_STATISTICS, SOL_PACKET = 6, 263  # include/uapi/linux/if_packet.h

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Scene
-from pktdrop.demo.causes.kit import OPEN, Sink
+from pktdrop.demo.causes.parts import OPEN, Sink
 from pktdrop.demo.net import Net, ipv4, ipv6, one_ns
-from tests.live.provoke.packets import ACK, SYN, Segment, timestamps
+from tests.kit.provoke.packets import ACK, SYN, Segment, timestamps
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # include/uapi/linux/if_tun.h
 TUN = Scene(one_ns, "host", "tun0")

@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from pktdrop.demo.causes.cause import Cause
-from tests.live.provoke import connection, devices, fragments, icmp, ip, listening, policy, sockets, vxlan
+from tests.kit.provoke import connection, devices, fragments, icmp, ip, listening, policy, sockets, vxlan
 
 CAUSES: tuple[Cause, ...] = (
     *listening.CAUSES,

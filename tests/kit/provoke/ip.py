@@ -5,10 +5,10 @@ import struct
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Traffic, cause
-from pktdrop.demo.causes.kit import BOTH, OPEN, SERVER, Wire, mib, to_server
+from pktdrop.demo.causes.parts import BOTH, OPEN, SERVER, Wire, mib, to_server
 from pktdrop.demo.net import Net, ipv4, mac
-from tests.live.provoke.kit import payload, swallowed
-from tests.live.provoke.packets import OPTIONS6, header4
+from tests.kit.provoke.packets import OPTIONS6, header4, payload
+from tests.kit.provoke.witnesses import swallowed
 
 ROUTE = ("ip_rcv_finish_core", "ip_rcv_finish", "ip_sublist_rcv_finish", "ip_list_rcv_finish")
 

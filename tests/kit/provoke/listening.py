@@ -6,11 +6,11 @@ import struct
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Traffic, cause
-from pktdrop.demo.causes.kit import BOTH, OPEN, SERVER, to_server
+from pktdrop.demo.causes.parts import BOTH, OPEN, SERVER, refuse_all, to_server
 from pktdrop.demo.net import Net, ipv4, ipv6
-from tests.live.provoke.kit import refuse_all, socket_drops
-from tests.live.provoke.packets import ACK, Segment
-from tests.live.provoke.peer import TUN, Peer
+from tests.kit.provoke.packets import ACK, Segment
+from tests.kit.provoke.peer import TUN, Peer
+from tests.kit.provoke.witnesses import socket_drops
 
 TCP_MD5SIG = 14  # include/uapi/linux/tcp.h
 IP_MINTTL, IPV6_MINHOPCOUNT = 21, 73  # include/uapi/linux/in.h, in6.h

@@ -5,10 +5,9 @@ from itertools import count
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Traffic, cause
-from pktdrop.demo.causes.kit import BOTH, OPEN, SERVER, Wire, mib, to_server
+from pktdrop.demo.causes.parts import BOTH, OPEN, SERVER, Wire, mib, to_server
 from pktdrop.demo.net import Net
-from tests.live.provoke.kit import payload
-from tests.live.provoke.packets import FRAGMENT6, fragment6, header4
+from tests.kit.provoke.packets import FRAGMENT6, fragment6, header4, payload
 
 MORE = 0x2000  # IP_MF, include/net/ip.h
 

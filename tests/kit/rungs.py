@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from tests.live.tracing import DEADLINE, Trace, command
+from tests.kit.process import DEADLINE, command
+from tests.kit.trace import Trace
 
 KFREE_SKB = ("tp_btf", "raw")
 BACKLOG = ("fentry", "kprobe", "none")

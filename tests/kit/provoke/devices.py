@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Scene, Traffic, cause
-from pktdrop.demo.causes.kit import BOTH, CLIENT, CLOSED, LARGE, OPEN, Sink, filled, to_server, udp_socket, wire
+from pktdrop.demo.causes.parts import BOTH, CLIENT, CLOSED, LARGE, OPEN, Sink, filled, to_server, udp_socket, wire
 from pktdrop.demo.net import Net, ipv4, ipv6, mac, one_ns, two_ns
-from tests.live.net import run, wait_until
-from tests.live.provoke.kit import qdisc_drops
+from tests.kit.process import run, wait_until
+from tests.kit.provoke.witnesses import qdisc_drops
 
 # include/uapi/linux/if_tun.h
 TUNSETIFF, TUNSETTXFILTER, TUNATTACHFILTER, TUNSETQUEUE = 0x400454CA, 0x400454D1, 0x401054D5, 0x400454D9

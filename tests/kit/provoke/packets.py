@@ -3,9 +3,11 @@
 
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pktdrop.demo.frames import TCP, checksum
+from pktdrop.demo.causes.parts import Wire
+from pktdrop.demo.frames import ETH_P_IP, ETH_P_IPV6, TCP, checksum
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 UDPLITE, FRAGMENT6, OPTIONS6 = 136, 44, 60  # include/uapi/linux/in.h, in6.h
@@ -84,3 +86,8 @@ def header4(
 def fragment6(following: int, payload: bytes, *, ident: int, offset: int, more: bool) -> bytes:
     """The fragment header of IPv6 and what follows; `offset` in bytes."""
     return struct.pack("!BBHI", following, 0, offset | more, ident) + payload
+
+
+def payload(line: Wire, packet: bytes) -> Callable[[], int]:
+    """Return a function that sends a whole IP packet."""
+    return line.frame(*line.macs, ETH_P_IPV6 if line.v6 else ETH_P_IP, packet)

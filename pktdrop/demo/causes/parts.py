@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What causes are built of: sockets, frames on a wire, witnesses, and the scenes of losses."""
 
+import ctypes
 import socket
+import struct
 from collections.abc import Callable
 
 from pktdrop.demo import frames
@@ -14,6 +16,7 @@ LARGE = b"x" * 1450
 """What of a packet to send: it leaves a shaper no tokens for another, of 1 byte/s, for 20 minutes."""
 NOWHERE = {False: "198.51.100.1", True: "2001:db8::1"}
 """Addresses that no namespace has or has a route to (RFC 5737, RFC 3849)."""
+SO_ATTACH_FILTER = 26  # include/uapi/asm-generic/socket.h
 BOTH = (4, 6)
 """Versions of IP."""
 
@@ -124,3 +127,11 @@ def filled(send: Callable[[], object], dropped: Callable[[], int]) -> Callable[[
         return dropped() > 0
 
     return full
+
+
+def refuse_all(refusing: socket.socket) -> None:
+    """Attach a classic BPF filter that takes no packet."""
+    instruction = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))  # BPF_RET | BPF_K: 0 bytes
+    refusing.setsockopt(
+        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(instruction))
+    )  # struct sock_fprog

@@ -1,30 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""What these causes are built of."""
+"""What shows that packets were lost: counters, as other tools and /proc tell of them."""
 
-import ctypes
 import json
 import re
-import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from pktdrop.demo.causes.kit import Sink, Wire, mib
-from pktdrop.demo.causes.sockets import SO_ATTACH_FILTER
-from pktdrop.demo.frames import ETH_P_IP, ETH_P_IPV6
+from pktdrop.demo.causes.parts import Sink, mib
 from pktdrop.demo.namespace import Namespace
 from pktdrop.demo.net import Net
 from pktdrop.demo.tools import run
 
 _DROPS = re.compile(r"skmem:\([^)]*,d([0-9]+)\)")
-
-
-def refuse_all(refusing: socket.socket) -> None:
-    """Attach a classic BPF filter that takes no packet."""
-    instruction = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))  # BPF_RET | BPF_K: 0 bytes
-    refusing.setsockopt(
-        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(instruction))
-    )  # struct sock_fprog
 
 
 def socket_drops(net: Net, role: str) -> Callable[[], int]:
@@ -76,8 +63,3 @@ def swallowed(net: Net, role: str, sink: Sink, v6: bool) -> Callable[[], int]:
     """Return a function that tells how many packets came in by IP and did not come out of the open port."""
     received = mib(net, role, "IpInReceives", "Ip6InReceives", v6)
     return lambda: received() - sink.received()
-
-
-def payload(line: Wire, packet: bytes) -> Callable[[], int]:
-    """Return a function that sends a whole IP packet."""
-    return line.frame(*line.macs, ETH_P_IPV6 if line.v6 else ETH_P_IP, packet)

@@ -1,52 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""pktdrop as a user runs it: a process of its own, started, awaited, interrupted, and its output read."""
+"""`pktdrop trace` as a user runs it: started, awaited, interrupted, and its output read."""
 
 import json
 import os
-import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pktdrop.demo.namespace import Namespace
-from pktdrop.demo.tools import wait_until
-from tests.patience import PATIENCE
+from pktdrop.rules.identities import Identities
+from tests.kit.process import DEADLINE, launch, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 READY = "Tracing "
 NO_PACKET = "no network packet"
 """How the reason ends why something is noise that is nothing sent over a network: pktdrop/data/layers.tsv."""
-DEADLINE = 30.0 * PATIENCE
-"""Seconds for what takes one: a machine may be busy, or an emulated one that needs more patience."""
-_RUN_CHECKOUT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pktdrop.start import main; main()"
-
-
-def command() -> list[str]:
-    """Return how pktdrop is called: $PKTDROP if set, else this interpreter on this checkout."""
-    given = os.environ.get("PKTDROP")
-    return shlex.split(given) if given else [sys.executable, "-I", "-c", _RUN_CHECKOUT, str(ROOT)]
-
-
-def as_nobody(*arguments: str) -> list[str]:
-    """Return how the user nobody calls pktdrop, also where a directory above this checkout is closed to others.
-
-    The checkout is mounted elsewhere for that, in a mount namespace of its own. Needs root, unshare and setpriv.
-    """
-    elsewhere = "/mnt"
-    called = [part.replace(str(ROOT), elsewhere) for part in command()]
-    drop = "exec setpriv --reuid=65534 --regid=65534 --clear-groups --"
-    enter = f'mkdir -p {elsewhere} && mount --bind "$0" {elsewhere} && {drop} "$@"'
-    return ["unshare", "--mount", "--", "sh", "-c", enter, str(ROOT), *called, *arguments]
-
-
-def launch(*arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
-    """Start pktdrop, not waiting for anything."""
-    return subprocess.Popen([*command(), *arguments], cwd="/", **options)
 
 
 class Trace:
@@ -154,14 +124,22 @@ def function_of(call_site: str) -> str:
     return call_site.split(" ")[0].split("+")[0].split(".")[0]
 
 
-def error(stderr: str) -> tuple[str, str]:
-    """Return of an error the sentence what is the matter and the one what to do; both may be wrapped."""
-    lines = stderr.splitlines()
-    (start,) = (index for index, line in enumerate(lines) if line.startswith("Error: "))
-    of_what = [lines[start].removeprefix("Error: ")]
-    while lines[start + len(of_what)].startswith(" " * 7):
-        of_what.append(lines[start + len(of_what)].strip())
-    of_do = lines[start + len(of_what) :]
-    assert of_do
-    assert all(line.startswith("  ") for line in of_do), stderr
-    return " ".join(of_what), " ".join(line.strip() for line in of_do)
+def entries(lines: Iterable[Mapping[str, Any]], inodes: set[int]) -> list[dict[str, Any]]:
+    """The ledger entries of some namespaces."""
+    return [entry for line in lines for entry in line["ledger"] if entry["scope"].get("netns") in inodes]
+
+
+def losses(found: Iterable[dict[str, Any]], identities: Identities) -> list[dict[str, Any]]:
+    """Those that tell of lost packets, and are no hints; a doubt is neither."""
+    return [
+        one for one in found
+        if one["status"] == "silent"
+        or (one["status"] != "doubt" and identities.counters[one["counter"]].loss != "no")
+    ]  # fmt: skip
+
+
+def finish(trace: Trace, how: signal.Signals = signal.SIGINT) -> dict[str, Any]:
+    """End a trace, expect that it ends well, and return its summary."""
+    assert trace.stop(how) == 0, trace.stderr
+    assert "Traceback" not in trace.stderr
+    return trace.summary

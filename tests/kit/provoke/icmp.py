@@ -5,10 +5,9 @@ import struct
 
 from pktdrop.demo import frames
 from pktdrop.demo.causes.cause import Traffic, cause
-from pktdrop.demo.causes.kit import OPEN, SERVER, to_server
+from pktdrop.demo.causes.parts import OPEN, SERVER, to_server
 from pktdrop.demo.net import Net
-from tests.live.provoke.kit import payload
-from tests.live.provoke.packets import header4, icmp
+from tests.kit.provoke.packets import header4, icmp, payload
 
 UNREACHABLE, ECHO, UNKNOWN = 3, 8, 200
 

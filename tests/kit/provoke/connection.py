@@ -6,11 +6,11 @@ from functools import cache
 from socket import SHUT_WR
 
 from pktdrop.demo.causes.cause import Traffic, cause
-from pktdrop.demo.causes.kit import OPEN
+from pktdrop.demo.causes.parts import OPEN
 from pktdrop.demo.net import Net
-from tests.live.provoke.kit import counts
-from tests.live.provoke.packets import ACK, FIN, SYN, Segment, timestamps
-from tests.live.provoke.peer import TUN, Connection, Peer
+from tests.kit.provoke.packets import ACK, FIN, SYN, Segment, timestamps
+from tests.kit.provoke.peer import TUN, Connection, Peer
+from tests.kit.provoke.witnesses import counts
 
 SLOW = ("tcp_rcv_established", "tcp_validate_incoming", "tcp_data_queue", "tcp_data_queue_ofo", "tcp_ofo_queue",
         "tcp_rcv_state_process", "tcp_try_rmem_schedule", "tcp_prune_ofo_queue")  # fmt: skip
