@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from operator import sub
 from typing import Final
 
 from pktdrop.counters import ethtool, links, mib, packets, procstat, qdisc, sockets, softnet, xfrm
@@ -237,6 +238,9 @@ def difference(before: Row, after: Row, width: Callable[[str], int]) -> Row:
     """Return by how much the counters of one scope rose; those that have no name in `before` from zero."""
     known = dict(zip(before.names, before.values, strict=True)) if before.names != after.names else None
     earlier = before.values if known is None else tuple(known.get(name, 0) for name in after.names)
+    risen = tuple(map(sub, after.values, earlier))
+    if min(risen, default=0) >= 0:
+        return Row(after.names, risen)
     return Row(
         after.names,
         tuple(

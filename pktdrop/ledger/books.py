@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -32,6 +32,9 @@ from pktdrop.rules.match import Event
 
 _NOT_READ: Final = "the counters of its namespace could not be read"
 _PEER_FIELDS: Final = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
+
+_QUESTIONS: Final = 8_192
+"""Counters and drivers of which it is remembered what they say."""
 
 NOTHING_READ: Final[Mapping[Scope, Row]] = MappingProxyType({})
 
@@ -109,6 +112,7 @@ class Books:
         self._listing = Listing(self._identities, self._drivers, rules.causes, is_traced)
         self._uncounted = _Uncounted()
         self._driver_of: dict[Nic, str] = {}
+        self._class_of = lru_cache(_QUESTIONS)(self._classify_by)
         self._read_before = read
         self._run: tuple[Loss, ...] = ()
         """What was lost since the beginning, at no socket or queueing discipline yet."""
@@ -129,8 +133,8 @@ class Books:
         self._run = added(
             loss
             if loss.whereabouts.netns is None or is_kept(loss.whereabouts.netns)
-            else replace(
-                loss, whereabouts=replace(loss.whereabouts, netns=THE_GONE, interface=None, sockets=(), qdiscs=())
+            else loss._replace(
+                whereabouts=loss.whereabouts._replace(netns=THE_GONE, interface=None, sockets=(), qdiscs=())
             )
             for loss in self._run
         )
@@ -190,7 +194,9 @@ class Books:
         return Ledger(entries, in_order(narrowed(losses, moved, late.of)), hints)
 
     def _classify(self, counter: str, scope: Scope) -> str | None:
-        driver = self.driver(scope)
+        return self._class_of(counter, self.driver(scope))
+
+    def _classify_by(self, counter: str, driver: str | None) -> str | None:
         if counter.startswith("links."):
             if driver in FOLDING_DRIVERS:
                 return FOLDED
@@ -235,14 +241,14 @@ def _explained(entry: Entry, packets: int) -> Entry:
     note = f"{packets} of them may be drops that were not counted, or not where they were"
     explained = entry.explained + packets if entry.delta else 0
     left = entry.unexplained - packets
-    return replace(entry, explained=explained, unexplained=left, status=entry.status if left else "bound", note=note)
+    return entry._replace(explained=explained, unexplained=left, status=entry.status if left else "bound", note=note)
 
 
 def _of_read(entries: Iterable[Entry], read: Collection[Netns]) -> Iterator[Entry]:
     for entry in entries:
         is_unseen = entry.scope.netns is not None and entry.scope.netns not in read
         if is_unseen and entry.status == "silent" and not entry.delta:
-            yield replace(entry, counter=NO_COUNTER, note=_NOT_READ)
+            yield entry._replace(counter=NO_COUNTER, note=_NOT_READ)
         else:
             yield entry
 

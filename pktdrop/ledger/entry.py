@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import in_order
@@ -62,8 +61,7 @@ SETTLED: Final = "settled"
 _POSITION: Final = MappingProxyType({layer: number for number, layer in enumerate(LAYERS)})
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One counter that moved in one scope; or, with status silent, events that no counter shows."""
 
     layer: str

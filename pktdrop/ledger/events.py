@@ -87,19 +87,14 @@ class Claim:
     layer: str
     row: Identity
     netns: Netns | None
-    is_loss: bool
-    is_doubt: bool
     keys: tuple[CounterKey, ...]
     """The counters in the scope of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
     order: tuple[int | str | tuple[int, ...], ...]
     """What claims are sorted by, so that the order of the events does not matter."""
     floats: bool
     """Whether the events may be counted in another scope than theirs."""
-
-    @property
-    def reveals(self) -> bool:
-        """Tell whether the counter of these events, which are called noise or doubt, tells the losses among them."""
-        return self.is_doubt or (not self.is_loss and self.row.relation == "lost")
+    reveals: bool
+    """Whether the counter of these events, which are called noise or doubt, tells the losses among them."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -277,7 +272,8 @@ def _claim(group: int, of: Alike, row: Identity, fact: Counter) -> Claim:
     keys = tuple(_keys(row, fact, of))
     is_doubt = verdict.doubt is not None
     floats = row.relation in ("other", "lost") or not keys
-    return Claim(group, of.reason, verdict.layer, row, of.netns, verdict.is_loss, is_doubt, keys, order, floats)
+    reveals = is_doubt or (not verdict.is_loss and row.relation == "lost")
+    return Claim(group, of.reason, verdict.layer, row, of.netns, keys, order, floats, reveals)
 
 
 def _keys(row: Identity, fact: Counter, of: Alike) -> Iterator[CounterKey]:

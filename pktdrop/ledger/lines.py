@@ -25,7 +25,7 @@ Facts = Mapping[str, Mapping[str, Counter]]
 """What loss_counters.tsv says, by source and name."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Line:
     """One counter that moved in one scope, and the events given to it, in packets."""
 
@@ -62,6 +62,8 @@ class Line:
     @property
     def revealed(self) -> Mapping[int, int]:
         """Return of `revealing` what the counter has beyond all other events."""
+        if not self.revealing:
+            return self.revealing
         room = max(0, self.delta - self.total + sum(self.revealing.values()))
         found = {}
         for group, packets in self.revealing.items():

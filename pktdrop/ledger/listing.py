@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from pktdrop.counters.increments import Moved
@@ -39,7 +39,7 @@ def key_of(loss: Loss) -> Key:
     if "cpu" in loss.cause.words:
         whereabouts = Whereabouts(cpu=whereabouts.cpu)
     elif whereabouts.queues or whereabouts.sources or whereabouts.others:
-        whereabouts = replace(whereabouts, queues=(), sources=(), others=False)
+        whereabouts = whereabouts._replace(queues=(), sources=(), others=False)
     return loss.layer, loss.nature, loss.cause.name, whereabouts, loss.is_guess, bool(loss.note), loss.stat_class
 
 
@@ -120,13 +120,13 @@ class Listing:
 # ----------------------------------------------------------------------------------------------------------- events
 
 
-@dataclass
+@dataclass(slots=True)
 class _Sum:
-    """Events of one loss, while they are added up."""
+    """Events of one loss, while they are added up; no Tally, as there may be thousands."""
 
-    reasons: Tally[str] = field(default_factory=Tally)
-    interfaces: Tally[tuple[Netns | None, str | None]] = field(default_factory=Tally)
-    sources: Tally[int] = field(default_factory=Tally)
+    reasons: dict[str, int] = field(default_factory=dict)
+    interfaces: dict[tuple[Netns | None, str | None], int] = field(default_factory=dict)
+    sources: dict[int, int] = field(default_factory=dict)
 
 
 def of_events(seen: Seen) -> Iterator[Loss]:
@@ -137,11 +137,13 @@ def of_events(seen: Seen) -> Iterator[Loss]:
         if total is None:
             total = sums[group.loss] = _Sum()
         of = group.of
-        total.reasons[of.rule.why.name] += packets
+        name = of.rule.why.name
+        total.reasons[name] = total.reasons.get(name, 0) + packets
         if "cpu" in group.loss.cause.words:
-            total.interfaces[of.netns, of.interface] += packets
+            nic = of.netns, of.interface
+            total.interfaces[nic] = total.interfaces.get(nic, 0) + packets
             if of.cpu is not None:
-                total.sources[of.cpu] += packets
+                total.sources[of.cpu] = total.sources.get(of.cpu, 0) + packets
     for loss, total in sums.items():
         whereabouts = Whereabouts(
             netns=loss.event_scope.netns, interface=loss.event_scope.interface, cpu=loss.event_scope.cpu
@@ -149,11 +151,11 @@ def of_events(seen: Seen) -> Iterator[Loss]:
         if total.interfaces:
             (netns, interface), _ = ranked(total.interfaces)[0]
             cpus = tuple(cpu for cpu, _ in ranked(total.sources)) if whereabouts.cpu is not None else ()
-            whereabouts = replace(
-                whereabouts, netns=netns, interface=interface, sources=cpus, others=len(total.interfaces) > 1
+            whereabouts = whereabouts._replace(
+                netns=netns, interface=interface, sources=cpus, others=len(total.interfaces) > 1
             )
         reasons = tuple(reason for reason, _ in ranked(total.reasons))
-        yield Loss(total.reasons.total(), loss.layer, loss.nature, loss.cause, whereabouts, reasons)
+        yield Loss(sum(total.reasons.values()), loss.layer, loss.nature, loss.cause, whereabouts, reasons)
 
 
 # --------------------------------------------------------------------------------------------------------- sums
@@ -168,24 +170,26 @@ def added(losses: Iterable[Loss], to: Iterable[Loss] = ()) -> tuple[Loss, ...]:
     if len(found) <= _KEPT:
         return found
     order = sorted(found, key=lambda loss: -loss.packets)
-    return added([*order[: _KEPT // 2], *(replace(loss, whereabouts=Whereabouts()) for loss in order[_KEPT // 2 :])])
+    return added([*order[: _KEPT // 2], *(loss._replace(whereabouts=Whereabouts()) for loss in order[_KEPT // 2 :])])
 
 
 def _together(parts: Sequence[Loss]) -> Loss:
     if len(parts) == 1:
         return parts[0]
+    packets, without_event = sum(loss.packets for loss in parts), sum(loss.without_event for loss in parts)
+    first = parts[0]
+    if len(parts) == 2 and not first.whereabouts.queues and _is_like(*parts):  # most of a run, look by look
+        return first._replace(packets=packets, without_event=without_event)
     queues: Tally[int] = Tally()
     for loss in parts:
         queues.update(dict(loss.whereabouts.queues))
     largest = max(parts, key=lambda loss: loss.packets)
-    return replace(
-        largest,
-        packets=sum(loss.packets for loss in parts),
-        without_event=sum(loss.without_event for loss in parts),
+    return largest._replace(
+        packets=packets,
+        without_event=without_event,
         reasons=tuple(dict.fromkeys(reason for loss in parts for reason in loss.reasons)),
         counters=tuple(dict.fromkeys(counter for loss in parts for counter in loss.counters)),
-        whereabouts=replace(
-            largest.whereabouts,
+        whereabouts=largest.whereabouts._replace(
             queues=ranked(queues),
             sources=tuple(dict.fromkeys(cpu for loss in parts for cpu in loss.whereabouts.sources)),
             others=any(loss.whereabouts.others for loss in parts)
@@ -194,16 +198,23 @@ def _together(parts: Sequence[Loss]) -> Loss:
     )
 
 
+def _is_like(one: Loss, other: Loss) -> bool:
+    """Tell whether two losses differ in nothing but their packets."""
+    return one == other._replace(packets=one.packets, without_event=one.without_event)
+
+
 def added_doubts(doubts: Iterable[Entry], to: Iterable[Entry]) -> tuple[Entry, ...]:
     """Add up doubts that counters leave; there are no more of them than the tables have."""
     sums: dict[tuple[str, str], Entry] = {}
     for doubt in (*to, *doubts):
         ((counter, packets),) = doubt.by
         before = sums.get((doubt.layer, counter))
-        sums[doubt.layer, counter] = replace(doubt, by=((counter, packets + (before.by[0][1] if before else 0)),))
+        sums[doubt.layer, counter] = doubt._replace(by=((counter, packets + (before.by[0][1] if before else 0)),))
     return tuple(sums.values())
 
 
 def ranked(tally: Mapping[_Key, int]) -> tuple[tuple[_Key, int], ...]:
     """Return what is above zero, most first."""
+    if len(tally) == 1:
+        return tuple(item for item in tally.items() if item[1])
     return tuple(sorted(((key, n) for key, n in tally.items() if n), key=lambda item: (-item[1], str(item[0]))))

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
@@ -19,8 +18,7 @@ from pktdrop.rules.layers import LAYERS
 EVIDENCE: Final = ("events", "counters", "both", "guess", "unexplained")
 
 
-@dataclass(frozen=True)
-class Whereabouts:
+class Whereabouts(NamedTuple):
     """Where packets were lost, as far as it is known."""
 
     netns: Netns | None = None
@@ -39,8 +37,7 @@ class Whereabouts:
     """The queueing discipline; if there are several, one or some of these, it is not known which."""
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(NamedTuple):
     """Packets lost for one cause, with the same whereabouts."""
 
     packets: int
@@ -76,8 +73,8 @@ class Loss:
     def split(self, packets: int) -> tuple[Loss, Loss]:
         """Return this in two parts, the first of so many packets, of those with an event first."""
         without = max(0, packets - (self.packets - self.without_event))
-        first = replace(self, packets=packets, without_event=without)
-        return first, replace(self, packets=self.packets - packets, without_event=self.without_event - without)
+        first = self._replace(packets=packets, without_event=without)
+        return first, self._replace(packets=self.packets - packets, without_event=self.without_event - without)
 
 
 def by_layer(losses: Iterable[Loss]) -> Mapping[str, int]:

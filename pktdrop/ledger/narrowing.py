@@ -8,7 +8,6 @@ is possible, the whereabouts of a loss name that one; else they name all that ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from pktdrop.counters.increments import Moved
@@ -50,7 +49,7 @@ def _at_backlogs(found: Sequence[Loss], moved: Moved) -> list[Loss]:
     parts = []
     for whereabouts, count in risen.items():
         part, loss = loss.split(count)
-        parts.append(replace(part, whereabouts=replace(part.whereabouts, cpu=whereabouts.cpu)))
+        parts.append(part._replace(whereabouts=part.whereabouts._replace(cpu=whereabouts.cpu)))
     return [*others, *parts]
 
 
@@ -103,7 +102,7 @@ def _split(group: Sequence[Loss], risen: Mapping[Whereabouts, int], late: Late) 
         return
     if len(group) > 1 and len(risen) > 1:
         several = _united(risen)
-        yield from (replace(loss, whereabouts=several) for loss in group)
+        yield from (loss._replace(whereabouts=several) for loss in group)
         return
     more = sum(late(loss) for loss in group) if len(risen) == 1 else 0
     room = {whereabouts: counted + more for whereabouts, counted in risen.items()}
@@ -114,15 +113,14 @@ def _split(group: Sequence[Loss], risen: Mapping[Whereabouts, int], late: Late) 
             if taken:
                 room[whereabouts] -= taken
                 part, left = left.split(taken)
-                yield replace(part, whereabouts=whereabouts)
+                yield part._replace(whereabouts=whereabouts)
         if left.packets:
             yield left
 
 
 def _united(risen: Mapping[Whereabouts, int]) -> Whereabouts:
     ranked = sorted(risen, key=lambda whereabouts: -risen[whereabouts])
-    return replace(
-        ranked[0],
+    return ranked[0]._replace(
         sockets=tuple(scope for whereabouts in ranked for scope in whereabouts.sockets),
         qdiscs=tuple(name for whereabouts in ranked for name in whereabouts.qdiscs),
     )

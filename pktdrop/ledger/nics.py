@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from pktdrop.counters.increments import Moved
 from pktdrop.ledger.entry import STAT_CLASS_LAYERS
 from pktdrop.model.counters import Row, Scope
 from pktdrop.model.drops import Netns
+from pktdrop.rules.driver_meanings import bare
 from pktdrop.rules.drivers import Drivers, NicLoss
 
 Nic = tuple[Netns | None, str]
@@ -54,6 +55,8 @@ class Nics:
     def __init__(self, drivers: Drivers) -> None:
         """Take the table of drivers."""
         self._drivers = drivers
+        self._fields = {bare(link.field) for link in drivers.links if link.events} | {*map(bare, _SHARED)}
+        """Fields of rtnl_link_stats64 in which drivers count losses."""
         self._of: dict[Nic, _History] = {}
         self.counted: Tally[tuple[Netns | None, str, str]] = Tally()
         """What drivers counted in the last interval, by namespace, interface and layer, events or not."""
@@ -71,6 +74,10 @@ class Nics:
         touched: dict[Nic, None] = {}
         for source in ("driver", "links"):
             for scope, risen in moved.get(source, {}).items():
+                if source == "links":  # most interfaces only have traffic
+                    risen = {name: by for name, by in risen.items() if name in self._fields}
+                    if not risen:
+                        continue
                 nic = scope.netns, scope.interface or ""
                 touched[nic] = None
                 history = self._history(nic)
@@ -117,7 +124,7 @@ def _beyond(stats: Iterable[NicLoss], seen: Mapping[str, int]) -> Iterator[NicLo
             continue
         known = 0 if layer in BEFORE_EVENTS else min(stat.packets, left.get(layer, 0))
         left[layer] = left.get(layer, 0) - known
-        yield replace(stat, packets=stat.packets - known)
+        yield stat._replace(packets=stat.packets - known)
 
 
 def _grown(history: _History, now: Iterable[NicLoss]) -> Iterator[NicLoss]:
@@ -135,8 +142,8 @@ def _grown(history: _History, now: Iterable[NicLoss]) -> Iterator[NicLoss]:
         owed -= paid
         if packets > paid:
             queues = {q: n - (told.queues.get(q, 0) if told else 0) for q, n in stat.queues.items()}
-            history.told[stat_class] = replace(stat, packets=before + packets - paid)
-            yield replace(stat, packets=packets - paid, queues={q: n for q, n in queues.items() if n > 0})
+            history.told[stat_class] = stat._replace(packets=before + packets - paid)
+            yield stat._replace(packets=packets - paid, queues={q: n for q, n in queues.items() if n > 0})
 
 
 def _add(sums: dict[str, int], risen: Mapping[str, int]) -> None:

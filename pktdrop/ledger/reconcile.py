@@ -113,8 +113,10 @@ class Reconciler:
                 if scope.interface is None:
                     continue
                 for name, delta in differences.items():
+                    if delta <= 0:
+                        continue
                     counter = name if source == "driver" else f"{source}.{name}"
-                    if delta <= 0 or counter in self._identities.counters:
+                    if counter in self._identities.counters:
                         continue
                     stat_class = self._classify(counter, scope)
                     if stat_class is not None and stat_class in STAT_CLASS_LAYERS:
@@ -132,6 +134,8 @@ def _settled(lines: Iterable[Line]) -> Mapping[int, int]:
     revealed: dict[str, dict[int, int]] = {}
     part_of: dict[str, str | None] = {}
     for line in lines:
+        if not line.revealing:
+            continue
         part_of[line.fact.name] = line.fact.part_of
         of_counter = revealed.setdefault(line.fact.name, {})
         for group, packets in line.revealed.items():

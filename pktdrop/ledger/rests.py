@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Final
 
 from pktdrop.ledger.entry import FOLDED, PEER, SETTLED, STAT_CLASS_LAYERS, Entry
@@ -60,7 +59,7 @@ class Rests:
             if entry.stat_class == SETTLED:
                 left = 0
             self._put(fact, entry, left)
-            for pool in self._pools(fact, entry):
+            for pool in self._pools(fact, entry) if left else ():
                 taken = min(left, inside[pool])
                 inside[pool] -= taken
                 left -= taken
@@ -144,4 +143,4 @@ def _missed(entries: Iterable[Entry]) -> Mapping[tuple[Netns | None, str | None,
 def _in_its_layer(fact: Counter, entry: Entry) -> Entry:
     """Return an entry with the layer of its rest: that of the driver, if it counts in a field of several layers."""
     layer = STAT_CLASS_LAYERS.get(entry.stat_class or "", entry.layer) if fact.layer == ANY_LAYER else entry.layer
-    return entry if layer == entry.layer else replace(entry, layer=layer)
+    return entry if layer == entry.layer else entry._replace(layer=layer)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from pktdrop.ledger.entry import NO_COUNTER, Entry, entry_order
@@ -82,14 +82,14 @@ class Steady:
             if entry.status not in _OUT_OF_BALANCE:
                 yield _made_good(entry, max(0, change))  # by events that came before it was read
             elif not is_last:
-                yield replace(entry, status="bound", note=_JITTER, is_open=True)
+                yield entry._replace(status="bound", note=_JITTER, is_open=True)
             elif entry.status == "silent":
                 yield entry
             else:
                 own = min(max(0, certain), entry.unexplained)
                 certain -= own
                 found = _made_good(entry, entry.unexplained - own)
-                yield found if own else replace(found, status="bound", note=_JITTER)
+                yield found if own else found._replace(status="bound", note=_JITTER)
         if certain and not (is_last and certain < 0):
             yield _stayed(balance.last, certain, balance.reason)
 
@@ -131,12 +131,12 @@ def _change(entry: Entry, balance: int) -> int:
 
 def _made_good(entry: Entry, packets: int) -> Entry:
     """Return an entry of which events of an earlier interval explain some more."""
-    return replace(entry, explained=entry.explained + packets, unexplained=entry.unexplained - packets)
+    return entry._replace(explained=entry.explained + packets, unexplained=entry.unexplained - packets)
 
 
 def _stayed(entry: Entry, certain: int, reason: str) -> Entry:
     """Return the entry of what a counter has beyond its events, or has too little, for more than one interval."""
-    still = replace(entry, delta=0, explained=0, unexplained=max(0, certain), note=_STAYED, revealed=0)
+    still = entry._replace(delta=0, explained=0, unexplained=max(0, certain), note=_STAYED, revealed=0)
     if certain > 0:
-        return replace(still, status="unexplained", by=())
-    return replace(still, status="silent", by=((reason, -certain),))
+        return still._replace(status="unexplained", by=())
+    return still._replace(status="silent", by=((reason, -certain),))

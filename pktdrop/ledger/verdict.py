@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache, cached_property
 from typing import Final, NamedTuple, Protocol
 
@@ -108,11 +109,11 @@ class Judge:
             explained=explained,
             unexplained=line.delta - explained,
             status="bound" if is_open else status,
-            by=tuple(sorted(line.reasons.items(), key=lambda item: (-item[1], item[0]))),
+            by=_most_first(line.reasons),
             note=note,
             stat_class=line.stat_class,
             is_open=is_open,
-            revealed=sum(line.revealed.values()),
+            revealed=sum(line.revealed.values()) if line.revealing else 0,
         )
 
     def _verdict(self, line: Line, windows: Windows | None) -> tuple[str, str]:
@@ -137,6 +138,12 @@ class Judge:
         if line.total > delta:
             return "silent", f"{line.total - delta} more events than it counted"
         return "unexplained", slack
+
+
+def _most_first(reasons: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    if len(reasons) == 1:
+        return tuple(reasons.items())
+    return tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _read_apart(difference: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from pktdrop.model.counters import Row, Scope
 from pktdrop.rules.driver_meanings import DriverMeanings, Meaning, bare
@@ -18,8 +18,7 @@ from pktdrop.rules.driver_tables import STAT_CLASSES
 from pktdrop.rules.match import ANY
 
 
-@dataclass(frozen=True)
-class NicLoss:
+class NicLoss(NamedTuple):
     """Packets that the NIC lost in one way."""
 
     stat_class: str

@@ -282,7 +282,7 @@ class History:
             if scope.netns is not None and not account.is_kept(scope.netns):
                 line = self.lines.pop((counter, scope))
                 scope_of_gone = together(scope, THE_GONE, None)
-                entry = replace(line.entry, scope=scope_of_gone)
+                entry = line.entry._replace(scope=scope_of_gone)
                 before = self.lines.get((counter, scope_of_gone))
                 self.lines[counter, scope_of_gone] = replace(line, entry=entry) if before is None else before.plus(line)
         self._trimmed = len(self._positions) + len(self.ports) + len(self.lines)

@@ -150,7 +150,7 @@ def test_rows_do_not_grow_with_what_was() -> None:
         netns = Netns(number, number)
         scope = Scope(netns=netns)
         key = make_drop(netns=netns, netns_name=f"n{number}", interface="eth0", ifindex=2)
-        entry = replace(NO_PORTS, scope=scope, delta=7, explained=7, by=(("NO_SOCKET", 7),))
+        entry = NO_PORTS._replace(scope=scope, delta=7, explained=7, by=(("NO_SOCKET", 7),))
         look = make_step({key: Count(7, 1)}, ledger=make_ledger(entry))
         rows = {**look.account.counters.rows, "links": {scope._replace(interface="eth0"): Row((), ())}}
         counters = replace(look.account.counters, rows=rows, netns=frozenset((netns,)))
