@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Text for a terminal: safe, aligned, and as wide as there is room."""
+"""Tables for a terminal: safe, aligned, and as wide as there is room. All tables are laid out here."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import zip_longest
+from typing import Any, Literal
 
 from pktdrop.text.escaping import safe
 
@@ -18,21 +19,44 @@ DOUBT = "?"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. One that may shrink gives up width, down to `least`, where the table is too wide."""
+    """How the values under a title are written. Where there is no room, those that may be cut are; numbers never."""
 
     title: str
     align: Literal["left", "right"] = "left"
     least: int | None = None
+    """Characters that are enough where there is no room for all; None: it cannot be cut."""
     keep_end: bool = False
     """Cut in the middle, so that the last characters stay (the offset of a call site)."""
     wrap: bool = False
     """Go on in the next line rather than cut."""
+    show: Callable[[Any], str] = str
+    """Writes a value."""
+    fit: Callable[[Any, int], str] | None = None
+    """Writes a value in so many characters, in place of `show` and cutting."""
+    rank: int = 0
+    """Columns with the highest rank are left out first where there is no room; those with 0 never."""
+    most: int | None = None
+    """Takes the room that is left, up to so many characters, whatever its values need."""
+    order: Callable[[Any], Any] | None = None
+    """Gives what is compared in place of a value."""
 
-    def fit(self, text: str, width: int) -> str:
-        """Make a cell fit."""
-        if self.wrap:
-            return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
-        return cut(text, width, self.keep_end)
+    def whole(self, value: Any) -> str:
+        """Write a value, however long it is."""
+        return safe(self.show(value))
+
+    def text(self, value: Any, width: int) -> str:
+        """Write a value in exactly `width` characters."""
+        return self.pad(self.fit(value, width) if self.fit else cut(self.whole(value), width, self.keep_end), width)
+
+    def lines(self, value: Any, width: int) -> list[str]:
+        """Write a value in lines of exactly `width` characters."""
+        if not self.wrap:
+            return [self.text(value, width)]
+        return [self.pad(part, width) for part in textwrap.wrap(self.whole(value), width, break_on_hyphens=False)]
+
+    def pad(self, text: str, width: int) -> str:
+        """Fill a text up to `width` characters."""
+        return text.rjust(width) if self.align == "right" else text.ljust(width)
 
 
 def cut(text: str, width: int, keep_end: bool = False) -> str:
@@ -65,35 +89,55 @@ def _cut_site(text: str, width: int) -> str:
     return text[: width - len(CUT)] + CUT if room < 4 else symbol[:room] + CUT + plus + tail
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> str:
+def table(columns: Sequence[Column], rows: Sequence[Sequence[Any]], width: int) -> str:
     """Lay out rows under their titles in at most `width` columns, if the columns that may shrink allow it."""
-    from tabulate import tabulate  # nothing that comes before the first table needs it
+    given = widths(columns, rows, width)
+    lines = [[column.pad(column.title, wide) for column, wide in zip(columns, given, strict=True)]]
+    for row in rows:
+        cells = [column.lines(value, wide) for column, value, wide in zip(columns, row, given, strict=True)]
+        below = zip_longest(*cells, fillvalue="")
+        lines += [[text.ljust(wide) for text, wide in zip(texts, given, strict=True)] for texts in below]
+    return "\n".join((" " * GAP).join(line).rstrip() for line in lines)
 
-    cells = [[safe(cell) for cell in row] for row in rows]
-    widths = _widths(columns, cells, width)
-    fitted = [
-        [column.fit(cell, room) for cell, room, column in zip(row, widths, columns, strict=True)] for row in cells
+
+def widths(
+    columns: Sequence[Column], rows: Sequence[Sequence[Any]], room: int, gap: int = GAP, beside: int = 0
+) -> list[int]:
+    """Return the width of each column, 0 for one that is left out, so that lines fit into the room if they can.
+
+    Beside each title is room for so many characters. Columns with most to spare give way first, of equal ones the
+    last.
+    """
+    titles = [len(column.title) + beside for column in columns]
+    natural = [
+        max([title, *(len(column.whole(row[place])) for row in rows)]) if column.most is None else title
+        for place, (title, column) in enumerate(zip(titles, columns, strict=True))
     ]
-    text = tabulate(
-        [[column.title for column in columns], *fitted],  # as headers, tabulate would widen them
-        tablefmt="plain",
-        disable_numparse=True,
-        colalign=[column.align for column in columns],
-    )
-    return "\n".join(line.rstrip() for line in text.splitlines())
-
-
-def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    widths = [max([len(column.title), *(len(row[index]) for row in rows)]) for index, column in enumerate(columns)]
-    floors = [
-        room if column.least is None else min(room, max(column.least, len(column.title)))
-        for column, room in zip(columns, widths, strict=True)
+    least = [
+        wide if column.least is None else min(wide, max(column.least, title))
+        for column, wide, title in zip(columns, natural, titles, strict=True)
     ]
-    excess = sum(widths) + GAP * (len(columns) - 1) - width
+    shown = _that_fit(columns, least, room, gap)
+    given = [wide if place in shown else 0 for place, wide in enumerate(natural)]
+    excess = sum(given) + gap * (len(shown) - 1) - room
     while excess > 0:
-        spare, index = max((widths[index] - floors[index], index) for index in range(len(widths)))
-        if spare == 0:
+        spare, place = max((given[place] - least[place], place) for place in shown)
+        if not spare:
             break
-        widths[index] -= 1
+        given[place] -= 1
         excess -= 1
-    return widths
+    for place in shown:
+        more = max(0, min((columns[place].most or 0) - given[place], -excess))
+        given[place] += more
+        excess += more
+    return given
+
+
+def _that_fit(columns: Sequence[Column], least: Sequence[int], room: int, gap: int) -> list[int]:
+    shown = list(range(len(columns)))
+    while sum(least[place] for place in shown) + gap * (len(shown) - 1) > room:
+        place = max(shown, key=lambda place: columns[place].rank)
+        if columns[place].rank == 0:
+            break
+        shown.remove(place)
+    return shown

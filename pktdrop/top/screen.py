@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from pktdrop.filters import Filters
 from pktdrop.model.drops import Known
 from pktdrop.text.escaping import safe
+from pktdrop.text.table import Column, widths
 from pktdrop.top import detail, panel
 from pktdrop.top.advice import concerning
-from pktdrop.top.grid import GAP, Column, Row, Sort, arrange, widths
+from pktdrop.top.grid import GAP, Row, Sort, arrange, is_number
 from pktdrop.top.help import help_page
 from pktdrop.top.history import History
 from pktdrop.top.keys import KEYS
@@ -294,7 +295,7 @@ class Screen:
         position = self._position(rows)
         self._top = max(0, min(max(self._top, position - self._height + 1), position, len(rows) - 1))
         shown = rows[self._top : self._top + self._height]
-        given = widths(columns, shown, width - 2)
+        given = widths(columns, [row.values for row in shown], width - 2, GAP, beside=1)
         titles, spots = self._titles(columns, given)
         self.spots = Spots(above, len(shown), self._top, tuple(spots))
         body = [_line(columns, row, given, self._top + index == position) for index, row in enumerate(shown)]
@@ -312,10 +313,9 @@ class Screen:
             if not wide:
                 continue
             is_sorted = column.title == sort.title
-            down = column.right != sort.reverse
+            down = is_number(column) != sort.reverse
             text = column.title + (("v" if down else "^") if is_sorted else "")
-            text = text.rjust(wide) if column.right else text.ljust(wide)
-            pieces.append((text[:wide], "strong" if is_sorted else "title"))
+            pieces.append((column.pad(text, wide)[:wide], "strong" if is_sorted else "title"))
             pieces.append((" " * GAP, "title"))
             spots.append((at, at + wide - 1, column.title))
             at += wide + GAP

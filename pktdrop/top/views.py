@@ -8,9 +8,9 @@ from typing import Any, Final
 from pktdrop.ledger.entry import NO_COUNTER, STAT_CLASS_LAYERS
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
-from pktdrop.text.table import DOUBT
+from pktdrop.text.table import DOUBT, Column
 from pktdrop.text.wording import share
-from pktdrop.top.grid import Column, Row, ago, names, numbers, ranges, trend
+from pktdrop.top.grid import Row, ago, names, numbers, ranges, trend
 from pktdrop.top.history import NO_EVENT, Group, History, Line, Reason, Tally
 from pktdrop.views.scope import Name, scope_text
 
@@ -41,17 +41,12 @@ class View:
 
 
 def _seen(history: History) -> Column:
-    return Column(
-        "seen",
-        lambda seen: ago(history.elapsed - seen if seen >= 0 else None),
-        right=True,
-        rank=2,
-    )
+    return Column("seen", "right", show=lambda seen: ago(history.elapsed - seen if seen >= 0 else None), rank=2)
 
 
 def _share(history: History) -> Column:
     whole = history.loss.packets
-    return Column("share", lambda packets: share(packets, whole) if packets else "-", right=True, rank=4)
+    return Column("share", "right", show=lambda packets: share(packets, whole) if packets else "-", rank=4)
 
 
 def _mark(key: Reason | None, tally: Tally, now: float) -> str:
@@ -127,7 +122,7 @@ def _words(group: Group, *more: str) -> str:
 
 def _cpu_columns(history: History, context: Context) -> tuple[Column, ...]:
     return (
-        Column("CPU", right=True, order=lambda cpu: -cpu),
+        Column("CPU", align="right", order=lambda cpu: -cpu),
         numbers("/s"),
         numbers("total"),
         _share(history),
@@ -192,7 +187,7 @@ def _stat_classes(history: History) -> list[str]:
 def _interface_columns(history: History, context: Context) -> tuple[Column, ...]:
     return (
         Column("iface", least=6),
-        Column("queue", right=True, show=lambda queue: "all" if queue < 0 else str(queue), rank=6,
+        Column("queue", align="right", show=lambda queue: "all" if queue < 0 else str(queue), rank=6,
                order=lambda queue: -queue),
         Column("netns", least=8, rank=5),
         Column("driver", least=6, rank=9),
@@ -240,7 +235,7 @@ def _netns_columns(history: History, context: Context) -> tuple[Column, ...]:
         numbers("total"),
         _share(history),
         Column("netns", least=10),
-        Column("inode", lambda netns: "-" if netns is None else str(netns), right=True, rank=6),
+        Column("inode", show=lambda netns: "-" if netns is None else str(netns), align="right", rank=6),
         *_apart(history, context, 4),
         names("iface", 6, rank=7),
         Column("most", least=12, rank=3),
@@ -279,13 +274,13 @@ def _ledger_columns(_history: History, context: Context) -> tuple[Column, ...]:
         return scope_text(scope, context.netns_name)
 
     return (
-        Column("rose", lambda rose: "-" if rose is None else f"{rose:,}", right=True),
-        Column("explained", lambda events: "-" if events is None else f"{events:,}", right=True, rank=3),
-        Column("rest", lambda rest: "-" if rest is None else f"{rest:,}", right=True),
+        Column("rose", show=lambda rose: "-" if rose is None else f"{rose:,}", align="right"),
+        Column("explained", show=lambda events: "-" if events is None else f"{events:,}", align="right", rank=3),
+        Column("rest", show=lambda rest: "-" if rest is None else f"{rest:,}", align="right"),
         Column("status", order=_WORST_FIRST.index),
         Column("layer", rank=4),
         Column("counter", least=16),
-        Column("of", of, least=9, rank=1, order=of),
+        Column("of", show=position, least=9, rank=1, order=of),
         Column("by", least=12, rank=2),
     )
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.top.grid import GAP, Column, Row, Sort, ago, arrange, names, numbers, ranges, widths
+from pktdrop.text.table import Column, widths
+from pktdrop.top.grid import GAP, Row, Sort, ago, arrange, names, numbers, ranges
 from pktdrop.top.panel import duration, short
 
 COLUMNS = (
@@ -22,17 +23,17 @@ def row(total: int | None, reason: str, layer: str = "socket", where: str = "udp
 
 def test_columns_give_way_before_they_are_left_out() -> None:
     """First long texts are cut, then columns go, the least important first; figures never do."""
-    rows = [row(123, "A_LONG_REASON")]
-    assert widths(COLUMNS, rows, 80) == [6, 13, 6, 13]
-    assert widths(COLUMNS, rows, 36) == [6, 10, 6, 11]
-    assert widths(COLUMNS, rows, 30) == [6, 10, 0, 12]
-    assert widths(COLUMNS, rows, 16) == [6, 9, 0, 0]
+    rows = [row(123, "A_LONG_REASON").values]
+    assert widths(COLUMNS, rows, 80, GAP, beside=1) == [6, 13, 6, 13]
+    assert widths(COLUMNS, rows, 36, GAP, beside=1) == [6, 10, 6, 11]
+    assert widths(COLUMNS, rows, 30, GAP, beside=1) == [6, 11, 0, 11]
+    assert widths(COLUMNS, rows, 16, GAP, beside=1) == [6, 9, 0, 0]
 
 
 @given(st.integers(1, 200), st.lists(st.text(max_size=40), max_size=4))
 def test_lines_fit_wherever_they_can(room: int, texts: list[str]) -> None:
     """No line is wider than the room, unless the columns that must be there are."""
-    given_widths = widths(COLUMNS, [row(1, text) for text in texts], room)
+    given_widths = widths(COLUMNS, [row(1, text).values for text in texts], room, GAP)
     needed = sum(given_widths) + GAP * (sum(1 for wide in given_widths if wide) - 1)
     assert needed <= max(room, 6 + GAP + 8)
 
