@@ -110,34 +110,34 @@ def widths(
     """
     titles = [len(column.title) + beside for column in columns]
     natural = [
-        max([title, *(len(column.whole(row[place])) for row in rows)]) if column.most is None else title
-        for place, (title, column) in enumerate(zip(titles, columns, strict=True))
+        max([title, *(len(column.whole(row[position])) for row in rows)]) if column.most is None else title
+        for position, (title, column) in enumerate(zip(titles, columns, strict=True))
     ]
     least = [
         wide if column.least is None else min(wide, max(column.least, title))
         for column, wide, title in zip(columns, natural, titles, strict=True)
     ]
     shown = _that_fit(columns, least, room, gap)
-    given = [wide if place in shown else 0 for place, wide in enumerate(natural)]
+    given = [wide if position in shown else 0 for position, wide in enumerate(natural)]
     excess = sum(given) + gap * (len(shown) - 1) - room
     while excess > 0:
-        spare, place = max((given[place] - least[place], place) for place in shown)
+        spare, position = max((given[position] - least[position], position) for position in shown)
         if not spare:
             break
-        given[place] -= 1
+        given[position] -= 1
         excess -= 1
-    for place in shown:
-        more = max(0, min((columns[place].most or 0) - given[place], -excess))
-        given[place] += more
+    for position in shown:
+        more = max(0, min((columns[position].most or 0) - given[position], -excess))
+        given[position] += more
         excess += more
     return given
 
 
 def _that_fit(columns: Sequence[Column], least: Sequence[int], room: int, gap: int) -> list[int]:
     shown = list(range(len(columns)))
-    while sum(least[place] for place in shown) + gap * (len(shown) - 1) > room:
-        place = max(shown, key=lambda place: columns[place].rank)
-        if columns[place].rank == 0:
+    while sum(least[position] for position in shown) + gap * (len(shown) - 1) > room:
+        position = max(shown, key=lambda position: columns[position].rank)
+        if columns[position].rank == 0:
             break
-        shown.remove(place)
+        shown.remove(position)
     return shown

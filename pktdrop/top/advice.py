@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What to do about the losses of a row: the remedies of `pktdrop diagnose`."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pktdrop.account import Account
-from pktdrop.top.history import NO_EVENT, Reason
+from pktdrop.top.subjects import NO_EVENT, CounterScope, Cpu, InterfaceQueue, OneNetns, Reason, Subject
 from pktdrop.watch import Watch
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ class Adviser:
         return diagnose(account, Circumstances(watch.kernel.rungs), host, self._tables).losses
 
 
-def concerning(key: Hashable, losses: "Iterable[Advised]") -> list[str]:
+def concerning(subject: Subject, losses: "Iterable[Advised]") -> list[str]:
     """Return what to do about the losses of a row, each thing once."""
     said: dict[str, None] = {}
     for one in losses:
-        if _is_meant(key, one.loss):
+        if _is_meant(subject, one.loss):
             for advice in one.advice:
                 command = f" {advice.command}" if advice.command else ""
                 cost = f" ({advice.cost})" if advice.cost else ""
@@ -44,17 +44,17 @@ def concerning(key: Hashable, losses: "Iterable[Advised]") -> list[str]:
     return list(said)
 
 
-def _is_meant(key: Hashable, loss: "Loss") -> bool:
+def _is_meant(subject: Subject, loss: "Loss") -> bool:
     whereabouts = loss.whereabouts
-    if isinstance(key, Reason):
-        named = key.name in loss.reasons or (key.name == NO_EVENT and loss.without_event > 0)
-        return key.noise is None and key.doubt is None and key.layer == loss.layer and named
-    if isinstance(key, int):
-        return key == whereabouts.cpu or key in whereabouts.sources
-    if not isinstance(key, tuple):
-        return False
-    if key[0] == "ledger":
-        return key[1] in loss.counters
-    return bool(
-        whereabouts.netns == key[1] if key[0] == "netns" else (whereabouts.netns, whereabouts.interface) == key[:2]
-    )
+    match subject:
+        case Reason(layer, name, noise, doubt):
+            named = name in loss.reasons or (name == NO_EVENT and loss.without_event > 0)
+            return noise is None and doubt is None and layer == loss.layer and named
+        case Cpu(number):
+            return number == whereabouts.cpu or number in whereabouts.sources
+        case InterfaceQueue(netns, interface):
+            return (whereabouts.netns, whereabouts.interface) == (netns, interface)
+        case OneNetns(netns):
+            return whereabouts.netns == netns
+        case CounterScope(counter):
+            return counter in loss.counters

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: MIT
 """What lies behind one row: call sites, CPUs, interfaces, the ledger's lines, advice."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from pktdrop.ledger.entry import NO_COUNTER
 from pktdrop.model.drops import DropKey, Netns, full_reason
 from pktdrop.text.escaping import safe
 from pktdrop.text.wording import number
-from pktdrop.top import history
-from pktdrop.top.history import NO_EVENT, Group, History, Reason
+from pktdrop.top import sums
+from pktdrop.top.history import History
 from pktdrop.top.lines import Line, labelled
+from pktdrop.top.subjects import NO_EVENT, CounterScope, Cpu, InterfaceQueue, OneNetns, Reason, Subject
+from pktdrop.top.sums import Group
 from pktdrop.top.views import Context, reasons_of
 from pktdrop.views.scope import scope_text
 from pktdrop.views.table import cpu, interface_of, netns_of, reason
@@ -19,36 +22,36 @@ MOST: Final = 12
 """Parts of a list that are named; of the rest there is the number."""
 
 
-def subject(seen: History, key: Hashable) -> Group | None:
+def group_of(seen: History, subject: Subject) -> Group | None:
     """Return the drops that a row stands for; None for a row that stands for none."""
-    if isinstance(key, Reason):
-        return seen.reasons.get(key)
-    if isinstance(key, int):
-        return seen.cpus.get(key)
-    if isinstance(key, tuple) and len(key) == 2:
-        return seen.netns.get(key[1])
-    if isinstance(key, tuple) and key[0] != "ledger" and key[2] is None:
-        return seen.interfaces.get((key[0], key[1]))
-    return None
+    match subject:
+        case Reason():
+            return seen.reasons.get(subject)
+        case Cpu(number):
+            return seen.cpus.get(number)
+        case InterfaceQueue():
+            return seen.interfaces.get(subject)
+        case OneNetns(netns):
+            return seen.netns.get(netns)
+        case CounterScope():
+            return None
 
 
-def lines(seen: History, key: Hashable, context: Context, advice: Sequence[str], width: int) -> list[Line]:
+def lines(seen: History, subject: Subject, context: Context, advice: Sequence[str], width: int) -> list[Line]:
     """Return what is known about a row."""
-    if isinstance(key, tuple) and key[0] == "ledger":
-        found = list(_of_line(seen.lines[key[1], key[2]], context, width)) if (key[1], key[2]) in seen.lines else []
+    if isinstance(subject, CounterScope):
+        found = list(_of_line(seen.lines[subject], context, width)) if subject in seen.lines else []
         return found + _advice(advice, width)
-    group = subject(seen, key)
-    found = []
-    if isinstance(key, Reason):
-        found += labelled("what", _what(key), width)
+    group = group_of(seen, subject)
+    found = labelled("what", _what(subject), width) if isinstance(subject, Reason) else []
     found += _advice(advice, width)
     if group is not None and group.keys:
-        found += _drops(seen, key, group, width)
-    if isinstance(key, int):
-        found += _processor(seen, key, width)
-    if isinstance(key, tuple) and not isinstance(key, Reason) and len(key) == 3:
-        found += _port(seen, key, width)
-    return found + _ledger(seen, key, group, context, width)
+        found += _drops(seen, subject, group, width)
+    if isinstance(subject, Cpu):
+        found += _processor(seen, subject.number, width)
+    if isinstance(subject, InterfaceQueue):
+        found += _port(seen, subject, width)
+    return found + _ledger(seen, subject, group, context, width)
 
 
 def _what(key: Reason) -> str:
@@ -69,14 +72,14 @@ class _Amount(NamedTuple):
     now: int
 
 
-def _drops(seen: History, key: Hashable, group: Group, width: int) -> Iterable[Line]:
+def _drops(seen: History, subject: Subject, group: Group, width: int) -> Iterable[Line]:
     amounts = _amounts(seen, group)
-    if not isinstance(key, Reason):
+    if not isinstance(subject, Reason):
         yield from labelled("reasons", _shares(seen, amounts, lambda one: reason(one, seen.verdict(one))), width)
     if any(target is not None for _, target in group.cpus):
         yield from _matrix(amounts, width)
     yield from labelled("sites", _shares(seen, amounts, lambda one: one.call_site), width)
-    if not isinstance(key, int):
+    if not isinstance(subject, Cpu):
         yield from labelled("CPUs", _shares(seen, amounts, cpu), width)
     yield from labelled("ifaces", _shares(seen, amounts, lambda one: f"{interface_of(one)} ({netns_of(one)})"), width)
 
@@ -133,52 +136,53 @@ def _processor(seen: History, cpu: int, width: int) -> list[Line]:
     return [*labelled("softnet", counted or "nothing moved", width), *labelled("waiting", waiting or "-", width)]
 
 
-def _port(seen: History, key: tuple[Netns | None, str, int | None], width: int) -> list[Line]:
-    port = seen.ports.get(key)
+def _port(seen: History, subject: InterfaceQueue, width: int) -> list[Line]:
+    port = seen.ports.get(subject)
     if port is None or not port.stat_classes:
         return labelled("NIC", "its counters tell of no loss", width)
     stat_classes = ", ".join(f"{stat_class} {number(packets)}" for stat_class, packets in port.stat_classes.items())
     counters = ", ".join(f"{counter} {number(packets)}" for counter, packets in port.counters.items())
     queues = ", ".join(
-        f"queue {queue}: {number(sum(other.stat_classes.values()))}"
-        for (netns, name, queue), other in sorted(seen.ports.items(), key=str)
-        if (netns, name) == key[:2] and queue is not None
+        f"queue {other.queue}: {number(sum(lost.stat_classes.values()))}"
+        for other, lost in sorted(seen.ports.items(), key=str)
+        if other.queue is not None and replace(other, queue=None) == replace(subject, queue=None)
     )
     return [
         *labelled("NIC", f"{stat_classes} (by {counters})", width, "loss"),
-        *(labelled("queues", queues, width) if queues and key[2] is None else []),
+        *(labelled("queues", queues, width) if queues and subject.queue is None else []),
     ]
 
 
-def _ledger(seen: History, key: Hashable, group: Group | None, context: Context, width: int) -> list[Line]:
+def _ledger(seen: History, subject: Subject, group: Group | None, context: Context, width: int) -> list[Line]:
     """Return the lines of counters that the drops of a row moved, or that stand for a row without drops."""
     found: list[Line] = []
     names = {full_reason(one.subsystem, one.reason) for one in (group.keys if group else ())}
     namespaces = {one.netns for one in (group.keys if group else ())}
     for line in seen.lines.values():
-        if line.is_hint or not _concerns(line, key, names, namespaces):
+        if line.is_hint or not _concerns(line, subject, names, namespaces):
             continue
         found += labelled("ledger", _sentence(line, context), width, "odd" if line.unexplained else "")
     return found
 
 
-def _concerns(line: history.Line, key: Hashable, names: set[str], namespaces: set[Netns | None]) -> bool:
+def _concerns(line: sums.Line, subject: Subject, names: set[str], namespaces: set[Netns | None]) -> bool:
     scope = line.entry.scope
-    if isinstance(key, int):
-        return scope.cpu == key
-    if isinstance(key, Reason):
-        if key.name == NO_EVENT:
-            return line.entry.layer == key.layer and line.status in ("no-event", "unexplained")
-        is_here = scope.netns is None or scope.netns in namespaces
-        return is_here and not names.isdisjoint(line.by)
-    if isinstance(key, tuple) and len(key) == 2:
-        return bool(scope.netns == key[1])
-    if isinstance(key, tuple):
-        return bool((scope.netns, scope.interface) == key[:2] and key[2] in (None, scope.queue))
-    return False
+    match subject:
+        case Cpu(number):
+            return scope.cpu == number
+        case Reason(layer, name) if name == NO_EVENT:
+            return line.entry.layer == layer and line.status in ("no-event", "unexplained")
+        case Reason():
+            return (scope.netns is None or scope.netns in namespaces) and not names.isdisjoint(line.by)
+        case OneNetns(netns):
+            return scope.netns == netns
+        case InterfaceQueue(netns, interface, queue):
+            return (scope.netns, scope.interface) == (netns, interface) and queue in (None, scope.queue)
+        case CounterScope(counter):
+            return (line.entry.counter, scope) == (counter, subject.scope)
 
 
-def _sentence(line: history.Line, context: Context) -> str:
+def _sentence(line: sums.Line, context: Context) -> str:
     of = scope_text(line.entry.scope, context.netns_name)
     if line.entry.counter == NO_COUNTER:
         return safe(f"no counter shows {reasons_of(line)} ({of}): {line.entry.note}".rstrip(": "))
@@ -195,7 +199,7 @@ def _sentence(line: history.Line, context: Context) -> str:
     return safe(text + (f" ({line.entry.note})" if is_open and line.entry.note else ""))
 
 
-def _of_line(line: history.Line, context: Context, width: int) -> Iterable[Line]:
+def _of_line(line: sums.Line, context: Context, width: int) -> Iterable[Line]:
     yield from labelled("what", _sentence(line, context), width, "odd" if line.unexplained else "")
     yield from labelled("layer", line.entry.layer, width)
     if line.by:
@@ -206,4 +210,4 @@ def _advice(advice: Sequence[str], width: int) -> list[Line]:
     return [line for sentence in advice for line in labelled("advice", safe(sentence), width, "strong")]
 
 
-__all__ = ["lines", "subject"]
+__all__ = ["group_of", "lines"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Rows of values under titles, sorted, searched and fitted to the width of a terminal. No I/O."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -9,6 +9,7 @@ from pktdrop.text.escaping import safe
 from pktdrop.text.table import Column, cut
 from pktdrop.text.wording import number
 from pktdrop.top.series import Series, sparkline
+from pktdrop.top.subjects import Subject
 
 GAP: Final = 1
 MOST_TREND: Final = 30
@@ -17,7 +18,7 @@ MOST_TREND: Final = 30
 class Row(NamedTuple):
     """One row: its values, one for each column, and what tells it from others."""
 
-    key: Hashable
+    subject: Subject
     values: tuple[Any, ...]
     mark: str = " "
     """ "!" loses packets now, "*" is no loss, "?" is unexplained: the same that colour says."""

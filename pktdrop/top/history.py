@@ -3,20 +3,18 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from dataclasses import replace
+from typing import Any, Final
 
 from pktdrop.account import Account
 from pktdrop.counters.gone import together
 from pktdrop.filters import Selection
-from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Loss, by_layer
-from pktdrop.ledger.nics import Nic
-from pktdrop.model.counters import Scope
 from pktdrop.model.drops import THE_GONE, Count, DropKey, Judge, Lost, Netns, Verdict
 from pktdrop.model.snapshots import Drops, Kinds
-from pktdrop.top.series import Series
-from pktdrop.views.table import interface_of, netns_of, reason
+from pktdrop.top.subjects import NO_EVENT, CounterScope, InterfaceQueue, Reason
+from pktdrop.top.sums import Group, Line, Port, Processor, Tally
+from pktdrop.views.table import interface_of, reason
 
 LEAST_STRETCH: Final = 2.0
 """Seconds of a cell of the widest sparkline: 60 of them are two minutes."""
@@ -24,177 +22,6 @@ _SPARE: Final = 4_096
 """Rows and kinds beyond twice those that were left when what is gone was put together last."""
 _OTHER: Final = "other"
 """In place of an interface: those of namespaces that are gone."""
-NO_EVENT: Final = "(no event)"
-"""In place of a reason: what was lost without a drop event, by NICs and full queues."""
-
-
-class Reason(NamedTuple):
-    """What a row of the view of reasons stands for."""
-
-    layer: str
-    name: str
-    noise: str | None
-    doubt: str | None = None
-
-
-class Tally:
-    """Packets of one row: all, and in the last interval."""
-
-    __slots__ = ("_rate", "packets", "seen", "series")
-
-    def __init__(self, stretch: float) -> None:
-        """Start at zero."""
-        self.packets = 0
-        self.seen = -1.0
-        """When the last ones were counted, in seconds of the history; below zero: never."""
-        self.series = Series(stretch)
-        self._rate = 0.0
-
-    def add(self, packets: int, start: float, end: float) -> None:
-        """Count packets of an interval; none of an empty interval have a rate."""
-        self.packets += packets
-        self.seen = end
-        if end > start:
-            self._rate = packets / (end - start)
-            self.series.add(start, end, self._rate)
-
-    def rate(self, now: float) -> float:
-        """Return packets per second of the interval that ended now."""
-        return self._rate if self.seen == now else 0.0
-
-    def take(self, other: "Tally") -> None:
-        """Count what another one did; when that was is not kept."""
-        self.packets += other.packets
-        self.seen = max(self.seen, other.seen)
-
-    def copy(self) -> "Tally":
-        """Return one that does not change with this one."""
-        other = Tally.__new__(Tally)
-        other.packets, other.seen, other.series, other._rate = self.packets, self.seen, self.series.copy(), self._rate
-        return other
-
-
-@dataclass
-class Group:
-    """The drops that one row sums up."""
-
-    tally: Tally
-    """Losses; in a row of noise or doubt, that."""
-    position: int = -1
-    """Index among all groups of a history."""
-    noise: int = 0
-    """Packets that are no loss, in a row that has both."""
-    doubt: int = 0
-    """Packets of which it is not known whether they were lost, in a row that has others, too."""
-    keys: list[DropKey] = field(default_factory=list)
-    interfaces: set[str] = field(default_factory=set)
-    netns: set[str] = field(default_factory=set)
-    cpus: set[tuple[int, int | None]] = field(default_factory=set)
-    """CPU that dropped, and CPU whose backlog was full."""
-    words: set[str] = field(default_factory=set)
-    """What a filter may look for."""
-
-    def forget(self) -> None:
-        """Forget the kinds of drops, to learn them anew."""
-        for what in (self.keys, self.interfaces, self.netns, self.cpus, self.words):
-            what.clear()
-
-    def learn(self, key: DropKey, verdict: Verdict) -> None:
-        """Take one more kind of drop."""
-        self.keys.append(key)
-        self.interfaces.add(interface_of(key))
-        self.netns.add(netns_of(key))
-        self.cpus.add((key.cpu, key.target_cpu))
-        self.words.update((reason(key, verdict), verdict.layer, interface_of(key), netns_of(key), key.call_site))
-
-    def take(self, other: "Group") -> None:
-        """Sum up what another one does."""
-        self.tally.take(other.tally)
-        self.noise += other.noise
-        self.doubt += other.doubt
-
-    def copy(self) -> "Group":
-        """Return one that does not change with this one."""
-        return replace(
-            self,
-            tally=self.tally.copy(),
-            keys=self.keys.copy(),
-            interfaces=self.interfaces.copy(),
-            netns=self.netns.copy(),
-            cpus=self.cpus.copy(),
-            words=self.words.copy(),
-        )
-
-
-@dataclass(frozen=True)
-class Line:
-    """The entries of one counter in one scope, added up."""
-
-    entry: Entry
-    """The last one."""
-    delta: int
-    explained: int
-    """Events that came an interval late or early count as well."""
-    unexplained: int
-    """What stayed unexplained."""
-    by: Mapping[str, int]
-    is_hint: bool
-
-    @property
-    def status(self) -> str:
-        """Return the status of all together."""
-        if self.unexplained:
-            return "unexplained"
-        if self.entry.status in ("silent", "no-event"):
-            return self.entry.status
-        return "exact" if self.delta == self.explained == sum(self.by.values()) else "bound"
-
-    def plus(self, other: "Line") -> "Line":
-        """Return the sum of both."""
-        by = Counter(self.by) + Counter(other.by)
-        delta, explained = self.delta + other.delta, self.explained + other.explained
-        return replace(self, delta=delta, explained=explained, unexplained=self.unexplained + other.unexplained, by=by)
-
-
-@dataclass
-class Port:
-    """What an interface, or one of its queues, has lost and moved."""
-
-    driver: str = ""
-    stat_classes: dict[str, int] = field(default_factory=dict)
-    """Packets lost by the NIC, by class of the counter."""
-    counters: dict[str, int] = field(default_factory=dict)
-    """Whence that is known, with the packets each time."""
-    received: float = 0.0
-    """Packets per second in the last interval in which the counters moved."""
-    sent: float = 0.0
-    moved: float = -1.0
-    """When the counters moved last."""
-    lost: float = -1.0
-    """When the NIC lost last."""
-
-    def take(self, other: "Port") -> None:
-        """Lose what another one has lost."""
-        for sums, more in ((self.stat_classes, other.stat_classes), (self.counters, other.counters)):
-            for name, packets in more.items():
-                sums[name] = sums.get(name, 0) + packets
-        self.lost = max(self.lost, other.lost)
-
-    def copy(self) -> "Port":
-        """Return one that does not change with this one."""
-        return replace(self, stat_classes=self.stat_classes.copy(), counters=self.counters.copy())
-
-
-class Processor(NamedTuple):
-    """The softnet counters of a CPU: since the start of the history, per second, and queue lengths of now."""
-
-    total: Mapping[str, int]
-    rates: Mapping[str, float]
-    backlog: Mapping[str, int]
-
-
-Queue = tuple[Netns | None, str, int | None]
-"""Namespace, interface, queue; without a queue the interface as a whole."""
 
 
 class History:
@@ -230,11 +57,11 @@ class History:
         self.cpus: dict[int, Group] = {}
         self.targets: dict[int, Tally] = {}
         """Drops by the CPU whose backlog was full."""
-        self.interfaces: dict[tuple[Netns | None, str], Group] = {}
+        self.interfaces: dict[InterfaceQueue, Group] = {}
         self.netns: dict[Netns | None, Group] = {}
-        self.ports: dict[Queue, Port] = {}
+        self.ports: dict[InterfaceQueue, Port] = {}
         self.processors: dict[int, Processor] = {}
-        self.lines: dict[tuple[str, Scope], Line] = {}
+        self.lines: dict[CounterScope, Line] = {}
         self._groups: list[Group] = []
         self._positions: dict[DropKey, tuple[Verdict, tuple[int, ...]]] = {}
         """What is said of a kind of drop, and where in it its groups are."""
@@ -250,12 +77,11 @@ class History:
         other = History(self._stretch, self.since)
         other.__dict__.update(self.__dict__)
         other.loss = self.loss.copy()
-        other.drops = self.drops.copy()
         for name in ("layers", "targets", "reasons", "cpus", "interfaces", "netns"):
             rows: Mapping[Any, Tally | Group] = getattr(self, name)
             setattr(other, name, {key: row.copy() for key, row in rows.items()})
-        other.ports = {queue: port.copy() for queue, port in self.ports.items()}
-        other.processors, other.lines = self.processors.copy(), self.lines.copy()
+        for name in ("drops", "ports", "processors", "lines"):  # what is in them never changes
+            setattr(other, name, getattr(self, name).copy())
         return other
 
     def add(self, account: Account, selection: Selection) -> None:
@@ -278,13 +104,13 @@ class History:
         """Put together what is gone, so that memory does not grow with what was; sums stay."""
         self._trim_drops(Drops.of(account.interval.drops).kinds, judge)
         self._trim_ports(account)
-        for counter, scope in [one for one in self.lines if one[1].netns is not None]:
-            if scope.netns is not None and not account.is_kept(scope.netns):
-                line = self.lines.pop((counter, scope))
-                scope_of_gone = together(scope, THE_GONE, None)
-                entry = line.entry._replace(scope=scope_of_gone)
-                before = self.lines.get((counter, scope_of_gone))
-                self.lines[counter, scope_of_gone] = replace(line, entry=entry) if before is None else before.plus(line)
+        for subject in list(self.lines):
+            if subject.scope.netns is not None and not account.is_kept(subject.scope.netns):
+                line = self.lines.pop(subject)
+                scope_of_gone = together(subject.scope, THE_GONE, None)
+                called = CounterScope(subject.counter, scope_of_gone)
+                before, entry = self.lines.get(called), line.entry._replace(scope=scope_of_gone)
+                self.lines[called] = replace(line, entry=entry) if before is None else before.plus(line)
         self._trimmed = len(self._positions) + len(self.ports) + len(self.lines)
 
     def _trim_drops(self, kinds: Kinds, judge: Judge) -> None:
@@ -299,7 +125,7 @@ class History:
         rows: tuple[dict[Any, Group], ...] = (self.reasons, self.cpus, self.interfaces, self.netns)
         for group in (group for groups in rows for group in groups.values() if group.keys):
             group.forget()
-        self._merge(self.interfaces, {(key.netns, interface_of(key)) for key in self.drops})
+        self._merge(self.interfaces, {InterfaceQueue(key.netns, interface_of(key)) for key in self.drops})
         self._merge(self.netns, {key.netns for key in self.drops})
         self._groups = [group for groups in rows for group in groups.values()]
         for position, group in enumerate(self._groups):
@@ -312,21 +138,21 @@ class History:
         other = next((key for key in self.drops if key.other_places), None)
         if other is None:
             return
-        row_of_others: object = None if groups is self.netns else (None, interface_of(other))
+        row_of_others: object = None if groups is self.netns else InterfaceQueue(None, interface_of(other))
         for row in [row for row in groups if row not in kept]:
             self._group(groups, row_of_others).take(groups.pop(row))
 
     def _trim_ports(self, account: Account) -> None:
         there = {(scope.netns, scope.interface or "") for scope in account.counters.rows.get("links", ())}
-        for queue, port in list(self.ports.items()):
-            netns = queue[0]
+        for subject, port in list(self.ports.items()):
+            netns = subject.netns
             if netns is None or (
-                account.is_kept(netns) and (netns not in account.counters.netns or queue[:2] in there)
+                account.is_kept(netns) and (netns not in account.counters.netns or (netns, subject.interface) in there)
             ):
                 continue
-            del self.ports[queue]
+            del self.ports[subject]
             if port.stat_classes:
-                self._port((None, _OTHER)).take(port)
+                self._lose(InterfaceQueue(None, _OTHER), port)
 
     def per_second(self, packets: int) -> float:
         """Return the rate of what was counted in the last interval."""
@@ -368,7 +194,7 @@ class History:
         groups = (
             self._group(self.reasons, Reason(verdict.layer, reason(key, verdict), verdict.noise, verdict.doubt)),
             self._group(self.cpus, key.cpu),
-            self._group(self.interfaces, (key.netns, interface_of(key))),
+            self._group(self.interfaces, InterfaceQueue(key.netns, interface_of(key))),
             self._group(self.netns, key.netns),
         )
         for group in groups:
@@ -412,44 +238,44 @@ class History:
         for entry in account.ledger.entries:
             if entry.status == "doubt":  # a row of the reasons
                 continue
-            key = (entry.counter, entry.scope)
-            before = self.lines.get(key)
+            subject = CounterScope(entry.counter, entry.scope)
+            before = self.lines.get(subject)
             delta, by = entry.delta, Counter(dict(entry.by))
             unexplained = entry.unexplained if entry.status == "unexplained" else 0
             if before is not None:
                 delta, by, unexplained = delta + before.delta, by + Counter(before.by), unexplained + before.unexplained
             explained = min(delta, sum(by.values()))
-            self.lines[key] = Line(
+            self.lines[subject] = Line(
                 entry, delta, explained, min(unexplained, delta - explained), by,
                 entry.counter in hints and entry.status != "unexplained",
             )  # fmt: skip
 
     def _add_ports(self, account: Account) -> None:
         for scope in account.counters.rows.get("links", ()):
-            if (scope.netns, scope.interface or "", None) not in self.ports:
-                driver = account.counters.drivers.get((scope.netns, scope.interface or ""), "")
-                self.ports[scope.netns, scope.interface or "", None] = Port(driver)
+            subject = InterfaceQueue(scope.netns, scope.interface or "")
+            if subject not in self.ports:
+                self.ports[subject] = Port(account.counters.drivers.get((scope.netns, subject.interface), ""))
         for scope, risen in account.moved.get("links", {}).items():
-            port = self._port((scope.netns, scope.interface or ""))
-            port.moved = self.elapsed
-            port.received = account.rate(scope.netns, risen.get("rx_packets", 0))
-            port.sent = account.rate(scope.netns, risen.get("tx_packets", 0))
+            subject = InterfaceQueue(scope.netns, scope.interface or "")
+            self.ports[subject] = replace(
+                self.ports.get(subject, Port()),
+                moved=self.elapsed,
+                received=account.rate(scope.netns, risen.get("rx_packets", 0)),
+                sent=account.rate(scope.netns, risen.get("tx_packets", 0)),
+            )
         for loss in account.ledger.losses:
             if loss.stat_class is not None:
-                self._add_nic((loss.whereabouts.netns, loss.whereabouts.interface or ""), loss.stat_class, loss)
+                self._add_nic(loss, loss.stat_class)
 
-    def _add_nic(self, nic: Nic, stat_class: str, loss: Loss) -> None:
+    def _add_nic(self, loss: Loss, stat_class: str) -> None:
         queues: Iterable[tuple[int | None, int]] = ((None, loss.packets), *loss.whereabouts.queues)
         for queue, packets in queues:
+            lost = Port("", {stat_class: packets}, dict.fromkeys(loss.counters, packets), lost=self.elapsed)
             if packets:
-                port = self._port(nic, queue)
-                port.lost = self.elapsed
-                port.stat_classes[stat_class] = port.stat_classes.get(stat_class, 0) + packets
-                for counter in loss.counters:
-                    port.counters[counter] = port.counters.get(counter, 0) + packets
+                self._lose(InterfaceQueue(loss.whereabouts.netns, loss.whereabouts.interface or "", queue), lost)
 
-    def _port(self, nic: Nic, queue: int | None = None) -> Port:
-        return self.ports.setdefault((*nic, queue), Port())
+    def _lose(self, subject: InterfaceQueue, lost: Port) -> None:
+        self.ports[subject] = self.ports.get(subject, Port()).plus(lost)
 
     def _add_processors(self, account: Account) -> None:
         moved, backlogs = account.moved.get("softnet", {}), account.counters.backlogs

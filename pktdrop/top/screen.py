@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: MIT
 """The screen of the live view: what the user has chosen, and the lines that follow from it. Knows no terminal."""
 
-import textwrap
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pktdrop.filters import Filters
 from pktdrop.model.drops import Known
-from pktdrop.text.escaping import safe
-from pktdrop.text.table import Column, widths
+from pktdrop.text.table import Column
 from pktdrop.top import detail, panel
 from pktdrop.top.advice import concerning
-from pktdrop.top.grid import GAP, Row, Sort, arrange, is_number
-from pktdrop.top.help import help_page
+from pktdrop.top.grid import Row, Sort, arrange
 from pktdrop.top.history import History
 from pktdrop.top.keys import KEYS
-from pktdrop.top.lines import EMPTY, Line, Piece, fitted, window
+from pktdrop.top.layout import Listed, Spots, from_line, page, table
+from pktdrop.top.lines import EMPTY, Line, fitted, window
 from pktdrop.top.reader import Shown
 from pktdrop.top.series import BLOCKS
+from pktdrop.top.subjects import Subject
 from pktdrop.top.views import VIEWS, Context
 
 if TYPE_CHECKING:
@@ -29,21 +28,6 @@ _LEAST_WITH_DETAIL: Final = 14
 _JUDGED_EVERY: Final = 10.0
 """Seconds."""
 _BAR: Final = tuple((key.shown.split()[0], key.bar) for key in KEYS if key.bar)
-
-
-@dataclass(frozen=True)
-class Spots:
-    """What is where, for the mouse: lines and columns count from 0."""
-
-    titles: int = -1
-    """The line with the titles of the table; its rows follow."""
-    rows: int = 0
-    first: int = 0
-    """Position of the first row shown."""
-    columns: tuple[tuple[int, int, str], ...] = ()
-    """First and last column of each title."""
-    bar: tuple[tuple[int, int, int], ...] = ()
-    """First and last column of each key in the last line, and its position in BAR_ACTIONS."""
 
 
 BAR_ACTIONS: Final = tuple(key.action for key in KEYS if key.bar)
@@ -70,7 +54,7 @@ class Screen:
         self._held: History | None = None
         self._view = VIEWS[0]
         self._sorts = {view.name: Sort(view.sort) for view in VIEWS}
-        self._chosen: dict[str, Hashable] = {}
+        self._chosen: dict[str, Subject] = {}
         """The row of each view that the cursor is on; none: the first one, whichever it is."""
         self._positions: dict[str, int] = {}
         self._top = 0
@@ -164,7 +148,7 @@ class Screen:
 
     def sort_beside(self, by: int) -> None:
         """Sort by the next column to the left or right."""
-        titles = [column.title for column in self._columns()]
+        titles = [column.title for column in self.columns]
         now = self._sorts[self._view.name].title
         position = titles.index(now) if now in titles else 0
         self._sorts[self._view.name] = Sort(titles[(position + by) % len(titles)])
@@ -231,7 +215,7 @@ class Screen:
         history, sort = self.history, self._sorts[self._view.name]
         asked = (id(history), history.intervals, self._view.name, sort, self.mode.search, self._context)
         if self._arranged is None or self._arranged[0] != asked:
-            columns = self._columns()
+            columns = self.columns
             self._arranged = (
                 asked,
                 arrange(columns, list(self._view.rows(history, self._context)), sort, self.mode.search),
@@ -241,20 +225,20 @@ class Screen:
     @property
     def columns(self) -> tuple[Column, ...]:
         """The columns of the table."""
-        return self._columns()
+        return self._view.columns(self.history, self._context)
 
     @property
-    def chosen(self) -> Hashable | None:
+    def chosen(self) -> Subject | None:
         """What the row under the cursor stands for; None without one."""
         rows = self.rows()
-        return rows[self._position(rows)].key if rows else None
+        return rows[self._position(rows)].subject if rows else None
 
     def detail(self, width: int) -> list[Line]:
         """Return all that is known about the row under the cursor."""
-        key = self.chosen
-        return (
-            [] if key is None else detail.lines(self.history, key, self._context, concerning(key, self._losses), width)
-        )
+        subject = self.chosen
+        if subject is None:
+            return []
+        return detail.lines(self.history, subject, self._context, concerning(subject, self._losses), width)
 
     def lines(self, width: int, height: int) -> list[Line]:
         """Return the whole screen: `height` lines of `width` characters."""
@@ -265,7 +249,7 @@ class Screen:
         room = max(0, height - len(shown) - 1)
         if self.page:
             self.spots = Spots()
-            body = _from(self._page(width), self._below, room)
+            body = from_line(page(self.page, self.limits, width), self._below, room)
         else:
             body = self._table_and_detail(len(shown), width, room)
         bar, spots = panel.footer(_BAR, self.message, width)
@@ -289,78 +273,27 @@ class Screen:
         return [*table, rule, *window(lines, self._below, below - 1)]
 
     def _table(self, above: int, width: int, room: int) -> list[Line]:
-        """Return the titles and as many rows as there is room for, the one with the cursor among them."""
-        columns, rows = self._columns(), self.rows()
-        self._height = max(0, room - 1)
-        position = self._position(rows)
-        self._top = max(0, min(max(self._top, position - self._height + 1), position, len(rows) - 1))
-        shown = rows[self._top : self._top + self._height]
-        given = widths(columns, [row.values for row in shown], width - 2, GAP, beside=1)
-        titles, spots = self._titles(columns, given)
-        self.spots = Spots(above, len(shown), self._top, tuple(spots))
-        body = [_line(columns, row, given, self._top + index == position) for index, row in enumerate(shown)]
-        if not rows:
-            what = "no row has these words" if self.mode.search else "nothing lost so far"
-            body = [((f"  {what}", "quiet"),)]
-        return [titles, *body][:room]
-
-    def _titles(self, columns: Sequence[Column], given: Sequence[int]) -> tuple[Line, list[tuple[int, int, str]]]:
-        sort = self._sorts[self._view.name]
-        pieces: list[Piece] = [("  ", "title")]
-        spots: list[tuple[int, int, str]] = []
-        at = 2
-        for column, wide in zip(columns, given, strict=True):
-            if not wide:
-                continue
-            is_sorted = column.title == sort.title
-            down = is_number(column) != sort.reverse
-            text = column.title + (("v" if down else "^") if is_sorted else "")
-            pieces.append((column.pad(text, wide)[:wide], "strong" if is_sorted else "title"))
-            pieces.append((" " * GAP, "title"))
-            spots.append((at, at + wide - 1, column.title))
-            at += wide + GAP
-        return tuple(pieces), spots
-
-    def _page(self, width: int) -> list[Line]:
-        if self.page == "limits":
-            title = "What this run cannot know" if self.limits else "There is nothing that this run cannot know."
-            text = [
-                part for limit in self.limits for part in textwrap.wrap(safe(limit), width - 4, subsequent_indent="  ")
-            ]
-            return [((title, "strong"),), EMPTY, *((("  " + part, ""),) for part in text)]
-        return help_page(width)
-
-    def _columns(self) -> tuple[Column, ...]:
-        return self._view.columns(self.history, self._context)
+        rows, sort = self.rows(), self._sorts[self._view.name]
+        empty = "no row has these words" if self.mode.search else "nothing lost so far"
+        listed = Listed(self.columns, rows, sort, self._position(rows), self._top, empty)
+        lines, self.spots = table(listed, above, width, room)
+        self._top, self._height = self.spots.first, max(0, room - 1)
+        return lines
 
     def _position(self, rows: Sequence[Row]) -> int:
         """Return where the cursor is; where its row is gone, it stays at the same height."""
-        key = self._chosen.get(self._view.name)
+        subject = self._chosen.get(self._view.name)
         position = self._positions.get(self._view.name, 0)
-        if key is None:
+        if subject is None:
             return 0
-        if position < len(rows) and rows[position].key == key:
+        if position < len(rows) and rows[position].subject == subject:
             return position
-        found = next((index for index, row in enumerate(rows) if row.key == key), None)
+        found = next((index for index, row in enumerate(rows) if row.subject == subject), None)
         position = max(0, min(position, len(rows) - 1)) if found is None else found
         self._positions[self._view.name] = position
         return position
 
     def _choose(self, rows: Sequence[Row], position: int) -> None:
-        self._chosen[self._view.name] = rows[position].key
+        self._chosen[self._view.name] = rows[position].subject
         self._positions[self._view.name] = position
         self._below = 0
-
-
-def _from(lines: Sequence[Line], start: int, height: int) -> list[Line]:
-    start = max(0, min(start, len(lines) - height))
-    return list(lines[start : start + height])
-
-
-def _line(columns: Sequence[Column], row: Row, given: Sequence[int], is_chosen: bool) -> Line:
-    style = {"!": "loss", "*": "quiet", "?": "odd"}.get(row.mark, "")
-    cells = [column.text(value, wide) for column, value, wide in zip(columns, row.values, given, strict=True) if wide]
-    text = (" " * GAP).join(cells)
-    if is_chosen:
-        return ((">", "cursor"), (row.mark, "cursor"), (text, "cursor"))
-    return ((" ", ""), (row.mark, style), (text, style))

@@ -2,7 +2,7 @@
 """The tables of the live view: which columns each has, and its rows from a History."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pktdrop.ledger.entry import NO_COUNTER, STAT_CLASS_LAYERS
@@ -11,7 +11,9 @@ from pktdrop.model.drops import Netns
 from pktdrop.text.table import DOUBT, Column
 from pktdrop.text.wording import share
 from pktdrop.top.grid import Row, ago, names, numbers, ranges, trend
-from pktdrop.top.history import NO_EVENT, Group, History, Line, Reason, Tally
+from pktdrop.top.history import History
+from pktdrop.top.subjects import Cpu, OneNetns, Reason
+from pktdrop.top.sums import Group, Line, Tally
 from pktdrop.views.scope import Name, scope_text
 
 _NOT_NOISE: Final = "*"
@@ -146,7 +148,7 @@ def _cpu_rows(history: History, context: Context) -> Iterator[Row]:
         processor = history.processors.get(cpu)
         total = processor.total if processor else {}
         yield Row(
-            cpu,
+            Cpu(cpu),
             (
                 cpu, group.tally.rate(history.elapsed), group.tally.packets, group.tally.packets,
                 target.packets if target else 0,
@@ -205,14 +207,14 @@ def _interface_columns(history: History, context: Context) -> tuple[Column, ...]
 def _interface_rows(history: History, context: Context) -> Iterator[Row]:
     stat_classes = _stat_classes(history)
     nothing = Group(Tally(1.0))
-    queues = dict.fromkeys((*((*nic, None) for nic in history.interfaces), *history.ports))
-    for netns, name, queue in queues:
-        port = history.ports.get((netns, name, queue))
-        group = history.interfaces.get((netns, name), nothing) if queue is None else nothing
-        namespace = _netns_name(netns, history.interfaces.get((netns, name), nothing), context)
+    for subject in dict.fromkeys((*history.interfaces, *history.ports)):
+        name, queue, port = subject.interface, subject.queue, history.ports.get(subject)
+        group = history.interfaces.get(subject, nothing)
+        whole = group if queue is None else history.interfaces.get(replace(subject, queue=None), nothing)
+        namespace = _netns_name(subject.netns, whole, context)
         is_moving = port is not None and port.moved == history.elapsed
         yield Row(
-            (netns, name, queue),
+            subject,
             (
                 name, -1 if queue is None else queue, namespace, (port.driver if port else "") or "-",
                 group.tally.rate(history.elapsed), group.tally.packets,
@@ -248,7 +250,7 @@ def _netns_rows(history: History, context: Context) -> Iterator[Row]:
     for netns, group in history.netns.items():
         name = _netns_name(netns, group, context)
         yield Row(
-            ("netns", netns),
+            OneNetns(netns),
             (
                 group.tally.rate(history.elapsed), group.tally.packets, group.tally.packets, name, netns,
                 *_values_apart(history, context, group),
@@ -280,19 +282,20 @@ def _ledger_columns(_history: History, context: Context) -> tuple[Column, ...]:
         Column("status", order=_WORST_FIRST.index),
         Column("layer", rank=4),
         Column("counter", least=16),
-        Column("of", show=position, least=9, rank=1, order=of),
+        Column("of", show=of, least=9, rank=1, order=of),
         Column("by", least=12, rank=2),
     )
 
 
 def _ledger_rows(history: History, context: Context) -> Iterator[Row]:
-    for (counter, scope), line in history.lines.items():
+    for subject, line in history.lines.items():
         if line.is_hint:
             continue
+        counter, scope = subject.counter, subject.scope
         has_counter = counter != NO_COUNTER
         by = reasons_of(line)
         yield Row(
-            ("ledger", counter, scope),
+            subject,
             (
                 line.delta if has_counter else None,
                 line.explained if has_counter and line.status != "no-event" else None,
@@ -316,5 +319,3 @@ VIEWS: Final[Sequence[View]] = (
     View("namespaces", "/s", _netns_columns, _netns_rows),
     View("ledger", "status", _ledger_columns, _ledger_rows),
 )
-
-__all__ = ["NO_EVENT", "VIEWS", "Context", "View", "cpus", "most", "reasons_of"]

@@ -14,7 +14,8 @@ from pktdrop.ledger.reconcile import Bracket
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Amounts, Count
 from pktdrop.rules.protocols import Protocols
-from pktdrop.top.history import History, Reason
+from pktdrop.top.history import History
+from pktdrop.top.subjects import Reason
 from pktdrop.views.diagnose import as_json, as_text
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView

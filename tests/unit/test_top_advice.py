@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 import pytest
 
 from pktdrop.diagnosis.diagnosis import Advised, Circumstances, diagnose
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, Netns
 from pktdrop.top.advice import concerning
-from pktdrop.top.history import Reason
 from pktdrop.top.save import text_of
+from pktdrop.top.subjects import Cpu, InterfaceQueue, OneNetns, Reason, Subject
 from tests.unit.accounts import BLUE, TABLES, TRACED, KnownHost, make_account
 from tests.unit.make import make_backlog_drop, make_drop
 from tests.unit.top_steps import make_screen, make_step
@@ -27,23 +25,23 @@ def losses() -> tuple[Advised, ...]:
 
 
 @pytest.mark.parametrize(
-    ("key", "word"),
-    [(NO_SOCKET, "listen"), (FULL, "backlog"), (3, "backlog"), (0, "backlog"), (("netns", BLUE), "listen")],
+    ("subject", "word"),
+    [(NO_SOCKET, "listen"), (FULL, "backlog"), (Cpu(3), "backlog"), (Cpu(0), "backlog"), (OneNetns(BLUE), "listen")],
     ids=str,
 )
-def test_advice_is_that_of_the_row(key: Hashable, word: str) -> None:
+def test_advice_is_that_of_the_row(subject: Subject, word: str) -> None:
     """A row has the advice on its losses, and no other."""
-    said = concerning(key, losses())
+    said = concerning(subject, losses())
     assert said
     assert all(word in sentence for sentence in said)
 
 
 @pytest.mark.parametrize(
-    "key", [Reason("stack", "IP_CSUM", None), 7, ("netns", Netns(1)), (BLUE, "eth9", None)], ids=str
+    "subject", [Reason("stack", "IP_CSUM", None), Cpu(7), OneNetns(Netns(1)), InterfaceQueue(BLUE, "eth9")], ids=str
 )
-def test_other_rows_have_none(key: Hashable) -> None:
+def test_other_rows_have_none(subject: Subject) -> None:
     """Where nothing of it was lost there is nothing to advise."""
-    assert concerning(key, losses()) == []
+    assert concerning(subject, losses()) == []
 
 
 def test_advice_is_in_the_detail() -> None:

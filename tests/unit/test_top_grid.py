@@ -41,20 +41,20 @@ def test_lines_fit_wherever_they_can(room: int, texts: list[str]) -> None:
 def test_rows_that_are_equal_stand_by_name() -> None:
     """Equal numbers do not make rows jump about."""
     rows = [row(5, "C"), row(5, "A"), row(9, "B")]
-    assert [one.key for one in arrange(COLUMNS, rows, Sort("total"), "")] == ["B", "A", "C"]
+    assert [one.subject for one in arrange(COLUMNS, rows, Sort("total"), "")] == ["B", "A", "C"]
 
 
 @pytest.mark.parametrize("is_reversed", [False, True])
 def test_what_has_no_value_can_be_sorted(is_reversed: bool) -> None:
     """A row without a number stands below all that have one."""
     rows = [row(None, "A"), row(0, "B"), row(7, "C")]
-    found = [one.key for one in arrange(COLUMNS, rows, Sort("total", is_reversed), "")]
+    found = [one.subject for one in arrange(COLUMNS, rows, Sort("total", is_reversed), "")]
     assert found == (["A", "B", "C"] if is_reversed else ["C", "B", "A"])
 
 
 def test_unknown_column_sorts_by_the_first() -> None:
     """A column that is not there any more does no harm."""
-    assert [one.key for one in arrange(COLUMNS, [row(1, "A"), row(2, "B")], Sort("gone"), "")] == ["B", "A"]
+    assert [one.subject for one in arrange(COLUMNS, [row(1, "A"), row(2, "B")], Sort("gone"), "")] == ["B", "A"]
 
 
 def test_several_names_in_little_room() -> None:

@@ -9,8 +9,9 @@ from pktdrop.filters import Filters, interface_filter
 from pktdrop.ledger.entry import Entry
 from pktdrop.model.counters import Row, Scope
 from pktdrop.model.drops import THE_GONE, Count, Lost, Netns
-from pktdrop.top.history import NO_EVENT, History, Reason
+from pktdrop.top.history import History
 from pktdrop.top.reader import Shown
+from pktdrop.top.subjects import NO_EVENT, CounterScope, InterfaceQueue, Reason
 from tests.unit.make import JUDGE, make_backlog_drop, make_drop, make_ledger, make_noise
 from tests.unit.top_steps import BLUE, DROPS, ETH0, HOST, NO_PORTS, busy_look, make_step
 
@@ -92,18 +93,18 @@ def test_event_an_interval_late_is_explained() -> None:
     early = Entry("socket", "mib.UdpNoPorts", NO_PORTS.scope, 5, 3, 2, "bound", (("NO_SOCKET", 3),), "jitter")
     late = Entry("socket", "mib.UdpNoPorts", NO_PORTS.scope, 1, 1, 0, "bound", (("NO_SOCKET", 3),), "jitter")
     history = history_of(make_step(ledger=make_ledger(early)), make_step(ledger=make_ledger(late)))
-    line = history.lines["mib.UdpNoPorts", NO_PORTS.scope]
+    line = history.lines[CounterScope("mib.UdpNoPorts", NO_PORTS.scope)]
     assert (line.delta, line.explained, line.unexplained, line.status) == (6, 6, 0, "exact")
 
 
 def test_nic_losses_by_class_and_queue() -> None:
     """What the NIC lost is known by class, for the interface and for each queue that lost."""
     history = history_of(busy_look(), busy_look())
-    assert history.ports[HOST, "eth0", None].stat_classes == {"ring": 1000}
-    assert history.ports[HOST, "eth0", 3].stat_classes == {"ring": 1000}
-    assert (HOST, "eth0", 0) not in history.ports
-    assert history.ports[HOST, "eth0", None].driver == "igb"
-    assert history.ports[HOST, "eth0", None].received == 4500.0
+    assert history.ports[InterfaceQueue(HOST, "eth0")].stat_classes == {"ring": 1000}
+    assert history.ports[InterfaceQueue(HOST, "eth0", 3)].stat_classes == {"ring": 1000}
+    assert InterfaceQueue(HOST, "eth0", 0) not in history.ports
+    assert history.ports[InterfaceQueue(HOST, "eth0")].driver == "igb"
+    assert history.ports[InterfaceQueue(HOST, "eth0")].received == 4500.0
 
 
 def test_softnet_counters_and_the_backlog_of_now() -> None:
@@ -131,10 +132,10 @@ def test_a_copy_stays_as_it_was() -> None:
     assert copy.loss.packets == 2519
     assert copy.reasons[NO_SOCKET].tally.packets == 1200
     assert copy.drops[make_drop()] == 1000
-    assert copy.ports[ETH0.netns, "eth0", None].stat_classes == {"ring": 500}
-    assert sum(copy.ports[ETH0.netns, "eth0", None].counters.values()) == 500
+    assert copy.ports[InterfaceQueue(ETH0.netns, "eth0")].stat_classes == {"ring": 500}
+    assert sum(copy.ports[InterfaceQueue(ETH0.netns, "eth0")].counters.values()) == 500
     assert copy.netns[BLUE].tally.packets == 1200
-    assert copy.lines[NO_PORTS.counter, NO_PORTS.scope].delta == 1200
+    assert copy.lines[CounterScope(NO_PORTS.counter, NO_PORTS.scope)].delta == 1200
 
 
 def test_counting_anew_starts_at_zero() -> None:
@@ -167,4 +168,4 @@ def test_rows_do_not_grow_with_what_was() -> None:
         assert sum(group.tally.packets for group in rows_of) == 7 * 3000
         assert sum(len(group.keys) for group in rows_of) == len(history.drops)
     assert sum(line.delta for line in history.lines.values()) == 7 * 3000
-    assert history.lines["mib.UdpNoPorts", Scope(netns=THE_GONE)].status == "exact"
+    assert history.lines[CounterScope("mib.UdpNoPorts", Scope(netns=THE_GONE))].status == "exact"

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from pktdrop.errors import PktdropError
 from pktdrop.filters import Filters, reason_filter
 from pktdrop.model.drops import Count, Lost
-from pktdrop.top.history import Reason
 from pktdrop.top.keys import KEYS
 from pktdrop.top.lines import STYLES, plain
 from pktdrop.top.save import save, text_of
 from pktdrop.top.screen import BAR_ACTIONS, Screen
 from pktdrop.top.series import PLAIN
+from pktdrop.top.subjects import Reason
 from pktdrop.top.views import VIEWS
 from tests.unit.make import make_backlog_drop, make_drop, make_interval
 from tests.unit.top_steps import DROPS, busy_look, make_screen, make_step
@@ -212,9 +212,9 @@ def test_sorting_by_each_column_and_reversing() -> None:
         screen.choose_view(view.name)
         for column in screen.columns:
             screen.sort_by(column.title)
-            once = [row.key for row in screen.rows()]
+            once = [row.subject for row in screen.rows()]
             screen.reverse()
-            again = [row.key for row in screen.rows()]
+            again = [row.subject for row in screen.rows()]
             assert set(once) == set(again)
     screen.choose_view("reasons")
     screen.sort_by("total")
@@ -267,6 +267,30 @@ def test_frozen_screen_stands_still_while_counting_goes_on() -> None:
     assert sum(int(str(total)) for total in names(screen, "total")) == 2569
     screen.freeze()
     assert "lost 5,038" in text(screen)
+
+
+def everything(screen: Screen) -> list[str]:
+    """All rows of all tables, whole, and the detail of each."""
+    said = []
+    for view in VIEWS:
+        screen.choose_view(view.name)
+        for position, row in enumerate(screen.rows()):
+            screen.point_at(position)
+            values = (column.text(value, 60) for column, value in zip(screen.columns, row.values, strict=True))
+            said += [" ".join(values), text_of(screen.detail(120))]
+    return said
+
+
+def test_nothing_of_a_frozen_screen_changes() -> None:
+    """Neither a row of any table nor what lies behind it, whatever is counted meanwhile."""
+    screen = make_screen(busy_look())
+    screen.freeze()
+    before = everything(screen)
+    for _ in range(3):
+        screen.take(busy_look())
+    assert everything(screen) == before
+    screen.freeze()
+    assert everything(screen) != before
 
 
 def test_counting_from_zero() -> None:

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Where on the screen the table, the detail and the pages go."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pktdrop.text.escaping import safe
+from pktdrop.text.table import Column, widths
+from pktdrop.top.grid import GAP, Row, Sort, is_number
+from pktdrop.top.help import help_page
+from pktdrop.top.lines import EMPTY, Line, Piece
+
+
+@dataclass(frozen=True)
+class Spots:
+    """What is where, for the mouse: lines and columns count from 0."""
+
+    titles: int = -1
+    """The line with the titles of the table; its rows follow."""
+    rows: int = 0
+    first: int = 0
+    """Position of the first row shown."""
+    columns: tuple[tuple[int, int, str], ...] = ()
+    """First and last column of each title."""
+    bar: tuple[tuple[int, int, int], ...] = ()
+    """First and last column of each key in the last line, and its position in `screen.BAR_ACTIONS`."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a table shows."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    sort: Sort
+    cursor: int
+    """Place of the row that is chosen."""
+    first: int
+    """Place of the row that was shown first; it is kept if the cursor is then on the screen."""
+    empty: str
+    """What is said where there are no rows."""
+
+
+def table(listed: Listed, above: int, width: int, room: int) -> tuple[list[Line], Spots]:
+    """Return the titles, below so many lines, and as many rows as there is room for, the one with the cursor too."""
+    height = max(0, room - 1)
+    first = max(0, min(max(listed.first, listed.cursor - height + 1), listed.cursor, len(listed.rows) - 1))
+    shown = listed.rows[first : first + height]
+    given = widths(listed.columns, [row.values for row in shown], width - 2, GAP, beside=1)
+    titles, columns = _titles(listed, given)
+    body = [_line(listed.columns, row, given, first + index == listed.cursor) for index, row in enumerate(shown)]
+    if not listed.rows:
+        body = [((f"  {listed.empty}", "quiet"),)]
+    return [titles, *body][:room], Spots(above, len(shown), first, tuple(columns))
+
+
+def _titles(listed: Listed, given: Sequence[int]) -> tuple[Line, list[tuple[int, int, str]]]:
+    pieces: list[Piece] = [("  ", "title")]
+    spots: list[tuple[int, int, str]] = []
+    at = 2
+    for column, wide in zip(listed.columns, given, strict=True):
+        if not wide:
+            continue
+        is_sorted = column.title == listed.sort.title
+        down = is_number(column) != listed.sort.reverse
+        text = column.title + (("v" if down else "^") if is_sorted else "")
+        pieces.append((column.pad(text, wide)[:wide], "strong" if is_sorted else "title"))
+        pieces.append((" " * GAP, "title"))
+        spots.append((at, at + wide - 1, column.title))
+        at += wide + GAP
+    return tuple(pieces), spots
+
+
+def _line(columns: Sequence[Column], row: Row, given: Sequence[int], is_chosen: bool) -> Line:
+    style = {"!": "loss", "*": "quiet", "?": "odd"}.get(row.mark, "")
+    cells = [column.text(value, wide) for column, value, wide in zip(columns, row.values, given, strict=True) if wide]
+    text = (" " * GAP).join(cells)
+    if is_chosen:
+        return ((">", "cursor"), (row.mark, "cursor"), (text, "cursor"))
+    return ((" ", ""), (row.mark, style), (text, style))
+
+
+def page(name: str, limits: Sequence[str], width: int) -> list[Line]:
+    """Return what is shown in place of the table: "limits", or the help."""
+    if name != "limits":
+        return help_page(width)
+    title = "What this run cannot know" if limits else "There is nothing that this run cannot know."
+    text = [part for limit in limits for part in textwrap.wrap(safe(limit), width - 4, subsequent_indent="  ")]
+    return [((title, "strong"),), EMPTY, *((("  " + part, ""),) for part in text)]
+
+
+def from_line(lines: Sequence[Line], start: int, height: int) -> list[Line]:
+    """Return `height` lines from one on, or the last ones."""
+    start = max(0, min(start, len(lines) - height))
+    return list(lines[start : start + height])

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""What a row of the live view stands for; the same whichever interval it is."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pktdrop.model.counters import Scope
+from pktdrop.model.drops import Netns
+
+NO_EVENT: Final = "(no event)"
+"""In place of a reason: what was lost without a drop event, by NICs and full queues."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Packets that were lost in one layer for one reason, or were no loss there."""
+
+    layer: str
+    name: str
+    noise: str | None
+    doubt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """A CPU."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceQueue:
+    """An interface, or one of its queues; without a queue the interface as a whole."""
+
+    netns: Netns | None
+    interface: str
+    queue: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OneNetns:
+    """A network namespace; None: the drops of which it is not known."""
+
+    netns: Netns | None
+
+
+@dataclass(frozen=True, slots=True)
+class CounterScope:
+    """A row of the ledger."""
+
+    counter: str
+    scope: Scope
+
+
+Subject = Reason | Cpu | InterfaceQueue | OneNetns | CounterScope
