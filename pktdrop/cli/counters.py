@@ -38,12 +38,12 @@ def counters(
         raise click.UsageError("sar shows rates: give an INTERVAL.")
     if like and style == "json":
         raise click.UsageError("--like is for tables: leave out --format json.")
-    from pktdrop.reports.counters import CountersReport, Readings
+    from pktdrop.observe.observer import Observer
+    from pktdrop.reports.counters import CountersReport, Rises
     from pktdrop.run import run
 
     host.require_proc()
-    output, namespaces = Output(), Namespaces()
-    readings = Readings(namespaces, all_netns)
-    report = CountersReport(readings, output, every is not None, everything, like, style)
+    output, rises = Output(), Rises(Observer(Namespaces(), all_netns=all_netns, at_start=0))
+    report = CountersReport(rises, output, all_netns, every is not None, everything, like, style)
     with Pace(every or 1.0, count if every else 0, None).clock(output) as clock:
-        run(readings, report, clock)
+        run(rises, report, clock)

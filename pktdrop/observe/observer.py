@@ -60,7 +60,8 @@ class Observer:
 
         The own namespace is read at each look; another one at the first and the last, and for a while after a drop in
         it; with `all_netns` at each. Where `at_start` is None, looks take longer until all that were there have been
-        read. A look is cut short when `is_over` says so, to make room for the last one.
+        read; where it is 0, others are not searched for, nor read without a drop, but at the last look. A look is cut
+        short when `is_over` says so, to make room for the last one.
         """
         memory.prepare()
         self._namespaces = namespaces
@@ -70,13 +71,14 @@ class Observer:
         """Namespaces with drops, and for how many looks they are still read."""
         self._collector = Collector(namespaces)
         before = self._events() if tracer is None else tracer.start
-        found = list(namespaces.paths())
+        found = list(namespaces.paths()) if all_netns or at_start != 0 else []
         self.is_over = is_over
         """Asked between two namespaces, whether to leave the rest of a look undone."""
         wanted = found if all_netns else found[:at_start]
         first, self._spare = (_FIRST_OF_ALL, _SPARE_OF_ALL) if at_start is None else (_FIRST, _SPARE)
         counters = self._collector.read(wanted, self._out_of_time(math.inf if all_netns else first))
         self._unread = frozenset(found) - counters.netns
+        namespaces.name(namespaces.own())
         self._late = [
             f"{len(self._unread)} of {len(found)} network namespaces were not read at the start: the counters of each "
             "are compared from when it is first read (--all-netns reads all)."

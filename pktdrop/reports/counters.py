@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
 
-from pktdrop.counters.collect import Collector, since
-from pktdrop.host.namespaces import Namespaces
+from pktdrop.counters.collect import since
 from pktdrop.ledger.told import Meanings
 from pktdrop.model.counters import Counters
 from pktdrop.model.drops import Netns
@@ -15,6 +14,7 @@ from pktdrop.process.output import Output
 from pktdrop.rules.drivers import Drivers
 from pktdrop.rules.identities import Identities
 from pktdrop.views.counters import as_json, as_other, as_table, nothing
+from pktdrop.watch import Looks
 
 
 class Rise(NamedTuple):
@@ -24,42 +24,40 @@ class Rise(NamedTuple):
     before: Counters | None
 
 
-class Readings:
-    """Counters alone, of this namespace or of all."""
+class Rises:
+    """A run's source of what counters rise by."""
 
-    def __init__(self, namespaces: Namespaces, all_netns: bool) -> None:
-        """Read them for the first time."""
-        self._namespaces = namespaces
-        self.all_netns = all_netns
-        self._collector = Collector(namespaces)
-        self.last = self._read()
+    def __init__(self, looks: Looks) -> None:
+        """Take where Looks are from."""
+        self._looks = looks
 
     @property
     def limits(self) -> tuple[str, ...]:
         """What could not be read, a sentence each."""
-        return self.last.limits
+        return self._looks.last.limits
+
+    @property
+    def last(self) -> Counters:
+        """The counters of the last look."""
+        return self._looks.last.counters
 
     def step(self, is_last: bool) -> Rise:
-        """Read them again."""
-        self._namespaces.look()
-        before, self.last = self.last, self._read()
-        return Rise(since(before, self.last), before)
+        """Look again. The last look is as the others: none goes on to namespaces without drops."""
+        before, after = self.last, self._looks.look().counters
+        return Rise(since(before, after), before)
 
     def label(self, netns: Netns) -> str | None:
-        """Return what a network namespace is called. It is searched for where it was not yet."""
-        self._namespaces.name(netns)
-        return self._namespaces.known.label(netns)
-
-    def _read(self) -> Counters:
-        return self._collector.read(self._namespaces.paths() if self.all_netns else ())
+        """Return what a network namespace was called at the last look."""
+        return self._looks.last.namespaces.label(netns)
 
 
 @dataclass
 class CountersReport:
     """Counters as a table, in the columns of another tool, or as JSON lines."""
 
-    readings: Readings
+    rises: Rises
     output: Output
+    all_netns: bool
     differences: bool
     """Show by how much they rise, rather than how they stand."""
     everything: bool
@@ -71,7 +69,7 @@ class CountersReport:
     def start(self) -> None:
         """Show how counters stand, where that is wanted."""
         if not self.differences:
-            self.step(Rise(self.readings.last, None))
+            self.step(Rise(self.rises.last, None))
 
     def step(self, step: Rise) -> None:
         """Show by how much they rose."""
@@ -85,7 +83,7 @@ class CountersReport:
         return Meanings(Identities.load(), Drivers.load())
 
     def _text(self, counters: Counters, before: Counters | None) -> str:
-        label = self.readings.label
+        label = self.rises.label
         seconds = counters.monotonic - before.monotonic if before else None
         rose_in = partial(counters.seconds_since, before) if before else None
         if self.like:
@@ -97,5 +95,5 @@ class CountersReport:
         clock = time.strftime("%H:%M:%S", time.localtime(counters.time))
         title = f"{clock}  in {seconds:.1f} s" if seconds is not None else f"{clock}  since boot"
         if not told:
-            return f"{title}: {nothing(before is not None, self.readings.all_netns)}\n"
+            return f"{title}: {nothing(before is not None, self.all_netns)}\n"
         return f"{title}\n{as_table(told, rose_in, self.output.width, label)}\n"

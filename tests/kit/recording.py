@@ -106,7 +106,7 @@ def outputs(looks: Looks, steps: int, file: Path, between: Callable[[], None] = 
     screen, adviser = Screen(Run("box", watch.kernel.release, ""), Filters(()), 1.0), Adviser()
     said, drawn, before = [str(watch.limits)], [], watch.look.counters
     said += [str(report.start()) for report in reports]
-    counters = CountersReport(_Named(watch), Output(written["counters"]), True, True, None, "json")  # type: ignore[arg-type]
+    counters = CountersReport(_Named(watch), Output(written["counters"]), True, True, True, None, "json")  # type: ignore[arg-type]
     for number in range(steps):
         between()
         account = watch.step(number == steps - 1)
@@ -134,8 +134,6 @@ NAMES = ("table", "json", "diagnosis", "diagnosis_json", "counters")
 
 class _Named:
     """Names of namespaces for the report of counters."""
-
-    all_netns = True
 
     def __init__(self, watch: Watch) -> None:
         self.label = watch.label
