@@ -197,7 +197,7 @@ unused:
  */
 static __always_inline void take_sample(struct drop_value *value, const struct drop_key *key,
 					const struct control *control, struct sk_buff *skb, struct sock *rx_sk,
-					const struct origin *from)
+					const struct origin *from, void *ctx)
 {
 #if READER
 	int cpu = CPU_OF(key->call_site);
@@ -222,13 +222,13 @@ static __always_inline void take_sample(struct drop_value *value, const struct d
 	}
 	here->taken += 1;
 	value->taken += 1;
-	fill_sample(one, key, skb, rx_sk, from);
+	fill_sample(one, key, skb, rx_sk, from, ctx);
 	sample_ring.ringbuf_submit(one, BPF_RB_NO_WAKEUP);
 #endif
 }
 
 static __always_inline void count(struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk,
-				  const struct origin *from, const struct control *control)
+				  const struct origin *from, const struct control *control, void *ctx)
 {
 	/* while an entry is claimed, another run on this CPU must not claim it */
 	struct drop_value *value = NESTS ? NULL : hot_value(key, from);
@@ -248,7 +248,7 @@ static __always_inline void count(struct drop_key *key, struct sk_buff *skb, str
 	ADD(value->packets, 1);
 	ADD(value->bytes, len);
 	if (READER && __builtin_expect(!IS_BEYOND(value->taken, control->kind_limit), 0))
-		take_sample(value, key, control, skb, rx_sk, from);
+		take_sample(value, key, control, skb, rx_sk, from, ctx);
 }
 
 /*
@@ -294,7 +294,7 @@ int count_kfree_skb(u64 *ctx)
 	from = set_scope(&key, skb, rx_sk, &state->netns);
 	if (from.dev && is_for_group(&key, skb, from.dev))
 		key.reason |= TO_GROUP;
-	count(&key, skb, rx_sk, &from, control);
+	count(&key, skb, rx_sk, &from, control, ctx);
 	return 0;
 }
 

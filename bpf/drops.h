@@ -94,6 +94,9 @@ struct sample_cpu {
 };
 
 #define SAMPLE_BYTES 128
+#ifndef STACK_FRAMES
+#define STACK_FRAMES 0 /* return addresses in a sample, where the user asks for them */
+#endif
 #define SAMPLE_RING (512 * 1024) /* bytes; a power of two, and whole pages of any size */
 #define NO_DEVICE_TYPE 0xffff
 #define SAMPLE_HAS_MAC 1    /* `bytes` begin with the MAC header */
@@ -120,6 +123,9 @@ struct sample {
 	u8 state;     /* TCP_* of include/net/tcp_states.h */
 	u8 flags;     /* SAMPLE_* */
 	u8 bytes[SAMPLE_BYTES];
+#if STACK_FRAMES
+	u64 stack[STACK_FRAMES]; /* of the kernel, the innermost first, 0: no more */
+#endif
 };
 
 _Static_assert(sizeof(struct drop_key) == 24, "struct drop_key has padding");
@@ -127,4 +133,4 @@ _Static_assert(sizeof(struct drop_value) == 48, "struct drop_value has padding")
 _Static_assert(sizeof(struct hot_drop) == 72, "struct hot_drop has padding");
 _Static_assert(sizeof(struct control) == 32, "struct control has padding");
 _Static_assert(sizeof(struct sample_cpu) == 24, "struct sample_cpu has padding");
-_Static_assert(sizeof(struct sample) == 80 + SAMPLE_BYTES, "struct sample has padding");
+_Static_assert(sizeof(struct sample) == 80 + SAMPLE_BYTES + 8 * STACK_FRAMES, "struct sample has padding");

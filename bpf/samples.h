@@ -6,6 +6,7 @@
  * READER says how bytes of a packet are read, see pktdrop/kernel/readers.py; set from outside, besides:
  *   HAS_INODE, HAS_CGROUP, HAS_VLAN  1 where the members that tell these are known
  *   HAS_CARRIER, NO_CARRIER_BIT      the same of an interface's carrier, and the bit of net_device.state that says none
+ *   STACK_FRAMES                     how many return addresses a sample has
  *   CAST_TYPE                        BTF id of struct linux_mib, which is an array from its beginning on
  */
 #pragma once
@@ -169,7 +170,7 @@ static __always_inline void set_socket(struct sample *one, struct sock *sk)
 }
 
 static __always_inline void fill_sample(struct sample *one, const struct drop_key *key, struct sk_buff *skb,
-					struct sock *rx_sk, const struct origin *from)
+					struct sock *rx_sk, const struct origin *from, void *ctx)
 {
 	struct sock *sk = rx_sk;
 
@@ -196,4 +197,7 @@ static __always_inline void fill_sample(struct sample *one, const struct drop_ke
 	if (sk)
 		set_socket(one, sk);
 	set_bytes(one, skb);
+#if STACK_FRAMES
+	bpf_get_stack(ctx, one->stack, sizeof(one->stack), 0); /* makes zeros of what it does not fill, or of all */
+#endif
 }

@@ -30,13 +30,14 @@ Examples:
 @click.option("-c", "--count", "most", type=click.IntRange(min=1), metavar="N", help="End after N packets.")
 @click.option("--rate", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N",
               help="Show at most N packets a second.")  # fmt: skip
+@click.option("--stack", is_flag=True, help="Show how the kernel came to where it dropped each packet.")
 @FORMAT
 @CAPTURE
 @CHOICE
 @ATTACHING
 def packets(
-    duration: float | None, most: int | None, rate: int, style: str, capture: str | None, choice: Choice,
-    attaching: Attaching,
+    duration: float | None, most: int | None, rate: int, stack: bool, style: str, capture: str | None,
+    choice: Choice, attaching: Attaching,
 ) -> None:  # fmt: skip
     """Show dropped packets one by one: when, why, where, and whose they were.
 
@@ -46,7 +47,7 @@ def packets(
     host.require_proc()
     wanted = choice.filters()
     output, namespaces = Output(), Namespaces()
-    with attaching.tracer(namespaces, _OF_A_KIND) as tracer, ExitStack() as stack:
+    with attaching.tracer(namespaces, _OF_A_KIND, stack) as tracer, ExitStack() as opened:
         # nothing that attaching has to wait for
         from pktdrop.filters import Filters
         from pktdrop.reports.capture import Capture
@@ -56,7 +57,7 @@ def packets(
         from pktdrop.views.jsonlines import JsonView
 
         names, source = Protocols.load(), Source(namespaces, tracer)
-        file = None if capture is None else stack.enter_context(Capture(capture))
+        file = None if capture is None else opened.enter_context(Capture(capture))
         view = JsonView(names, lambda netns: namespaces.known.is_gone(netns)) if style == "json" else None
         filters = Filters(wanted, noise=not choice.no_noise)
         with Clock(INTERVAL, None, duration, output.descriptor) as clock:

@@ -48,13 +48,13 @@ class Attaching:
     """Only these, where there are any."""
     map_entries: int
 
-    def tracer(self, namespaces: Namespaces, packets: int = PACKETS) -> Tracer:
+    def tracer(self, namespaces: Namespaces, packets: int = PACKETS, stacks: bool = False) -> Tracer:
         """Attach them; warn where programs were kept that cannot be trusted. Raises PktdropError.
 
-        Of each kind of drop and CPU, the first `packets` of each look are sampled.
+        Of each kind of drop and CPU, the first `packets` of each look are sampled, with the kernel's stack if `stacks`.
         """
         cache = Cache(None if self.no_cache else default_directory())
-        tracer = Tracer(namespaces, self.rungs, self.map_entries, cache, packets)
+        tracer = Tracer(namespaces, self.rungs, self.map_entries, cache, packets, stacks)
         if cache.mistrusted:
             say(f"Warning: the compiled programs that are kept were not read: {safe(cache.mistrusted)}.")
         return tracer

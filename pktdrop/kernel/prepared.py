@@ -17,6 +17,7 @@ from pktdrop.kernel.code import Compiled, source_directory
 from pktdrop.kernel.digest import Digest
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.programs import MapsRefused
+from pktdrop.kernel.records import STACK_FRAMES
 from pktdrop.rules.tables import DATA
 
 _BTF = Path("/sys/kernel/btf/vmlinux")
@@ -64,6 +65,9 @@ class Build:
     samples: bool = True
     """Whether packets are sampled, where the kernel lets programs read them."""
 
+    stacks: bool = False
+    """Whether samples come with the kernel's stack, which takes some microseconds each."""
+
     def make(self) -> Prepared:
         """Compile the programs. Raises PktdropError."""
         from pktdrop.kernel.compiler import Compiler  # a start from the cache does without
@@ -90,6 +94,7 @@ class Build:
 
         samples = facts.samples or readers.SampleFacts(0, 0)
         return {
+            "STACK_FRAMES": str(STACK_FRAMES if self.stacks else 0),
             "READER": str(readers.READERS[facts.reader]),
             "HAS_INODE": str(int(samples.inode)),
             "HAS_CGROUP": str(int(samples.cgroup)),
@@ -114,7 +119,7 @@ class Build:
         What else was compiled, and by what, is only known afterwards, and stored with it: Compiled.inputs.
         """
         of_host = (os.uname().machine, os.uname().release, sys.version, _bcc_version())
-        parts = [str(self.safe_read), str(self.samples), *of_host]
+        parts = [str(self.safe_read), str(self.samples), str(self.stacks), *of_host]
         digest = Digest("\0".join(parts).encode())
         sources = [*source_directory().rglob("*.[ch]"), *Path(__file__).parent.glob("*.py"), DATA / "ethertypes.tsv"]
         for path in sorted(sources):

@@ -14,7 +14,7 @@ with the event afterwards.
 
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pktdrop.errors import PktdropError
@@ -75,9 +75,10 @@ def _attach(programs: Programs, facts: KernelFacts, rung: str) -> int:
     return programs.typed("backlog_fentry", sysbpf.AttachType.TRACE_FENTRY, facts.backlog_id)
 
 
-def attach(cache: Cache, map_entries: int, wanted: Collection[str]) -> tuple[KernelFacts, Probes]:
+def attach(cache: Cache, map_entries: int, wanted: Collection[str], stacks: bool = False) -> tuple[KernelFacts, Probes]:
     """Attach both probes, each by the best rung that works, or by those in `wanted` only.
 
+    With `stacks`, samples come with the kernel's stack.
     Raises PktdropError where kfree_skb, or a probe that was asked for, cannot be attached.
     """
     refused: dict[str, str] = {}
@@ -86,20 +87,20 @@ def attach(cache: Cache, map_entries: int, wanted: Collection[str]) -> tuple[Ker
             if rung == "tp_btf" and not (BTF_DIRECTORY / "vmlinux").exists():
                 raise RungError(_NO_BTF)  # nothing needs to be compiled to know it
             attach_both = partial(_attach_both, rung, _chosen(BACKLOG, wanted), refused, map_entries)
-            return _prepared(rung, cache, attach_both)
+            return _prepared(Build(rung == "raw", stacks=stacks), cache, attach_both)
         except RungError as reason:
             refused[rung] = str(reason)
     raise _cannot("skb:kfree_skb", refused)
 
 
 def _prepared(
-    rung: str, cache: Cache, attach_both: Callable[[Prepared], tuple[KernelFacts, Probes]]
+    build: Build, cache: Cache, attach_both: Callable[[Prepared], tuple[KernelFacts, Probes]]
 ) -> tuple[KernelFacts, Probes]:
     """Attach with samples, or without where the kernel refuses only those. Raises RungError."""
     try:
-        return prepare(Build(rung == "raw"), cache, attach_both)
+        return prepare(build, cache, attach_both)
     except RungError as reason:
-        without = prepare(Build(rung == "raw", samples=False), cache, attach_both)
+        without = prepare(replace(build, samples=False), cache, attach_both)
         without[1].refused["samples"] = str(reason)
         return without
 

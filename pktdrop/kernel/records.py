@@ -2,6 +2,7 @@
 """The structs of bpf/drops.h as user space reads them."""
 
 import struct
+from itertools import takewhile
 from typing import NamedTuple
 
 DROP_KEY = struct.Struct("=QIIIHH")
@@ -21,6 +22,9 @@ SAMPLE = struct.Struct(f"=Q{DROP_KEY.size}sQQIIIHHHHHHHHHBB")
 SAMPLE_BYTES = 128
 SAMPLE_RING = 512 * 1024
 """Bytes."""
+STACK_FRAMES = 32
+"""Return addresses in a sample, where they are asked for."""
+_STACK = struct.Struct(f"={STACK_FRAMES}Q")
 NO_DEVICE_TYPE = 0xFFFF
 SAMPLE_HAS_MAC, SAMPLE_FOR_SOCKET = 1, 2
 """Of RawSample.flags."""
@@ -82,13 +86,18 @@ class RawSample(NamedTuple):
     state: int
     flags: int
     content: bytes
+    stack: tuple[int, ...] = ()
+    """Return addresses, the innermost first; none where they were not asked for."""
 
     @classmethod
     def decode(cls, record: bytes) -> "RawSample":
         """Take apart what the ring holds; raises struct.error where it is too short."""
         fields = SAMPLE.unpack_from(record)
         captured = min(fields[_CAPTURED], SAMPLE_BYTES)
-        return cls._make((*fields, record[SAMPLE.size : SAMPLE.size + captured]))
+        stack: tuple[int, ...] = ()
+        if len(record) >= SAMPLE.size + SAMPLE_BYTES + _STACK.size:
+            stack = tuple(takewhile(bool, _STACK.unpack_from(record, SAMPLE.size + SAMPLE_BYTES)))
+        return cls._make((*fields, record[SAMPLE.size : SAMPLE.size + captured], stack))
 
 
 _CAPTURED = RawSample._fields.index("captured")

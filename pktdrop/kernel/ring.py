@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from pktdrop.kernel import sysbpf
 from pktdrop.kernel.programs import Programs
-from pktdrop.kernel.records import CONTROL, SAMPLE, SAMPLE_BYTES, SAMPLE_CPU, SAMPLE_RING, RawSample
+from pktdrop.kernel.records import CONTROL, SAMPLE, SAMPLE_BYTES, SAMPLE_CPU, SAMPLE_RING, STACK_FRAMES, RawSample
 
 _POSITION = struct.Struct("=Q")
 _HEADER = struct.Struct("=II")  # struct bpf_ringbuf_hdr: length, offset in pages
@@ -21,6 +21,8 @@ _LIMITS = struct.Struct("=IIIII4x")
 _ROUND = 1 << 32
 MOST = SAMPLE_RING // (_HEADER.size + SAMPLE.size + SAMPLE_BYTES)
 """Samples that the ring has room for."""
+WITH_STACKS = SAMPLE_RING // (_HEADER.size + SAMPLE.size + SAMPLE_BYTES + 8 * STACK_FRAMES)
+"""Of those with a stack."""
 LEAST = 16
 """Of each CPU between two looks, however many CPUs share the ring: they do not all drop at once."""
 
@@ -28,12 +30,12 @@ LEAST = 16
 class Ring:
     """Reads the samples of running programs, and lets them take more."""
 
-    def __init__(self, programs: Programs, budget: int) -> None:
+    def __init__(self, programs: Programs, budget: int, stacks: bool = False) -> None:
         """Map the ring. `budget` is how many packets of each kind and CPU may be taken between two looks."""
         self._cpus = sysbpf.cpu_numbers()
         self._budget = budget
         self._limit = self._limit_of_cpu = 0
-        self._of_cpu = max(LEAST, MOST // self._cpus)
+        self._of_cpu = max(LEAST, (WITH_STACKS if stacks else MOST) // self._cpus)
         page, ring = mmap.PAGESIZE, programs.map("sample_ring")[0]
         with ExitStack() as undo:
             self._read = undo.enter_context(mmap.mmap(ring, page, flags=mmap.MAP_SHARED))

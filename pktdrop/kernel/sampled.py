@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: MIT
 """From the record of a sampled packet to the Sample that it is."""
 
+from collections.abc import Callable
+
 from pktdrop.kernel.records import NO_DEVICE_TYPE, SAMPLE_FOR_SOCKET, SAMPLE_HAS_MAC, RawSample
 from pktdrop.model.drops import DropKey
 from pktdrop.model.sample import Sample, Socket
 
 
-def sample(raw: RawSample, key: DropKey, wall: float) -> Sample:
-    """Say what the numbers of a record mean. `wall` is what the wall clock is ahead of the monotonic one."""
+def sample(raw: RawSample, key: DropKey, wall: float, name: Callable[[int], str]) -> Sample:
+    """Say what the numbers of a record mean. `wall` is what the wall clock is ahead of the monotonic one.
+
+    `name` turns an address of the kernel into "symbol+offset".
+    """
     return Sample(
         time=raw.time / 1e9 + wall,
         key=key,
@@ -19,7 +24,13 @@ def sample(raw: RawSample, key: DropKey, wall: float) -> Sample:
         received=bool(raw.iif),
         tag=raw.vlan >> 16 & 0xFFF if raw.vlan & 0xFFFF else None,
         socket=_socket(raw) if raw.family else None,
+        stack=_stack(key, tuple(map(name, raw.stack))),
     )
+
+
+def _stack(key: DropKey, frames: tuple[str, ...]) -> tuple[str, ...]:
+    """Leave out what is between the call site and the program: the tracepoint, and the function that frees."""
+    return frames[frames.index(key.call_site) :] if key.call_site in frames else frames
 
 
 def _socket(raw: RawSample) -> Socket:

@@ -47,16 +47,17 @@ class Tracer:
         map_entries: int = MAP_ENTRIES,
         cache: Cache | None = None,
         packets: int = PACKETS,
+        stacks: bool = False,
     ) -> None:
         """Attach the probes, by the rungs in `wanted` where it names some. Raises PktdropError.
 
-        Of each kind of drop and CPU, the first `packets` of each look are sampled.
+        Of each kind of drop and CPU, the first `packets` of each look are sampled, with the kernel's stack if `stacks`.
         """
         self.packets = packets
         self._namespaces = namespaces
         host.require_bpf_rights()
         host.raise_memlock()
-        self._facts, self._probes = probes.attach(cache or Cache(default_directory()), map_entries, wanted)
+        self._facts, self._probes = probes.attach(cache or Cache(default_directory()), map_entries, wanted, stacks)
         self.start = Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, lost=Lost(0, 0))
         """Before all drops: the maps were made for this run, so nothing needs to be read."""
         self._unnamed: set[Netns] = set()
@@ -64,7 +65,9 @@ class Tracer:
         self._renames = 0
         self._kept_apart, self._other_places = Sources(self._named), Sources(self._named_elsewhere)
         self._banks = Banks(self._probes.programs)
-        self._ring = Ring(self._probes.programs, packets) if packets and self._facts.reader != readers.NONE else None
+        self._ring: Ring | None = None
+        if packets and self._facts.reader != readers.NONE:
+            self._ring = Ring(self._probes.programs, packets, stacks)
         self._samples: list[tuple[DropKey, RawSample]] = []
         """Not handed on yet, with their kinds."""
         self._unknown: list[RawSample] = []
@@ -214,7 +217,7 @@ class Tracer:
             key = self._kind(raw) or kind
             left[key] -= 1
             if left[key] >= 0:  # with what the look before left, there may be more
-                found.append(sample(raw, key, self._wall))
+                found.append(sample(raw, key, self._wall, self._naming.symbols.name))
         return found
 
     def _collect(self) -> None:

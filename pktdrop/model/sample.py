@@ -70,6 +70,8 @@ class Sample:
     socket: Socket | None
     owner: Owner | None = None
     """Looked for after it was taken, so it may be gone; None: not known."""
+    stack: tuple[str, ...] = ()
+    """Return addresses in the kernel from the call site on, by symbol; none where they were not asked for."""
 
     @cached_property
     def is_frame(self) -> bool:

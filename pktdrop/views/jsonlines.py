@@ -117,6 +117,7 @@ class JsonView:
             **_packet(packet),
             "socket": None if socket is None else {**socket._asdict(), "is_receiver": sample.is_for_socket},
             "owner": None if owner is None else owner._asdict(),
+            "stack": list(sample.stack),
         }
 
 

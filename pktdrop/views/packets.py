@@ -28,7 +28,8 @@ def line(sample: Sample, verdict: Verdict, protocols: Protocols) -> str:
         describe(sample.packet, protocols.name),
         *([] if sample.owner is None else [str(sample.owner)]),
     ]
-    return safe(" ".join(part for part in parts if part)) + "\n"
+    lines = [" ".join(part for part in parts if part), *(f"    {frame}" for frame in sample.stack)]
+    return "".join(f"{safe(text)}\n" for text in lines)
 
 
 def comment(sample: Sample, verdict: Verdict) -> str:

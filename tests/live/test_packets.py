@@ -135,3 +135,37 @@ def test_what_gets_through_has_no_line(tmp_path: Path) -> None:
             assert process.wait(DEADLINE) == 0
             (line,) = stdout.read_text().splitlines()
             assert f":{CLOSED} UDP" in line
+
+
+def _functions(frames: list[str]) -> list[str]:
+    return [frame.split("+")[0].split(".")[0] for frame in frames]
+
+
+def test_the_way_that_the_kernel_took(tmp_path: Path) -> None:
+    """With --stack, each packet has the calls from its call site outwards, the innermost first."""
+    with one_ns() as net, packets(net, tmp_path, "--stack", "--format", "json", "-c", "2") as (process, stdout, _):
+        send_udp(net, "host", 2, ("127.0.0.1", CLOSED))
+        assert process.wait(DEADLINE) == 0
+        found = [json.loads(line) for line in stdout.read_text().splitlines()][1:]
+        assert len(found) == 2
+        for one in found:
+            assert one["stack"][0] == one["drop"]["location"]
+            calls = _functions(one["stack"])
+            # loopback: received from the CPU's backlog, in its softirq (net/core/dev.c)
+            way = ["process_backlog", "net_rx_action"]
+            assert [call for call in calls if call in way] == way
+
+
+def test_stacks_are_lines_below_their_packet(tmp_path: Path) -> None:
+    """As text, each call has a line; without --stack there is none, nor in JSON."""
+    with one_ns() as net, packets(net, tmp_path, "--stack", "-c", "1") as (process, stdout, _):
+        send_udp(net, "host", 1, ("127.0.0.1", CLOSED))
+        assert process.wait(DEADLINE) == 0
+        first, *lines = stdout.read_text().splitlines()
+        assert f":{CLOSED} UDP" in first
+        assert "process_backlog" in _functions([line.strip() for line in lines])
+        assert all(line.startswith("    ") for line in lines)
+    with one_ns() as net, packets(net, tmp_path, "--format", "json", "-c", "1") as (process, stdout, _):
+        send_udp(net, "host", 1, ("127.0.0.1", CLOSED))
+        assert process.wait(DEADLINE) == 0
+        assert json.loads(stdout.read_text().splitlines()[1])["stack"] == []

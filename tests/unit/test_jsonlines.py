@@ -85,7 +85,8 @@ def test_an_interval() -> None:
 def test_a_sample() -> None:
     """A sampled packet has exactly these keys, and so has one in it; how many there were is told with the drop."""
     quoting = ether(0x0800, ipv4(1, b"\3\3" + bytes(6) + ipv4(17, udp(5, 53, b"")), "10.0.0.9", "10.0.0.5"))
-    sample = make_sample(quoting, length=1400, socket=Socket(2, 53, None, 17, 7, 812, 40), owner=Owner(7, "a\x1bb"))
+    sample = make_sample(quoting, length=1400, socket=Socket(2, 53, None, 17, 7, 812, 40), owner=Owner(7, "a\x1bb"),
+                         stack=("udp_rcv+0x49e", "process_backlog+0x83"))  # fmt: skip
     drops, key = {make_drop(): Count(23, 667)}, make_drop()
     (drop,) = _object(
         VIEW.interval(
@@ -109,6 +110,7 @@ def test_a_sample() -> None:
             "socket": {"family": 2, "local_port": 53, "remote_port": None, "protocol": 17, "state": 7, "inode": 812,
                        "cgroup": 40, "is_receiver": False},
             "owner": {"pid": 7, "comm": "a\x1bb", "is_receiver": True},
+            "stack": ["udp_rcv+0x49e", "process_backlog+0x83"],
         }
     ]  # fmt: skip
 

@@ -19,6 +19,7 @@ from pktdrop.kernel.records import (
     SAMPLE_BYTES,
     SAMPLE_CPU,
     SAMPLE_RING,
+    STACK_FRAMES,
     RawKey,
     RawSample,
     RawValue,
@@ -117,22 +118,40 @@ KEYS
 """
 
 
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What a C program over drops.h prints: sizes and constants, a value, and each of KEYS in hex."""
+STACK_PROGRAM = """
+#include <stdio.h>
+#include "drops.h"
+
+int main(void)
+{
+    struct sample sample = { .captured = 1, .bytes = "ab", .stack = { 0xffffffff81000001, 0xffffffff81000002 } };
+
+    for (unsigned long i = 0; i < sizeof(sample); i++)
+        printf("%02x", ((const unsigned char *)&sample)[i]);
+    return 0;
+}
+"""
+
+
+def _said_by(program: str, directory: Path, *options: str) -> list[str]:
+    """What a C program over drops.h prints."""
     if CC is None:
         pytest.skip("there is no C compiler (gcc)")
-    directory = tmp_path_factory.mktemp("records")
-    calls = "\n".join(f"    key({', '.join(f'{number:#x}' for number in key)});" for key in KEYS)
-    (directory / "records.c").write_text(PROGRAM.replace("KEYS", calls))
+    (directory / "records.c").write_text(program)
     subprocess.run(
-        [CC, "-std=gnu11", "-I", BPF, "-I", BPF / "include", "records.c", "-o", "records"],
-        check=True,
+        [CC, "-std=gnu11", *options, "-I", BPF, "-I", BPF / "include", "records.c", "-o", "records"],
         cwd=directory,
         timeout=60 * PATIENCE,
     )
     done = subprocess.run([directory / "records"], check=True, capture_output=True, text=True, timeout=60 * PATIENCE)
     return done.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Sizes and constants, a value, and each of KEYS in hex."""
+    calls = "\n".join(f"    key({', '.join(f'{number:#x}' for number in key)});" for key in KEYS)
+    return _said_by(PROGRAM.replace("KEYS", calls), tmp_path_factory.mktemp("records"))
 
 
 def test_sizes_and_constants(lines: list[str]) -> None:
@@ -163,6 +182,15 @@ def test_sample(lines: list[str]) -> None:
         0x8182, 0x9192, 0xA1A2, 0xB1B2, 0xC1C2, 0xD1D2, 0xE1E2, 0xF1, 0xF2, b"abcde",
     )  # fmt: skip
     assert lines[-1].split() == [str(number) for number in (SAMPLE_BYTES, SAMPLE_RING, SAMPLE.size + SAMPLE_BYTES)]
+
+
+def test_stack(tmp_path: Path) -> None:
+    """A stack that C fills in is read up to its end; a sample without one has none."""
+    (record,) = _said_by(STACK_PROGRAM, tmp_path, f"-DSTACK_FRAMES={STACK_FRAMES}")
+    sample = RawSample.decode(bytes.fromhex(record))
+    assert sample.stack == (0xFFFFFFFF81000001, 0xFFFFFFFF81000002)
+    assert sample.content == b"a"
+    assert RawSample.decode(bytes.fromhex(record)[: SAMPLE.size + SAMPLE_BYTES]).stack == ()
 
 
 def test_control_and_cpu(lines: list[str]) -> None:
