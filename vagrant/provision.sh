@@ -10,7 +10,7 @@ readonly checkout=${1:-/vagrant}
 # Where there is no apt-get, bootstrap names what is missing but installs nothing.
 if command -v dnf >/dev/null; then
     dnf -q -y install \
-        python3-bcc python3-click python3-pip \
+        python3-bcc python3-click python3-pip python3-tabulate \
         ShellCheck bpftool conntrack-tools gcc glibc-devel iproute iproute-tc iptables-legacy net-tools nftables procps-ng \
         ruby sysstat tmux util-linux wireshark-cli
 fi

@@ -4,7 +4,6 @@
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, Literal
 
 from pktdrop.text.escaping import safe
@@ -46,13 +45,13 @@ class Column:
 
     def text(self, value: Any, width: int) -> str:
         """Write a value in exactly `width` characters."""
-        return self.pad(self.fit(value, width) if self.fit else cut(self.whole(value), width, self.keep_end), width)
+        return self.pad(self.cell(value, width), width)
 
-    def lines(self, value: Any, width: int) -> list[str]:
-        """Write a value in lines of exactly `width` characters."""
-        if not self.wrap:
-            return [self.text(value, width)]
-        return [self.pad(part, width) for part in textwrap.wrap(self.whole(value), width, break_on_hyphens=False)]
+    def cell(self, value: Any, width: int) -> str:
+        """Write a value in at most `width` characters, or in lines of no more."""
+        if self.wrap:
+            return "\n".join(textwrap.wrap(self.whole(value), width, break_on_hyphens=False))
+        return self.fit(value, width) if self.fit else cut(self.whole(value), width, self.keep_end)
 
     def pad(self, text: str, width: int) -> str:
         """Fill a text up to `width` characters."""
@@ -91,13 +90,19 @@ def _cut_site(text: str, width: int) -> str:
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[Any]], width: int) -> str:
     """Lay out rows under their titles in at most `width` columns, if the columns that may shrink allow it."""
+    from tabulate import tabulate  # nothing that comes before the first table needs it
+
     given = widths(columns, rows, width)
-    lines = [[column.pad(column.title, wide) for column, wide in zip(columns, given, strict=True)]]
-    for row in rows:
-        cells = [column.lines(value, wide) for column, value, wide in zip(columns, row, given, strict=True)]
-        below = zip_longest(*cells, fillvalue="")
-        lines += [[text.ljust(wide) for text, wide in zip(texts, given, strict=True)] for texts in below]
-    return "\n".join((" " * GAP).join(line).rstrip() for line in lines)
+    fitted = [
+        [column.cell(value, wide) for column, value, wide in zip(columns, row, given, strict=True)] for row in rows
+    ]
+    text = tabulate(
+        [[column.title for column in columns], *fitted],  # as headers, tabulate would widen them
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=[column.align for column in columns],
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def widths(

@@ -37,7 +37,7 @@ def _os_error(number: int, name: str | None = None) -> OSError:
         (_os_error(errno.ENFILE), "may not open more files", "fs.file-max"),
         (_os_error(errno.EAGAIN), "No more processes or threads", "ulimit -u"),
         (RuntimeError("can't start new thread"), "No more processes or threads", "ulimit -u"),
-        (ModuleNotFoundError("No module named 'click'", name="click"), "click", "apt install"),
+        (ModuleNotFoundError("No module named 'tabulate'", name="tabulate"), "tabulate", "apt install"),
         (_os_error(errno.EACCES, "/a\x1b[31m"), "'/a\\x1b[31m': Permission denied", "PKTDROP_TRACEBACK=1"),
         (OSError("of no number"), "pktdrop has a fault: OSError: of no number", "Report"),
         (ValueError("one\ntwo"), "pktdrop has a fault: ValueError: one (", "Report"),

@@ -75,11 +75,11 @@ def test_wheel_is_nothing_but_pktdrop(wheel: Path) -> None:
 
 
 def test_wheel_never_asks_for_bcc(wheel: Path) -> None:
-    """The wheel depends on click alone: the bcc on PyPI is another project."""
+    """The wheel depends on click and tabulate alone: the bcc on PyPI is another project."""
     with zipfile.ZipFile(wheel) as archive:
         metadata = archive.read(f"pktdrop-{pktdrop.__version__}.dist-info/METADATA").decode()
     required = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", metadata, re.MULTILINE)
-    assert sorted(required) == ["click"]
+    assert sorted(required) == ["click", "tabulate"]
 
 
 def test_version_is_written_once(wheel: Path) -> None:

@@ -11,7 +11,7 @@ from tests.vm.packages import apt, unpack
 PYTHON = "/usr/bin/python3"
 _PACKAGES = (
     "base-files base-passwd bash bpftool coreutils dash ethtool grep iproute2 kmod libc-bin mount nftables procps "
-    "python3-bpfcc python3-click python3-pytest python3-pytest-timeout sed util-linux"
+    "python3-bpfcc python3-click python3-pytest python3-pytest-timeout python3-tabulate sed util-linux"
 )
 
 

@@ -19,7 +19,7 @@ _TOOLS = (
     *("bpftool", "cat", "env", "ethtool", "ip", "nft", "nstat", "pgrep", "setpriv", "sh", "ss", "sysctl", "tc"),
     *("tmux", "unshare"),
 )
-_MODULES = ("bcc", "click")
+_MODULES = ("bcc", "click", "tabulate")
 _NOT_FOR_TESTS = ("ast_serialize", "clang_format", "mypy", "mypyc", "pip", "ruff", "setuptools")
 """Large packages of the test environment that only checks of the source use."""
 _EXCLUDED = ("config-3*", "ensurepip", "idlelib", "lib2to3", "test", "*__mypyc*")
