@@ -30,10 +30,9 @@ _LAYOUTS = 1000
 
 
 class Mib(NamedTuple):
-    """Counters and gauges by name, and what could not be read, in a few words each."""
+    """Counters by name, and what could not be read, in a few words each."""
 
     counters: Row
-    gauges: Row
     faults: tuple[str, ...]
 
 
@@ -44,13 +43,8 @@ class _Section(NamedTuple):
     numbers: list[int]
 
 
-class _Layout(NamedTuple):
-    """Where in the list of all numbers the counters and the gauges are."""
-
-    counters: tuple[str, ...]
-    counter_positions: tuple[int, ...]
-    gauges: tuple[str, ...]
-    gauge_positions: tuple[int, ...]
+_Layout = tuple[tuple[str, ...], tuple[int, ...]]
+"""Names of the counters, and where in the list of all numbers each is."""
 
 
 class Mibs:
@@ -65,11 +59,16 @@ class Mibs:
 
         Rows of namespaces with the same names share one tuple of them; a Row that did not change is the same object.
         """
-        return self._reading(netns, gauges=False)
-
-    def read_gauges(self, netns: Netns) -> Reading:
-        """Read the settings and numbers of the moment that are no counters."""
-        return self._reading(netns, gauges=True)
+        faults: list[str] = []
+        files = (_contents("snmp", faults), _contents("netstat", faults), _contents("snmp6", faults))
+        known = self._last.get(netns)
+        if known is None or known[0] != files:
+            known = self._last[netns] = files, self.parse(*files)
+        row, of_files = known[1]
+        return Reading(
+            {Scope(netns=netns): row} if row.names else {},
+            tuple(f"SNMP counters of network namespace {netns}: {fault}." for fault in (*faults, *of_files)),
+        )
 
     def forget(self, netns: Netns) -> None:
         """Drop what is remembered of a namespace that is gone."""
@@ -84,25 +83,8 @@ class Mibs:
             _parse_lines("snmp6", snmp6, faults),
         ]
         values = [number for section in sections for number in section.numbers]
-        layout = self._layout(tuple([section.title for section in sections]))
-        return Mib(
-            Row(layout.counters, tuple([values[position] for position in layout.counter_positions])),
-            Row(layout.gauges, tuple([values[position] for position in layout.gauge_positions])),
-            tuple(faults),
-        )
-
-    def _reading(self, netns: Netns, gauges: bool) -> Reading:
-        faults: list[str] = []
-        files = (_contents("snmp", faults), _contents("netstat", faults), _contents("snmp6", faults))
-        known = self._last.get(netns)
-        if known is None or known[0] != files:
-            known = self._last[netns] = files, self.parse(*files)
-        mib = known[1]
-        row = mib.gauges if gauges else mib.counters
-        return Reading(
-            {Scope(netns=netns): row} if row.names else {},
-            tuple(f"SNMP counters of network namespace {netns}: {fault}." for fault in (*faults, *mib.faults)),
-        )
+        names, positions = self._layout(tuple([section.title for section in sections]))
+        return Mib(Row(names, tuple([values[position] for position in positions])), tuple(faults))
 
     def _layout(self, titles: tuple[bytes, ...]) -> _Layout:
         layout = self._layouts.get(titles)
@@ -111,11 +93,6 @@ class Mibs:
                 self._layouts.clear()
             layout = self._layouts[titles] = _arrange([name for title in titles for name in _names(title)])
         return layout
-
-
-def read(netns: Netns) -> Reading:
-    """Read the counters of the network namespace this thread is in, once."""
-    return Mibs().read(netns)
 
 
 def _contents(file: str, faults: list[str]) -> bytes:
@@ -193,8 +170,5 @@ def _arrange(names: Sequence[str]) -> _Layout:
     positions: dict[str, int] = {}
     for position, name in enumerate(names):
         positions.setdefault(name, position)  # a name that is there twice counts as first seen
-    counters = tuple(name for name in positions if name not in GAUGES)
-    gauges = tuple(name for name in positions if name in GAUGES)
-    return _Layout(
-        counters, tuple(positions[name] for name in counters), gauges, tuple(positions[name] for name in gauges)
-    )
+    names = tuple(name for name in positions if name not in GAUGES)
+    return names, tuple(positions[name] for name in names)

@@ -41,16 +41,6 @@ class Softnet(NamedTuple):
     gauges: Reading
 
 
-def read() -> Reading:
-    """Read the counters of all CPUs that are online."""
-    return read_all().counters
-
-
-def read_gauges() -> Reading:
-    """Read how many packets wait in the backlog of each CPU that is online."""
-    return read_all().gauges
-
-
 def read_all() -> Softnet:
     """Read counters and queue lengths at once."""
     try:

@@ -41,8 +41,8 @@ class Probes:
     programs: Programs
     kfree_skb: str
     enqueue_to_backlog: str
-    descriptors: tuple[int, ...]
-    """Of the loaded programs."""
+    program: int
+    """The one at kfree_skb."""
     refused: dict[str, str]
     """Rungs that were tried before, and why each failed."""
 
@@ -122,21 +122,19 @@ def _attach_both(
     with ExitStack() as undo:
         undo.callback(programs.close)
         kfree_skb = climb(programs, prepared, rung)
-        second, descriptors, why = _attach_backlog(programs, prepared, backlog)
+        second, why = _attach_backlog(programs, prepared, backlog)
         undo.pop_all()
-    return prepared.facts, Probes(programs, rung, second, (kfree_skb, *descriptors), {**refused, **why})
+    return prepared.facts, Probes(programs, rung, second, kfree_skb, {**refused, **why})
 
 
-def _attach_backlog(
-    programs: Programs, prepared: Prepared, chosen: Collection[str]
-) -> tuple[str, tuple[int, ...], dict[str, str]]:
-    """Return the rung, its program if it has one, and why others were refused."""
+def _attach_backlog(programs: Programs, prepared: Prepared, chosen: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Return the rung, and why others were refused."""
     refused: dict[str, str] = {}
     for rung in chosen:
-        if rung == "none":
-            return rung, (), refused
         try:
-            return rung, (climb(programs, prepared, rung),), refused
+            if rung != "none":
+                climb(programs, prepared, rung)
+            return rung, refused
         except RungError as reason:
             refused[rung] = str(reason)
     raise _cannot(BACKLOG_FUNCTION, refused)

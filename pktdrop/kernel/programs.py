@@ -55,10 +55,6 @@ class Programs:
         """Return the file descriptor and the definition of a map."""
         return self._maps[name], self._compiled.maps[name]
 
-    def has_map(self, name: str) -> bool:
-        """Tell whether there is a map of this name."""
-        return name in self._maps
-
     def wait(self) -> None:
         """Wait until every run of a program that has begun by now is over, see `banks`. Raises OSError."""
         inner = next(iter(self._maps.values()))

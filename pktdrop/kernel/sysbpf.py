@@ -16,7 +16,6 @@ import struct
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from functools import cache
-from typing import NamedTuple
 
 # System call numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
 _SYSCALLS = {"x86_64": (321, 298), "aarch64": (280, 241)}
@@ -68,14 +67,6 @@ class AttachType(IntEnum):
     NONE = 0
     TRACE_RAW_TP = 23
     TRACE_FENTRY = 24
-
-
-class ProgramStatistics(NamedTuple):
-    """From struct bpf_prog_info: the run time in ns is counted only while kernel.bpf_stats_enabled is set."""
-
-    run_time_ns: int
-    run_count: int
-    recursion_misses: int
 
 
 class LoadError(OSError):
@@ -223,16 +214,13 @@ def kprobe_open(program: int, function: str) -> int:
     return event
 
 
-def program_statistics(program: int) -> ProgramStatistics:
-    """Read run time, run count and the runs that were skipped because the program was already running on that CPU.
-
-    Fields the kernel does not have (recursion_misses: before 5.12) read as 0.
-    """
+def recursion_misses(program: int) -> int:
+    """Return how many runs were skipped because the program was already running on that CPU; 0 before Linux 5.12."""
     info = ctypes.create_string_buffer(232)
     attributes = _block("IIQ", program, len(info), ctypes.addressof(info))
     _bpf(_Command.OBJ_GET_INFO_BY_FD, attributes)
-    # struct bpf_prog_info: run_time_ns at 192, run_cnt at 200, recursion_misses at 208
-    return ProgramStatistics(*struct.unpack_from("=QQQ", info, 192))
+    (skipped,) = struct.unpack_from("=Q", info, 208)  # struct bpf_prog_info
+    return int(skipped)
 
 
 def map_lookup(map_fd: int, key: bytes, value_size: int) -> bytes:

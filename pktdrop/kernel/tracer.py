@@ -113,11 +113,6 @@ class Tracer:
         return self._facts.reasons.core.values()
 
     @property
-    def samples_are_off(self) -> bool:
-        """Whether no packet is sampled: none was asked for, or the kernel lets no program read them."""
-        return self._ring is None
-
-    @property
     def tcp_input_has_events(self) -> bool:
         """Whether this kernel raises an event for the input that TCP drops."""
         return self._facts.reasons.tcp_input_has_events
@@ -284,5 +279,4 @@ class Tracer:
         return self._namespaces.of_drop(value.netns_inode, value.netns_cookie if self._facts.netns_cookie else None)
 
     def _missed(self) -> int:
-        skipped = sum(sysbpf.program_statistics(program).recursion_misses for program in self._probes.descriptors[:1])
-        return skipped + self._banks.uncounted
+        return sysbpf.recursion_misses(self._probes.program) + self._banks.uncounted

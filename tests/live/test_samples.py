@@ -36,10 +36,9 @@ def _works(reader: str) -> bool:
     host.raise_memlock()  # as a tracer does, before Linux 5.11
     btf = Btf.load(VMLINUX)
     found = readers.facts(btf)
-    only = {"plain": (readers.PLAIN,), "cast": (readers.CAST,), "probe": (readers.PROBE,)}[reader]
     tracepoint = btf.find("btf_trace_kfree_skb", Kind.TYPEDEF) or 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "ORDER", only)
+        patch.setattr(readers, "ORDER", (reader,))
         return readers.choose(found, tracepoint) == reader
 
 
@@ -173,7 +172,7 @@ def test_a_full_budget_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ring, "MOST", 1)
     monkeypatch.setattr(ring, "LEAST", 6)
     with one_ns() as net, Tracer(Namespaces(), cache=Cache(None), packets=50) as tracer:
-        if tracer.samples_are_off:
+        if VMLINUX.exists() and not any(map(_works, readers.ORDER)):
             pytest.skip("this kernel lets no program read packets")
         watch = Watch(Observer(Namespaces(), tracer))
         for _ in range(2):
@@ -232,7 +231,7 @@ def test_whose_packets() -> None:
         bound.bind(("0.0.0.0", 53))
         namespaces = Namespaces()
         with Tracer(namespaces) as tracer:
-            if tracer.samples_are_off:
+            if VMLINUX.exists() and not any(map(_works, readers.ORDER)):
                 pytest.skip("this kernel lets no program read packets")
             watch = Watch(Observer(namespaces, tracer))
             send_udp(net, "client", 12, (address, 4008), bytes(1000))

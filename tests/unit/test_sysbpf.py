@@ -129,7 +129,7 @@ def test_constants_are_those_of_the_kernel(member: IntEnum, name: str) -> None:
     [
         lambda: sysbpf.map_lookup(NO_FILE, bytes(4), 8),
         lambda: list(sysbpf.map_items(NO_FILE, 32, 32)),
-        lambda: sysbpf.program_statistics(NO_FILE),
+        lambda: sysbpf.recursion_misses(NO_FILE),
         lambda: sysbpf.raw_tracepoint_open(NO_FILE, "kfree_skb"),
     ],
 )
