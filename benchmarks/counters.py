@@ -13,7 +13,7 @@ from statistics import median
 
 from benchmarks.report import Row, limit_row, ratio_row
 from pktdrop.counters.collect import Collector, kernel_width
-from pktdrop.counters.increments import Increments
+from pktdrop.counters.increments import CounterKeeper
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.host.netns import identify, inside
 from pktdrop.model.drops import Netns
@@ -64,8 +64,8 @@ def _reading(netns: Sequence[Netns]) -> float:
     first = collector.read(netns)
     if not first.netns.issuperset(netns):
         raise RuntimeError("a network namespace was not read")
-    increments = Increments(first)
-    return median(_ms(lambda: increments.add(collector.read(netns), kernel_width)) for _ in range(_ROUNDS))
+    keeper = CounterKeeper(first)
+    return median(_ms(lambda: keeper.add(collector.read(netns), kernel_width)) for _ in range(_ROUNDS))
 
 
 def _of(count: int, interfaces: int) -> float:

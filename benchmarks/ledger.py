@@ -11,7 +11,7 @@ from typing import NamedTuple
 from benchmarks.report import Row, limit_row
 from pktdrop.ledger.books import why_of
 from pktdrop.ledger.listing import Listing
-from pktdrop.ledger.reconcile import PEER, Bracket, Moved, Reconciler
+from pktdrop.ledger.reconcile import PEER, FixedWindows, Increments, Reconciler
 from pktdrop.ledger.steady import Steady
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, DropKey, Netns
@@ -76,23 +76,23 @@ def _keys() -> Iterator[tuple[_Kind, DropKey]]:
 
 class _Interval(NamedTuple):
     drops: Mapping[DropKey, Count]
-    moved: Moved
-    bracket: Bracket
+    increments: Increments
+    windows: FixedWindows
 
 
 def _interval(size: int) -> _Interval:
     """Let packets be lost; each third of the counters was read a moment later than the events."""
     drops: dict[DropKey, Count] = {}
-    moved: dict[str, dict[Scope, dict[str, int]]] = {}
+    increments: dict[str, dict[Scope, dict[str, int]]] = {}
     for number, (kind, key) in enumerate(islice(_keys(), size)):
         drops[key] = Count(100, 6_000)
         for counter in kind.counters:
             source, _, name = counter.partition(".")
-            names = moved.setdefault(source, {}).setdefault(_scope(source, key), {})
+            names = increments.setdefault(source, {}).setdefault(_scope(source, key), {})
             names[name] = names.get(name, 0) + (100 if number % 3 else 102)
     counts = Drops.of(drops)
     inner, outer = (_each(counts, packets) for packets in (95, 105))
-    return _Interval(counts, moved, Bracket(inner, outer))
+    return _Interval(counts, increments, FixedWindows(inner, outer))
 
 
 def _each(drops: Drops, packets: int) -> Drops:
@@ -114,9 +114,9 @@ def _rows(identities: Identities, size: int) -> list[Row]:
     spent, added = [], []
     for _ in range(_ROUNDS + 1):
         start = time.process_time()
-        found = reconciler.reconcile(interval.drops, interval.moved, _RUNGS, interval.bracket)
+        found = reconciler.reconcile(interval.drops, interval.increments, _RUNGS, interval.windows)
         explained = time.process_time()
-        listing.step(found.lost, steady.settle(found.entries), interval.moved, {})
+        listing.step(found.lost, steady.settle(found.entries), interval.increments, {})
         spent.append((explained - start) * 1000)
         added.append((time.process_time() - explained) * 1000)
     return [

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from pktdrop.counters.gone import Together
-from pktdrop.counters.increments import Increments, Moved
+from pktdrop.counters.increments import CounterKeeper, Increments
 from pktdrop.model.counters import Counters
 from pktdrop.model.drops import Count, DropKey, Judge, Netns, in_order
 from pktdrop.model.look import Look
@@ -19,7 +19,7 @@ from pktdrop.samples.gather import ByKind, RunSamples, by_kind
 
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Books, Ledger, Rules
-    from pktdrop.ledger.verdict import Between
+    from pktdrop.ledger.verdict import Windows
 
 _MANY: Final = 4096
 """Kinds that moved: only with so many it is worth the time to give memory back."""
@@ -38,11 +38,11 @@ class Account:
     interval: Interval
     """All drops, whatever the user wants to see."""
     ledger: "Ledger"
-    moved: Moved
+    increments: Increments
     """By how much counters rose."""
     look: Look
     """At the end of the window."""
-    bracket: "Between"
+    windows: "Windows"
     """The events between the readings of the counters, at least and at most."""
     judge: Judge
     """What the rules say of each kind of drops."""
@@ -74,7 +74,7 @@ class Accountant:
         self._last = first
         # with kinds of its own: those of the tracer are given up now and then
         self._first = replace(first, after=replace(first.after, drops=Drops.of(dict(first.after.drops))))
-        self._increments = Increments(first.counters)
+        self._keeper = CounterKeeper(first.counters)
         self._known = dict.fromkeys(first.counters.netns, True)
         """Namespaces with counters or drops, those last that had one last, and whether their counters were read."""
         self._samples = RunSamples()
@@ -85,7 +85,7 @@ class Accountant:
     @property
     def limits(self) -> tuple[str, ...]:
         """What the summary of a run does not tell apart."""
-        return (_TOGETHER,) if self._increments.has_folded else ()
+        return (_TOGETHER,) if self._keeper.has_folded else ()
 
     @cached_property
     def _rules(self) -> "Rules":
@@ -113,34 +113,34 @@ class Accountant:
         for netns in sorted(read, key=in_order):
             self._known.pop(netns, None)
             self._known[netns] = True
-        moved = self._increments.add(counters, self._books.width, then.unread)
-        if self._searches != look.namespaces.searches or self._increments.is_crowded:
+        increments = self._keeper.add(counters, self._books.width, then.unread)
+        if self._searches != look.namespaces.searches or self._keeper.is_crowded:
             self._searches = look.namespaces.searches
             self._forget_gone()
         step = interval(then.after, look.after)
-        bracket = _Between(then, look)
-        ledger = self._books.of_interval(step.drops, moved, bracket, read, _without_place(step), look.is_last)
+        windows = _Windows(then, look)
+        ledger = self._books.of_interval(step.drops, increments, windows, read, _unattributed(step), look.is_last)
         had_many, self._has_many = self._has_many, len(step.drops) > _MANY
         if had_many or self._has_many:  # in the look after those, too, when they are free themselves
             memory.give_back()
         samples = by_kind(look.samples, step.drops)
         self._samples.add(samples)
         return Account(
-            step, ledger, moved, look, bracket, self._rules.layers.of, self._increments.seconds, self._is_kept,
+            step, ledger, increments, look, windows, self._rules.layers.of, self._keeper.seconds, self._is_kept,
             samples, {key: len(some) for key, some in samples.items()},
         )  # fmt: skip
 
     def whole(self) -> Account:
         """Return the account from the beginning to the last look."""
         run = interval(self._first.after, self._last.after)
-        moved = self._increments.total
-        called = Together(self._is_kept, self._increments.interfaces()) if self._increments.has_folded else None
-        bracket = _Between(self._first, self._last, called)
+        increments = self._keeper.total
+        called = Together(self._is_kept, self._keeper.interfaces()) if self._keeper.has_folded else None
+        windows = _Windows(self._first, self._last, called)
         drops = run.drops if called is None else called(run.drops)
         read = {netns for netns, is_read in self._known.items() if is_read}
-        ledger = self._books.of_run(drops, moved, bracket, read, _without_place(run))
+        ledger = self._books.of_run(drops, increments, windows, read, _unattributed(run))
         judge, of_run = self._rules.layers.of, self._samples
-        return Account(run, ledger, moved, self._last, bracket, judge, samples=of_run.first, sampled=of_run.taken)
+        return Account(run, ledger, increments, self._last, windows, judge, samples=of_run.first, sampled=of_run.taken)
 
     def _forget_gone(self) -> None:
         """Drop what is remembered of namespaces that are gone."""
@@ -149,28 +149,28 @@ class Accountant:
         def is_present(netns: Netns) -> bool:
             return netns in look.counters.netns or look.namespaces.is_present(netns)
 
-        self._increments.keep(is_present)
+        self._keeper.keep(is_present)
         absent = [netns for netns in self._known if not is_present(netns)]
-        if len(absent) < _GONE + _GONE // 2 and not self._increments.is_crowded:
+        if len(absent) < _GONE + _GONE // 2 and not self._keeper.is_crowded:
             return  # it takes a while with thousands of interfaces and sockets: not for each that ends
         for netns in absent[:-_GONE]:
             del self._known[netns]
-        self._increments.fold(self._known.__contains__, self._books.driver)
-        self._books.keep(self._is_kept, self._increments.interfaces())
+        self._keeper.fold(self._known.__contains__, self._books.driver)
+        self._books.keep(self._is_kept, self._keeper.interfaces())
 
     def _is_kept(self, netns: Netns) -> bool:
         """Tell whether a namespace is told apart: it is there, or was not long ago."""
         return netns in self._known or self._last.namespaces.is_present(netns)
 
 
-def _without_place(step: Interval) -> int:
+def _unattributed(step: Interval) -> int:
     """Return how many drops may be what any counter has beyond the events: those not counted, or counted elsewhere."""
     drops = Drops.of(step.drops)
     elsewhere = compress(drops.packets, map(attrgetter("other_places"), drops))
-    return step.lost.missed + sum(elsewhere)
+    return step.uncounted.missed + sum(elsewhere)
 
 
-class _Between:
+class _Windows:
     """Events between two readings of the counters, at least and at most; worked out when asked for."""
 
     def __init__(self, first: Look, last: Look, called: Together | None = None) -> None:

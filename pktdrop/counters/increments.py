@@ -10,7 +10,7 @@ from pktdrop.counters.moves import InterfaceAt, moves, rename
 from pktdrop.model.counters import NOTHING, Counters, Row, Scope
 from pktdrop.model.drops import THE_GONE, Netns
 
-Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
+Increments = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 """Counters that rose, by source, scope and name."""
 
 
@@ -24,7 +24,7 @@ Gone = tuple[Netns, str | None, str | None]
 """Namespace, and interface or socket."""
 
 
-class Increments:
+class CounterKeeper:
     """Remembers each counter as it was last read, and adds up what they rose by."""
 
     def __init__(self, first: Counters) -> None:
@@ -45,7 +45,7 @@ class Increments:
         self.has_folded = False
         """Whether it ever put some together."""
 
-    def add(self, now: Counters, width: Width, unread: Collection[Netns] = ()) -> Moved:
+    def add(self, now: Counters, width: Width, unread: Collection[Netns] = ()) -> Increments:
         """Take the next reading; return by how much counters rose since each was last read.
 
         `unread` are the namespaces that were there at the first reading, and in none before this one.
@@ -59,7 +59,7 @@ class Increments:
             netns: moment - self._read_at[netns] for netns, moment in now.read_at.items() if netns in self._read_at
         }
         self._read_at.update(now.read_at)
-        moved: dict[str, dict[Scope, dict[str, int]]] = {}
+        increments: dict[str, dict[Scope, dict[str, int]]] = {}
         for source, rows in now.rows.items():
             last = self._last.setdefault(source, {})
             for scope, row in rows.items():
@@ -70,13 +70,13 @@ class Increments:
                     rise = difference(before, row, partial(width, source, scope))
                     risen = {name: by for name, by in zip(rise.names, rise.values, strict=True) if by}
                     if risen:
-                        moved.setdefault(source, {})[scope] = risen
+                        increments.setdefault(source, {})[scope] = risen
                 last[scope] = row
             if len(last) > len(rows) and source != "softnet" and source not in now.failed:
                 for scope in [one for one in last if one.netns in now.netns and one not in rows]:
                     del last[scope]
-        self._add_up(moved)
-        return moved
+        self._add_up(increments)
+        return increments
 
     def keep(self, is_present: Callable[[Netns], bool]) -> None:
         """Drop what was last read of namespaces that are gone; what their counters rose by stays in `total`."""
@@ -160,8 +160,8 @@ class Increments:
         while len(self._left) > _LEFT:
             del self._left[next(iter(self._left))]
 
-    def _add_up(self, moved: Moved) -> None:
-        for source, rows in moved.items():
+    def _add_up(self, increments: Increments) -> None:
+        for source, rows in increments.items():
             for scope, risen in rows.items():
                 _add(self.total.setdefault(source, {}).setdefault(scope, {}), risen)
 

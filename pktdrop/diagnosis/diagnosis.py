@@ -195,7 +195,7 @@ def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -
         seconds=account.interval.seconds,
         lost=lost,
         unexplained=sum(one.packets for one in found if one.note) if watched.traced else None,
-        uncounted=account.interval.lost.missed,
+        uncounted=account.interval.uncounted.missed,
         natures={nature: packets for nature, packets in natures.items() if packets},
         stations=stations(account, found, how.peaks, tables.drivers, host, host.value, _blind(watched)),
         losses=tuple(sorted(losses, key=_turn)),
@@ -256,7 +256,7 @@ def _noise(account: Account) -> tuple[Noise, ...]:
         if noise is not None:
             name = full_reason(key.subsystem, key.reason)
             sums[name, noise] += count.packets
-    copies = sum(risen.get("drops", 0) for risen in account.moved.get("packet_socket", {}).values())
+    copies = sum(risen.get("drops", 0) for risen in account.increments.get("packet_socket", {}).values())
     copies -= sum(packets for (_, why), packets in sums.items() if why.startswith("a capture"))
     if copies > 0:
         sums["packet_socket.drops", "copies a capture had no room for, packets went on"] += copies

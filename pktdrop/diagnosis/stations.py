@@ -117,7 +117,7 @@ def _first(texts: Sequence[str]) -> list[str]:
 def _hints(account: Account, drivers: Drivers, names: Names) -> Iterator[tuple[str, str]]:
     """Counters of drivers that point at a bottleneck but count no lost packet."""
     rows: dict[tuple[Netns | None, str], dict[Scope, Row]] = {}
-    for scope, risen in account.moved.get("driver", {}).items():
+    for scope, risen in account.increments.get("driver", {}).items():
         of_nic = rows.setdefault((scope.netns, scope.interface or ""), {})
         of_nic[scope] = Row(tuple(risen), tuple(risen.values()))
     for (netns, interface), of_nic in rows.items():
@@ -136,7 +136,7 @@ def _hint(hint: Hint, where: str) -> str:
 
 def _softnet(account: Account, peaks: Peaks, value: ValueOf) -> Iterator[tuple[str, str]]:
     most = value("netdev_max_backlog", Whereabouts())
-    for scope, risen in account.moved.get("softnet", {}).items():
+    for scope, risen in account.increments.get("softnet", {}).items():
         if risen.get("time_squeeze"):
             times = number(risen["time_squeeze"])
             yield "backlog", f"CPU {scope.cpu} used up its budget {times} times (time_squeeze): it is short of time"
@@ -187,17 +187,17 @@ def _named(row: Row) -> dict[str, int]:
 
 def received(account: Account) -> int:
     """Count packets that interfaces received in the window; one that passes several counts at each."""
-    return _risen(account.moved.get("links", {}).values(), "rx_packets")
+    return _risen(account.increments.get("links", {}).values(), "rx_packets")
 
 
 def squeezed(account: Account) -> int:
     """Count how often CPUs used up their budget."""
-    return _risen(account.moved.get("softnet", {}).values(), "time_squeeze")
+    return _risen(account.increments.get("softnet", {}).values(), "time_squeeze")
 
 
 def flow_limited(account: Account) -> int:
     """Count packets that the flow limit dropped."""
-    return _risen(account.moved.get("softnet", {}).values(), "flow_limit_count")
+    return _risen(account.increments.get("softnet", {}).values(), "flow_limit_count")
 
 
 def _risen(rows: Iterable[Mapping[str, int]], name: str) -> int:

@@ -17,7 +17,7 @@ from pktdrop.kernel.records import RawKey, RawSample, RawValue
 from pktdrop.kernel.ring import Ring
 from pktdrop.kernel.sources import Sources
 from pktdrop.kernel.tally import Tally
-from pktdrop.model.drops import DropKey, Lost, Netns
+from pktdrop.model.drops import DropKey, Netns, Uncounted
 from pktdrop.model.snapshots import Snapshot
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Tracer:
         host.require_bpf_rights()
         host.raise_memlock()
         self._facts, self._probes = probes.attach(cache or Cache(default_directory()), map_entries, wanted, stacks)
-        self.start = Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, lost=Lost(0, 0))
+        self.start = Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, uncounted=Uncounted(0, 0))
         """Before all drops: the maps were made for this run, so nothing needs to be read."""
         self._unnamed: set[Netns] = set()
         """Namespaces that may have had no name when a drop in them was first seen, and may have one by now."""
@@ -188,8 +188,8 @@ class Tracer:
         self._name_again()
         self._tally.add(self._kept_apart.risen(blocks, self._tally))
         self._tally.add(self._other_places.risen(others, self._tally))
-        lost = Lost(map_full=self._other_places.packets, missed=missed)
-        return Snapshot(time=moment, monotonic=monotonic, drops=self._tally.totals, lost=lost)
+        uncounted = Uncounted(map_full=self._other_places.packets, missed=missed)
+        return Snapshot(time=moment, monotonic=monotonic, drops=self._tally.totals, uncounted=uncounted)
 
     def samples(self) -> "list[Sample]":
         """Return the samples of drops that the last Snapshot has counted, and let each kind have new ones."""

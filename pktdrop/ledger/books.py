@@ -11,7 +11,7 @@ from typing import Final
 
 from pktdrop.counters import gone
 from pktdrop.counters.collect import kernel_width
-from pktdrop.counters.increments import Moved
+from pktdrop.counters.increments import Increments
 from pktdrop.ledger.attribution import Carry
 from pktdrop.ledger.entry import FOLDED, FOLDING_DRIVERS, PEER, PEER_DRIVERS, SETTLED, Entry
 from pktdrop.ledger.events import Why, WhyOf
@@ -19,7 +19,7 @@ from pktdrop.ledger.listing import Key, Listing, added, added_doubts, key_of, of
 from pktdrop.ledger.loss import Loss, by_layer, in_order
 from pktdrop.ledger.narrowing import narrowed
 from pktdrop.ledger.nics import Nic
-from pktdrop.ledger.reconcile import Between, Reconciled, Reconciler
+from pktdrop.ledger.reconcile import Reconciled, Reconciler, Windows
 from pktdrop.ledger.rests import SHARED_FIELDS
 from pktdrop.ledger.steady import Steady
 from pktdrop.model.counters import Row, Scope
@@ -110,7 +110,7 @@ class Books:
         self._carry = Carry()
         is_traced = rungs.get("kfree_skb", "none") != "none"
         self._listing = Listing(self._identities, self._drivers, rules.causes, is_traced)
-        self._uncounted = _Uncounted()
+        self._unattributed = _Unattributed()
         self._driver_of: dict[Nic, str] = {}
         self._class_of = lru_cache(_QUESTIONS)(self._classify_by)
         self._read_before = read
@@ -147,51 +147,51 @@ class Books:
     def of_interval(
         self,
         drops: Mapping[DropKey, Count],
-        moved: Moved,
-        bracket: Between,
+        increments: Increments,
+        windows: Windows,
         read: Collection[Netns],
-        uncounted: int = 0,
+        unattributed: int = 0,
         is_last: bool = False,
     ) -> Ledger:
         """Return the ledger of the next interval; what is out of balance counts as unexplained once it has stayed.
 
-        `read` are the namespaces whose counters were read, `uncounted` how many drops could not be counted. After the
+        `read` are the namespaces whose counters were read, `unattributed` how many drops could not be counted. After the
         last interval nothing is left open.
         """
         before = self._read_before
         found = self._reconciler.reconcile(
-            drops, moved, self._rungs, bracket, self._carry, read.__contains__,
+            drops, increments, self._rungs, windows, self._carry, read.__contains__,
             lambda netns: before is not None and netns not in before,
         )  # fmt: skip
         self._read_before = read
         settled = self._steady.settle(_of_read(found.entries, read), is_last)
-        entries = self._uncounted.explain(settled, uncounted)
-        losses = self._listing.step(found.lost, entries, moved, self._driver_of)
+        entries = self._unattributed.explain(settled, unattributed)
+        losses = self._listing.step(found.lost, entries, increments, self._driver_of)
         self._run = added(losses, to=self._run)
         self._run_doubts = added_doubts(self._listing.doubts, to=self._run_doubts)
         self._last = found
-        return self._ledger((*entries, *self._listing.doubts), losses, moved)
+        return self._ledger((*entries, *self._listing.doubts), losses, increments)
 
     def of_run(
         self,
         drops: Mapping[DropKey, Count],
-        moved: Moved,
-        bracket: Between,
+        increments: Increments,
+        windows: Windows,
         read: Collection[Netns],
-        uncounted: int = 0,
+        unattributed: int = 0,
     ) -> Ledger:
         """Return the ledger of all intervals so far: its losses are those of the intervals, added up."""
-        found = self._reconciler.reconcile(drops, moved, self._rungs, bracket)
-        entries = _Uncounted().explain(_of_read(found.entries, read), uncounted)
-        return self._ledger((*entries, *self._run_doubts), self._run, moved)
+        found = self._reconciler.reconcile(drops, increments, self._rungs, windows)
+        entries = _Unattributed().explain(_of_read(found.entries, read), unattributed)
+        return self._ledger((*entries, *self._run_doubts), self._run, increments)
 
-    def _ledger(self, entries: tuple[Entry, ...], losses: tuple[Loss, ...], moved: Moved) -> Ledger:
+    def _ledger(self, entries: tuple[Entry, ...], losses: tuple[Loss, ...], increments: Increments) -> Ledger:
         late = _Late(self._last)
         facts = self._identities.counters
         hints = frozenset(
             entry.counter for entry in entries if entry.counter in facts and facts[entry.counter].loss == "no"
         )
-        return Ledger(entries, in_order(narrowed(losses, moved, late.of)), hints)
+        return Ledger(entries, in_order(narrowed(losses, increments, late.of)), hints)
 
     def _classify(self, counter: str, scope: Scope) -> str | None:
         return self._class_of(counter, self.driver(scope))
@@ -215,18 +215,18 @@ class Books:
         return self._driver_of.get((scope.netns, scope.interface or "")) or gone.driver_of(scope.interface)
 
 
-class _Uncounted:
+class _Unattributed:
     """Drops that could not be counted: what counters have beyond the events may be these."""
 
     def __init__(self) -> None:
         self._left = 0
 
-    def explain(self, entries: Iterable[Entry], uncounted: int) -> tuple[Entry, ...]:
+    def explain(self, entries: Iterable[Entry], unattributed: int) -> tuple[Entry, ...]:
         """Take how many drops of the next window were not counted; call unexplained only what is more than that.
 
         One drop moves several counters, so each is compared with all that were not counted.
         """
-        self._left += uncounted
+        self._left += unattributed
         found, most = [], 0
         for entry in entries:
             may_be = entry.status == "unexplained" or (entry.counter in SHARED_FIELDS and not entry.is_open)

@@ -79,7 +79,7 @@ class Alike(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Claim:
+class Candidate:
     """What one row of identities.tsv says of the events of a group."""
 
     group: int
@@ -90,7 +90,7 @@ class Claim:
     keys: tuple[CounterKey, ...]
     """The counters in the scope of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
     order: tuple[int | str | tuple[int, ...], ...]
-    """What claims are sorted by, so that the order of the events does not matter."""
+    """What candidates are sorted by, so that the order of the events does not matter."""
     floats: bool
     """Whether the events may be counted in another scope than theirs."""
     reveals: bool
@@ -120,7 +120,7 @@ class Group:
     layer: str
     is_loss: bool
     doubt: str | None
-    claims: tuple[Claim, ...]
+    candidates: tuple[Candidate, ...]
     expected: str
     """Counter that has all of them; "none" if there is no such counter."""
     scope: Scope
@@ -134,15 +134,15 @@ class Group:
 
 
 class Events:
-    """The groups, and the claims by counter. Grows with the kinds it is asked about."""
+    """The groups, and the candidates by counter. Grows with the kinds it is asked about."""
 
     def __init__(self, identities: Identities, why: WhyOf) -> None:
         """Take the rows of both tables, and what tells the causes of events."""
         self.groups: Final[list[Group]] = []
-        self.at: Final[dict[CounterKey, list[Claim]]] = {}
-        """Claims to a counter in a known scope."""
-        self.floating: Final[dict[str, list[Claim]]] = {}
-        """Claims to a counter in any scope."""
+        self.at: Final[dict[CounterKey, list[Candidate]]] = {}
+        """Candidates to a counter in a known scope."""
+        self.floating: Final[dict[str, list[Candidate]]] = {}
+        """Candidates to a counter in any scope."""
         self._identities = identities
         self._why = why
         self._kinds = Kinds()
@@ -226,8 +226,8 @@ class Events:
 
     def _group(self, number: int, alike: Alike) -> Group:
         facts, rows, verdict = self._identities.counters, alike.rule.rows, alike.rule.why.verdict
-        claims = tuple(_claim(number, alike, row, facts[row.counters[0]]) for row in rows if row.counters)
-        expected = next((claim for claim in claims if claim.row.relation == "="), None)
+        candidates = tuple(_candidate(number, alike, row, facts[row.counters[0]]) for row in rows if row.counters)
+        expected = next((candidate for candidate in candidates if candidate.row.relation == "="), None)
         scope = Scope(netns=alike.netns, interface=alike.interface)
         if expected is not None and expected.keys:
             scope = expected.keys[0][1].scope
@@ -239,33 +239,33 @@ class Events:
             layer=verdict.layer,
             is_loss=verdict.is_loss,
             doubt=verdict.doubt,
-            claims=claims,
+            candidates=candidates,
             expected=NO_COUNTER if expected is None else expected.row.counters[-1],
             scope=scope,
             note=rows[0].note if rows else "",
             line=rows[0].line if rows else 0,
-            of_unknown_cpu=_of_unknown_cpu(claims, facts) if alike.target_cpu is None else _NO_COUNTERS,
+            of_unknown_cpu=_of_unknown_cpu(candidates, facts) if alike.target_cpu is None else _NO_COUNTERS,
         )
 
     def _add(self, group: Group) -> None:
         self.groups.append(group)
         if group.of_unknown_cpu:
             self._of_unknown_cpu.append(group)
-        for claim in group.claims:
-            if claim.floats:
-                for name in claim.row.counters:
-                    self.floating.setdefault(name, []).append(claim)
+        for candidate in group.candidates:
+            if candidate.floats:
+                for name in candidate.row.counters:
+                    self.floating.setdefault(name, []).append(candidate)
             else:
-                for key in claim.keys:
-                    self.at.setdefault(key, []).append(claim)
+                for key in candidate.keys:
+                    self.at.setdefault(key, []).append(candidate)
 
 
-def _of_unknown_cpu(claims: Iterable[Claim], facts: Mapping[str, Counter]) -> frozenset[str]:
-    names = {name for claim in claims for name in claim.row.counters if facts[name].scope == "cpu"}
+def _of_unknown_cpu(candidates: Iterable[Candidate], facts: Mapping[str, Counter]) -> frozenset[str]:
+    names = {name for candidate in candidates for name in candidate.row.counters if facts[name].scope == "cpu"}
     return frozenset(names) if names else _NO_COUNTERS  # there are thousands of groups, and each set takes 216 bytes
 
 
-def _claim(group: int, of: Alike, row: Identity, fact: Counter) -> Claim:
+def _candidate(group: int, of: Alike, row: Identity, fact: Counter) -> Candidate:
     cpu = -1 if of.target_cpu is None else of.target_cpu
     verdict = of.rule.why.verdict
     order = row.line, of.reason, verdict.layer, in_order(of.netns), of.interface or "", cpu
@@ -273,7 +273,7 @@ def _claim(group: int, of: Alike, row: Identity, fact: Counter) -> Claim:
     is_doubt = verdict.doubt is not None
     floats = row.relation in ("other", "lost") or not keys
     reveals = is_doubt or (not verdict.is_loss and row.relation == "lost")
-    return Claim(group, of.reason, verdict.layer, row, of.netns, keys, order, floats, reveals)
+    return Candidate(group, of.reason, verdict.layer, row, of.netns, keys, order, floats, reveals)
 
 
 def _keys(row: Identity, fact: Counter, of: Alike) -> Iterator[CounterKey]:

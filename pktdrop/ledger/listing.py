@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from pktdrop.counters.increments import Moved
+from pktdrop.counters.increments import Increments
 from pktdrop.ledger.entry import NO_COUNTER, STAT_CLASS_LAYERS, Entry
 from pktdrop.ledger.events import Group, LossOf
 from pktdrop.ledger.loss import Loss, Whereabouts
@@ -57,14 +57,14 @@ class Listing:
         self._rests = Rests(identities, is_traced)
 
     def step(
-        self, seen: Seen, entries: Iterable[Entry], moved: Moved, driver_of: Mapping[Nic, str]
+        self, seen: Seen, entries: Iterable[Entry], increments: Increments, driver_of: Mapping[Nic, str]
     ) -> tuple[Loss, ...]:
         """Return the losses of the next interval; which socket or queueing discipline it was is not said yet."""
         for group, packets in seen:
             if group.of.interface is not None:
                 self._nics.see((group.of.netns, group.of.interface), group.layer, packets)
         found, doubts = [*of_events(seen)], Tally[tuple[str, str]]()
-        for (netns, interface), stat in self._nics.step(moved, driver_of):
+        for (netns, interface), stat in self._nics.step(increments, driver_of):
             layer, cause = STAT_CLASS_LAYERS[stat.stat_class], self._causes.of_driver(stat.stat_class)
             if cause is not None:
                 found.append(

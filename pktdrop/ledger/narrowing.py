@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from pktdrop.counters.increments import Moved
+from pktdrop.counters.increments import Increments
 from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.model.drops import Netns
 
@@ -23,19 +23,19 @@ Late = Callable[[Loss], int]
 """Takes a loss; returns how many of its packets were lost while counters were read: they may not have them yet."""
 
 
-def narrowed(losses: Sequence[Loss], moved: Moved, late: Late) -> list[Loss]:
+def narrowed(losses: Sequence[Loss], increments: Increments, late: Late) -> list[Loss]:
     """Give losses to the CPUs, sockets and queueing disciplines whose counters tell that it was them."""
-    found = _at_backlogs(losses, moved)
-    found = _at_sockets(found, moved, "socket", _DATAGRAM, late)
-    found = _at_sockets(found, moved, "listener", _LISTENER, late)
-    return _at_qdiscs(found, moved, late)
+    found = _at_backlogs(losses, increments)
+    found = _at_sockets(found, increments, "socket", _DATAGRAM, late)
+    found = _at_sockets(found, increments, "listener", _LISTENER, late)
+    return _at_qdiscs(found, increments, late)
 
 
-def _at_backlogs(found: Sequence[Loss], moved: Moved) -> list[Loss]:
+def _at_backlogs(found: Sequence[Loss], increments: Increments) -> list[Loss]:
     """Give backlog drops whose target CPU is not known to the CPUs that counted them, if the sums agree."""
     risen = {
         Whereabouts(cpu=scope.cpu): counted["dropped"]
-        for scope, counted in moved.get("softnet", {}).items()
+        for scope, counted in increments.get("softnet", {}).items()
         if counted.get("dropped")
     }
     unknown = [loss for loss in found if "cpu" in loss.cause.words and loss.whereabouts.cpu is None]
@@ -53,11 +53,13 @@ def _at_backlogs(found: Sequence[Loss], moved: Moved) -> list[Loss]:
     return [*others, *parts]
 
 
-def _at_sockets(found: Sequence[Loss], moved: Moved, word: str, protocols: tuple[str, ...], late: Late) -> list[Loss]:
+def _at_sockets(
+    found: Sequence[Loss], increments: Increments, word: str, protocols: tuple[str, ...], late: Late
+) -> list[Loss]:
     if not any(word in loss.cause.words for loss in found):
         return [*found]
     risen: dict[Netns | None, dict[Whereabouts, int]] = {}
-    for scope, counted in moved.get("socket", {}).items():
+    for scope, counted in increments.get("socket", {}).items():
         if counted.get("drops") and (scope.socket or "").partition(" ")[0] in protocols:
             risen.setdefault(scope.netns, {})[Whereabouts(netns=scope.netns, sockets=(scope,))] = counted["drops"]
     known: list[Loss] = []
@@ -72,11 +74,11 @@ def _at_sockets(found: Sequence[Loss], moved: Moved, word: str, protocols: tuple
     return known
 
 
-def _at_qdiscs(found: Sequence[Loss], moved: Moved, late: Late) -> list[Loss]:
+def _at_qdiscs(found: Sequence[Loss], increments: Increments, late: Late) -> list[Loss]:
     if not any("qdisc" in loss.cause.words for loss in found):
         return [*found]
     risen: dict[tuple[Netns | None, str | None], dict[Whereabouts, int]] = {}
-    for scope, counted in moved.get("qdisc", {}).items():
+    for scope, counted in increments.get("qdisc", {}).items():
         if counted.get("drops") and scope.qdisc is not None:
             whereabouts = Whereabouts(netns=scope.netns, interface=scope.interface, qdiscs=(scope.qdisc,))
             risen.setdefault((scope.netns, scope.interface), {})[whereabouts] = counted["drops"]

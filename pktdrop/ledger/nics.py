@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pktdrop.counters.increments import Moved
+from pktdrop.counters.increments import Increments
 from pktdrop.ledger.entry import STAT_CLASS_LAYERS
 from pktdrop.model.counters import Row, Scope
 from pktdrop.model.drops import Netns
@@ -68,12 +68,12 @@ class Nics:
         if layer in _DOUBTFUL:
             self._history(nic).seen[layer] += packets
 
-    def step(self, moved: Moved, driver_of: Mapping[Nic, str]) -> Iterator[tuple[Nic, NicLoss]]:
+    def step(self, increments: Increments, driver_of: Mapping[Nic, str]) -> Iterator[tuple[Nic, NicLoss]]:
         """Yield what each NIC lost in the next interval, by class, beyond the events that it may have counted."""
         self.counted, self.inside = Tally(), Tally()
         touched: dict[Nic, None] = {}
         for source in ("driver", "links"):
-            for scope, risen in moved.get(source, {}).items():
+            for scope, risen in increments.get(source, {}).items():
                 if source == "links":  # most interfaces only have traffic
                     risen = {name: by for name, by in risen.items() if name in self._fields}
                     if not risen:

@@ -15,13 +15,13 @@ from typing import Final
 from pktdrop.ledger.attribution import Carry, give
 from pktdrop.ledger.entry import NO_COUNTER, PEER, PEER_DRIVERS, STAT_CLASS_LAYERS, Entry, entry_order
 from pktdrop.ledger.events import Drops, Events, Group, Packets, WhyOf
-from pktdrop.ledger.lines import Classify, Line, Moved, by_source, lines_of
-from pktdrop.ledger.verdict import Between, Bracket, Judge, Windows
+from pktdrop.ledger.matches import Classify, Increments, Match, by_source, matches_of
+from pktdrop.ledger.verdict import FixedWindows, Judge, WindowBounds, Windows
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
 from pktdrop.rules.identities import Identities
 
-__all__ = ["PEER", "PEER_DRIVERS", "Between", "Bracket", "Classify", "Drops", "Moved", "Reconciler"]
+__all__ = ["PEER", "PEER_DRIVERS", "Classify", "Drops", "FixedWindows", "Increments", "Reconciler", "Windows"]
 
 #: Sources of what drivers count; names of "driver" are whole: "ethtool.rx_missed".
 _DRIVER_SOURCES: Final = ("driver", "ethtool", "qstats", "links")
@@ -36,14 +36,14 @@ class Reconciled:
     entries: tuple[Entry, ...]
     lost: tuple[tuple[Group, int], ...]
     """Lost packets by group of events."""
-    windows: Windows | None
+    bounds: WindowBounds | None
 
     def late(self) -> Iterator[tuple[Group, int]]:
         """Yield the lost packets that counters may not have yet, as they were read before the last events."""
-        if self.windows is None:
+        if self.bounds is None:
             return
         for group, packets in self.lost:
-            late = packets - self.windows.inner(group, packets)
+            late = packets - self.bounds.inner(group, packets)
             if late > 0:
                 yield group, late
 
@@ -61,26 +61,26 @@ class Reconciler:
         self._events = Events(identities, why)
 
     def entries(
-        self, drops: Drops, moved: Moved, rungs: Mapping[str, str], bracket: Between | None = None
+        self, drops: Drops, increments: Increments, rungs: Mapping[str, str], windows: Windows | None = None
     ) -> tuple[Entry, ...]:
         """Return the entries of `reconcile` alone."""
-        return self.reconcile(drops, moved, rungs, bracket).entries
+        return self.reconcile(drops, increments, rungs, windows).entries
 
     def reconcile(
         self,
         drops: Drops,
-        moved: Moved,
+        increments: Increments,
         rungs: Mapping[str, str],
-        bracket: Between | None = None,
+        windows: Windows | None = None,
         carry: Carry | None = None,
         is_read: Callable[[Netns | None], bool] = lambda _: True,
         is_late: Callable[[Netns | None], bool] = lambda _: False,
     ) -> Reconciled:
         """Explain each loss counter that moved, and name the events that no counter shows.
 
-        ``drops`` are those of one interval, noise included (it moves counters as well). ``moved`` are the differences
+        ``drops`` are those of one interval, noise included (it moves counters as well). ``increments`` are the differences
         of the counters by source, scope and name. ``rungs`` are the probes: without "kfree_skb" there are no events,
-        and nothing is called unexplained. ``bracket``: a counter that differs from ``drops`` but not from both of its
+        and nothing is called unexplained. ``windows``: a counter that differs from ``drops`` but not from both of its
         windows was only read at another moment. ``carry``: events of earlier intervals, for counters of namespaces that
         were not read at the look before (``is_late``); it takes those of namespaces not read now (not ``is_read``).
         """
@@ -90,23 +90,23 @@ class Reconciler:
             events = self._events = Events(self._identities, self._why)
             packets = events.count(drops)
         summed = events.summed(packets)
-        lines = lines_of(moved, self._facts, self._classify, summed, is_late)
-        shown = give(events, packets, lines, carry, is_read)
+        matches = matches_of(increments, self._facts, self._classify, summed, is_late)
+        shown = give(events, packets, matches, carry, is_read)
         lost = tuple(
             (group, count) for group, count in zip(events.groups, packets, strict=True) if count and group.is_loss
         )
         quiet = [group for group, _ in lost if group.number not in shown]
-        windows = Windows(events, bracket) if rungs.get("kfree_skb", "none") != "none" else None
-        entries = [self._judge.entry(line, windows, line.fact.name in summed) for line in lines.values()]
-        entries += self._hardware(moved)
-        entries += _silent(quiet, packets, windows, summed)
+        bounds = WindowBounds(events, windows) if rungs.get("kfree_skb", "none") != "none" else None
+        entries = [self._judge.entry(match, bounds, match.fact.name in summed) for match in matches.values()]
+        entries += self._hardware(increments)
+        entries += _silent(quiet, packets, bounds, summed)
         # windows may have events that this interval has not: those groups came after these packets were counted
-        entries += _doubts(events.groups[: len(packets)], packets, _settled(lines.values()))
-        return Reconciled(tuple(sorted(entries, key=entry_order)), lost, windows)
+        entries += _doubts(events.groups[: len(packets)], packets, _settled(matches.values()))
+        return Reconciled(tuple(sorted(entries, key=entry_order)), lost, bounds)
 
-    def _hardware(self, moved: Moved) -> Iterator[Entry]:
+    def _hardware(self, increments: Increments) -> Iterator[Entry]:
         """Counters of drivers that say that packets were lost: there can be no event."""
-        for source, rows in moved.items():
+        for source, rows in increments.items():
             if source not in _DRIVER_SOURCES:
                 continue
             for scope, differences in rows.items():
@@ -129,16 +129,16 @@ def _class_note(stat_class: str) -> str:
     return f"counted by the driver ({stat_class}){never}"
 
 
-def _settled(lines: Iterable[Line]) -> Mapping[int, int]:
+def _settled(matches: Iterable[Match]) -> Mapping[int, int]:
     """Return how many events of each group are losses by what counters say; a part and its whole count once."""
     revealed: dict[str, dict[int, int]] = {}
     part_of: dict[str, str | None] = {}
-    for line in lines:
-        if not line.revealing:
+    for match in matches:
+        if not match.revealing:
             continue
-        part_of[line.fact.name] = line.fact.part_of
-        of_counter = revealed.setdefault(line.fact.name, {})
-        for group, packets in line.revealed.items():
+        part_of[match.fact.name] = match.fact.part_of
+        of_counter = revealed.setdefault(match.fact.name, {})
+        for group, packets in match.revealed.items():
             of_counter[group] = of_counter.get(group, 0) + packets
     settled: dict[int, int] = {}
     for name, groups in revealed.items():
@@ -161,13 +161,13 @@ def _doubts(groups: Iterable[Group], packets: Packets, settled: Mapping[int, int
 
 
 def _silent(
-    groups: Iterable[Group], packets: Packets, windows: Windows | None, summed: frozenset[str]
+    groups: Iterable[Group], packets: Packets, bounds: WindowBounds | None, summed: frozenset[str]
 ) -> Iterator[Entry]:
     """Lost packets that no counter shows: none exists, or none of theirs moved."""
     quiet: dict[tuple[str, str, Scope, str], int] = {}
     notes: dict[tuple[str, str, Scope, str], tuple[int, str]] = {}
     for group in groups:
-        if group.expected != NO_COUNTER and windows is not None and windows.may_come_later(group):
+        if group.expected != NO_COUNTER and bounds is not None and bounds.may_come_later(group):
             continue
         scope = Scope() if group.expected in summed else group.scope
         question = group.layer, group.reason, scope, group.expected

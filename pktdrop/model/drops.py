@@ -124,7 +124,7 @@ class Count(NamedTuple):
         return Count(self.packets + other.packets, self.bytes + other.bytes)
 
 
-class Lost(NamedTuple):
+class Uncounted(NamedTuple):
     """What is missing from the counts, in packets."""
 
     map_full: int

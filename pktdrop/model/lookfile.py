@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Final, Union, cast, get_args, get_origin, get_type_hints
 
 from pktdrop.model.counters import SOURCES, Row
-from pktdrop.model.drops import Count, DropKey, Lost
+from pktdrop.model.drops import Count, DropKey, Uncounted
 from pktdrop.model.look import Look
 from pktdrop.model.snapshots import Drops, Kinds, Snapshot
 
@@ -48,7 +48,7 @@ class _Written:
 
     time: float
     monotonic: float
-    lost: Lost
+    uncounted: Uncounted
     keys: tuple[DropKey, ...] | None
     """None: as many as there are counts, of those of the later Snapshot."""
     packets: tuple[int, ...]
@@ -91,7 +91,9 @@ def _whole(drops: Mapping[DropKey, Count]) -> Drops:
 
 
 def _written(snapshot: Snapshot, drops: Drops, keys: tuple[DropKey, ...] | None) -> _Written:
-    return _Written(snapshot.time, snapshot.monotonic, snapshot.lost, keys, tuple(drops.packets), tuple(drops.octets))
+    return _Written(
+        snapshot.time, snapshot.monotonic, snapshot.uncounted, keys, tuple(drops.packets), tuple(drops.octets)
+    )
 
 
 def _read(name: str, snapshot: Any, kinds: Kinds) -> Snapshot:
@@ -109,7 +111,7 @@ def _read(name: str, snapshot: Any, kinds: Kinds) -> Snapshot:
     if min((*written.packets, *written.octets), default=0) < 0:
         raise Malformed("a count is below 0", name, "packets")
     drops = Drops(kinds, range(size), array("Q", written.packets), array("Q", written.octets))
-    return Snapshot(time=written.time, monotonic=written.monotonic, drops=drops, lost=written.lost)
+    return Snapshot(time=written.time, monotonic=written.monotonic, drops=drops, uncounted=written.uncounted)
 
 
 def _no_number(text: str) -> None:

@@ -13,7 +13,7 @@ from itertools import compress
 from operator import ne, sub
 from typing import Final
 
-from pktdrop.model.drops import Count, DropKey, Lost, counted_since
+from pktdrop.model.drops import Count, DropKey, Uncounted, counted_since
 
 _CHUNK: Final = 512
 """Kinds that are compared at once, as most stand still."""
@@ -221,7 +221,7 @@ class Snapshot:
     monotonic: float
     """CLOCK_MONOTONIC, seconds."""
     drops: Mapping[DropKey, Count]
-    lost: Lost
+    uncounted: Uncounted
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class Interval:
     seconds: float
     """Length by the monotonic clock, so that a step of the wall clock changes no rate."""
     drops: Mapping[DropKey, Count]
-    lost: Lost
+    uncounted: Uncounted
 
 
 def interval(before: Snapshot, after: Snapshot) -> Interval:
@@ -243,5 +243,7 @@ def interval(before: Snapshot, after: Snapshot) -> Interval:
         end=after.time,
         seconds=after.monotonic - before.monotonic,
         drops=Drops.of(after.drops).since(Drops.of(before.drops)),
-        lost=Lost(*(counted_since(was, now) for was, now in zip(before.lost, after.lost, strict=True))),
+        uncounted=Uncounted(
+            *(counted_since(was, now) for was, now in zip(before.uncounted, after.uncounted, strict=True))
+        ),
     )

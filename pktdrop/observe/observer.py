@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pktdrop.counters.collect import Collector
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.counters import Counters
-from pktdrop.model.drops import Lost, Netns
+from pktdrop.model.drops import Netns, Uncounted
 from pktdrop.model.look import Answer, Kernel, Look, Question
 from pktdrop.model.snapshots import Drops, Snapshot
 from pktdrop.process import memory
@@ -161,7 +161,7 @@ class Observer:
     def _events(self) -> Snapshot:
         if self._tracer is not None:
             return self._tracer.snapshot()
-        return Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, lost=Lost(0, 0))
+        return Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, uncounted=Uncounted(0, 0))
 
     def _wanted(self, dropped_in: Collection[Netns], is_last: bool) -> Collection[Netns]:
         """Return the namespaces to read, besides the own one."""

@@ -10,7 +10,7 @@ from pktdrop.account import Account
 from pktdrop.counters.gone import together
 from pktdrop.filters import Selection
 from pktdrop.ledger.loss import Loss, by_layer
-from pktdrop.model.drops import THE_GONE, Count, DropKey, Judge, Lost, Netns, Verdict
+from pktdrop.model.drops import THE_GONE, Count, DropKey, Judge, Netns, Uncounted, Verdict
 from pktdrop.model.snapshots import Drops, Kinds
 from pktdrop.top.subjects import NO_EVENT, CounterScope, InterfaceQueue, Reason
 from pktdrop.top.sums import Group, Line, Port, Processor, Tally
@@ -42,7 +42,7 @@ class History:
         self.seconds = 0.0
         """Length of the last interval."""
         self.intervals = 0
-        self.lost = Lost(0, 0)
+        self.uncounted = Uncounted(0, 0)
         self.filtered = 0
         self.noise = 0
         self.doubt = 0
@@ -90,7 +90,7 @@ class History:
         start, self.elapsed = self.elapsed, self.elapsed + step.seconds
         self.end, self.seconds, self.now = step.end, step.seconds, selection.drops
         self.intervals += 1
-        self.lost = Lost(*(was + more for was, more in zip(self.lost, step.lost, strict=True)))
+        self.uncounted = Uncounted(*(was + more for was, more in zip(self.uncounted, step.uncounted, strict=True)))
         self.filtered += selection.filtered
         self._add_drops(selection, start)
         self._add_layers(account, start)
@@ -255,7 +255,7 @@ class History:
             subject = InterfaceQueue(scope.netns, scope.interface or "")
             if subject not in self.ports:
                 self.ports[subject] = Port(account.counters.drivers.get((scope.netns, subject.interface), ""))
-        for scope, risen in account.moved.get("links", {}).items():
+        for scope, risen in account.increments.get("links", {}).items():
             subject = InterfaceQueue(scope.netns, scope.interface or "")
             self.ports[subject] = replace(
                 self.ports.get(subject, Port()),
@@ -278,12 +278,12 @@ class History:
         self.ports[subject] = self.ports.get(subject, Port()).plus(lost)
 
     def _add_processors(self, account: Account) -> None:
-        moved, backlogs = account.moved.get("softnet", {}), account.counters.backlogs
+        increments, backlogs = account.increments.get("softnet", {}), account.counters.backlogs
         for scope in account.counters.rows.get("softnet", ()):
             if scope.cpu is None:
                 continue
             known = self.processors.get(scope.cpu)
-            risen = moved.get(scope, {})
+            risen = increments.get(scope, {})
             total = dict(known.total) if known else {}
             for name, by in risen.items():
                 total[name] = total.get(name, 0) + by

@@ -61,7 +61,7 @@ def header(history: History, run: Run, mode: Mode, width: int) -> list[Line]:
 
 
 def _figures(history: History, mode: Mode, width: int) -> list[Line]:
-    rate, lost = history.loss.rate(history.elapsed), history.lost.missed
+    rate, lost = history.loss.rate(history.elapsed), history.uncounted.missed
     state: list[Line] = []
     if mode.trouble:
         state.append(((cut(f"CANNOT READ: {safe(mode.trouble)}", max(20, width // 2)), "loss"),))

@@ -53,7 +53,7 @@ def record(screen: Screen) -> Mapping[str, Any]:
         "packets": history.loss.packets,
         "layers": {layer: tally.packets for layer, tally in history.layers.items()},
         "unexplained": history.unexplained,
-        "lost": history.lost._asdict(),
+        "lost": history.uncounted._asdict(),
         "filtered": history.filtered,
         "limits": list(screen.limits),
         "rows": [

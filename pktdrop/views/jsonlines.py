@@ -66,7 +66,7 @@ class JsonView:
         rest = {
             "layers": dict(ledger.lost),
             "doubt": dict(ledger.doubt),
-            "lost": interval.lost._asdict(),
+            "lost": interval.uncounted._asdict(),
             "filtered": selection.filtered,
         }
         yield "]," + json_text(rest)[1:] + "\n"

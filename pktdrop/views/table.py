@@ -323,7 +323,7 @@ def _copies(ledger: "Ledger") -> list[str]:
 
 
 def _accounts(whole: Interval, filtered: int) -> list[str]:
-    lines = [f"Drops not counted: {number(whole.lost.missed)}."]
+    lines = [f"Drops not counted: {number(whole.uncounted.missed)}."]
     others = sum(count.packets for key, count in whole.drops.items() if key.other_places)
     if others:
         lines.append(f"At other places, too many to be kept apart: {counted(others, 'packet')}.")

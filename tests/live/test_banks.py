@@ -86,7 +86,7 @@ def test_giving_up_all_the_time_loses_nothing() -> None:
         assert sent == packets_of(whole, netns) == summed
         assert {2000} == {count.packets for key, count in whole.drops.items() if key.netns and key.netns.inode in netns}
         assert gave_up > 3
-        assert whole.lost == (0, 0)
+        assert whole.uncounted == (0, 0)
 
 
 def test_what_finds_no_room_counts_at_other_places() -> None:

@@ -13,9 +13,9 @@ from pktdrop.diagnosis.values import Host
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.ledger.books import Books, Rules
 from pktdrop.ledger.loss import Whereabouts
-from pktdrop.ledger.reconcile import Bracket
+from pktdrop.ledger.reconcile import FixedWindows
 from pktdrop.model.counters import SOURCES, Counters, Row, Scope
-from pktdrop.model.drops import Count, DropKey, Lost, Netns
+from pktdrop.model.drops import Count, DropKey, Netns, Uncounted
 from pktdrop.model.snapshots import Interval
 from pktdrop.observe.ask import Asker
 from pktdrop.rules.match import Value
@@ -29,7 +29,7 @@ RULES = Rules.load()
 DNS = Scope(netns=HOST, socket="udp 0.0.0.0:53 ino:812")
 """A socket of dnsmasq."""
 
-Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
+Increments = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 
 
 def make_counters(**changes: Any) -> Counters:
@@ -55,10 +55,10 @@ def make_counters(**changes: Any) -> Counters:
 
 def make_account(
     drops: Mapping[DropKey, int] | None = None,
-    moved: Moved | None = None,
+    increments: Increments | None = None,
     drivers: Mapping[str, str] | None = None,
     rungs: Mapping[str, str] = TRACED,
-    lost: Lost | None = None,
+    uncounted: Uncounted | None = None,
     late: Mapping[DropKey, int] | None = None,
     rules: Rules = RULES,
 ) -> Account:
@@ -71,11 +71,13 @@ def make_account(
     books = Books(rungs, rules)
     books.learn_drivers(driver_of)
     inner = {key: Count(count.packets - (late or {}).get(key, 0), 0) for key, count in counts.items()}
-    bracket = Bracket(inner, counts)
-    uncounted = sum(lost) if lost else 0
-    ledger = books.of_interval(counts, moved or {}, bracket, {HOST, BLUE}, uncounted, is_last=True)
-    interval = Interval(start=NOON - 10, end=NOON, seconds=10.0, drops=counts, lost=lost or Lost(0, 0))
-    return Account(interval, ledger, moved or {}, make_look(make_counters(drivers=driver_of)), bracket, rules.layers.of)
+    windows = FixedWindows(inner, counts)
+    unattributed = sum(uncounted) if uncounted else 0
+    ledger = books.of_interval(counts, increments or {}, windows, {HOST, BLUE}, unattributed, is_last=True)
+    interval = Interval(start=NOON - 10, end=NOON, seconds=10.0, drops=counts, uncounted=uncounted or Uncounted(0, 0))
+    return Account(
+        interval, ledger, increments or {}, make_look(make_counters(drivers=driver_of)), windows, rules.layers.of
+    )
 
 
 def asked(counters: Counters) -> Host:

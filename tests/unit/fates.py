@@ -9,10 +9,10 @@ from typing import Any
 
 from pktdrop.ledger.books import why_of
 from pktdrop.ledger.entry import PEER, Entry
-from pktdrop.ledger.lines import Classify
 from pktdrop.ledger.listing import Listing
 from pktdrop.ledger.loss import by_layer
-from pktdrop.ledger.reconcile import Bracket, Reconciler
+from pktdrop.ledger.matches import Classify
+from pktdrop.ledger.reconcile import FixedWindows, Reconciler
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, DropKey, Netns
 from pktdrop.rules.causes import Causes
@@ -54,7 +54,7 @@ NICS = Drivers(
 ETH0 = Scope(netns=NETNS, interface="eth0")
 HERE = Scope(netns=NETNS)
 
-Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
+Increments = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 
 
 def drop(reason: str, call_site: str, **changes: Any) -> DropKey:
@@ -82,9 +82,9 @@ def counts(drops: Mapping[DropKey, int]) -> dict[DropKey, Count]:
     return {key: Count(packets, 100 * packets) for key, packets in drops.items()}
 
 
-def mib(**moved: int) -> Moved:
+def mib(**increments: int) -> Increments:
     """Counters of the host's namespace that moved."""
-    return {"mib": {HERE: moved}}
+    return {"mib": {HERE: increments}}
 
 
 def nic(counter: str, scope: Scope) -> str | None:
@@ -97,8 +97,8 @@ def nic(counter: str, scope: Scope) -> str | None:
 class Fate:
     """One way to lose a packet: its event, the counters it moves, and the layer that lost it."""
 
-    def __init__(self, layer: str, event: DropKey | None, *moved: tuple[str, Scope, str]) -> None:
-        self.layer, self.event, self.moved = layer, event, moved
+    def __init__(self, layer: str, event: DropKey | None, *increments: tuple[str, Scope, str]) -> None:
+        self.layer, self.event, self.moved = layer, event, increments
 
 
 LINK, MIB, TAP = ("links", ETH0), ("mib", HERE), ETH0._replace(interface="tap0")
@@ -152,40 +152,40 @@ def drivers(counter: str, scope: Scope) -> str | None:
     return None if counter == "links.rx_dropped" else nic(counter, scope)
 
 
-def happen(fates: Sequence[tuple[Fate, int, int]]) -> tuple[dict[DropKey, Count], Moved, dict[str, int]]:
+def happen(fates: Sequence[tuple[Fate, int, int]]) -> tuple[dict[DropKey, Count], Increments, dict[str, int]]:
     """Let packets be lost, some unseen by the tracer; return what is seen, what is counted, what is lost by layer."""
     drops: Tally[DropKey] = Tally()
-    moved: dict[str, dict[Scope, Tally[str]]] = {}
+    increments: dict[str, dict[Scope, Tally[str]]] = {}
     lost: Tally[str] = Tally()
     for fate, packets, missed in fates:
         lost[fate.layer] += packets
         if fate.event is not None:
             drops[fate.event] += packets - min(missed, packets)
         for source, scope, name in fate.moved:
-            moved.setdefault(source, {}).setdefault(scope, Tally())[name] += packets
-    return counts(drops), moved, {layer: lost[layer] for layer in LAYERS if lost[layer]}
+            increments.setdefault(source, {}).setdefault(scope, Tally())[name] += packets
+    return counts(drops), increments, {layer: lost[layer] for layer in LAYERS if lost[layer]}
 
 
 def reconcile(
     drops: Mapping[DropKey, Count],
-    moved: Moved,
+    increments: Increments,
     rungs: Mapping[str, str],
     identities: Identities,
     classify: Classify = lambda _counter, _scope: None,
-    bracket: Bracket | None = None,
+    windows: FixedWindows | None = None,
 ) -> tuple[Entry, ...]:
     """Explain one interval alone."""
-    return Reconciler(identities, classify, WHY).entries(drops, moved, rungs, bracket)
+    return Reconciler(identities, classify, WHY).entries(drops, increments, rungs, windows)
 
 
 def ledger(
     drops: Mapping[DropKey, Count],
-    moved: Moved,
+    increments: Increments,
     classify: Classify = lambda _counter, _scope: None,
     rungs: Mapping[str, str] = TRACED,
     driver: str = "fate",
 ) -> tuple[tuple[Entry, ...], dict[str, int]]:
     """What the real ledger makes of one window: its entries, and what was lost by layer."""
-    found = Reconciler(IDENTITIES, classify, WHY).reconcile(drops, moved, rungs)
-    losses = Listing(IDENTITIES, NICS, CAUSES).step(found.lost, found.entries, moved, {(NETNS, "eth0"): driver})
+    found = Reconciler(IDENTITIES, classify, WHY).reconcile(drops, increments, rungs)
+    losses = Listing(IDENTITIES, NICS, CAUSES).step(found.lost, found.entries, increments, {(NETNS, "eth0"): driver})
     return found.entries, dict(by_layer(losses))

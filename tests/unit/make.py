@@ -11,7 +11,7 @@ from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.model.counters import Counters
-from pktdrop.model.drops import Count, DropKey, Known, Lost, Netns
+from pktdrop.model.drops import Count, DropKey, Known, Netns, Uncounted
 from pktdrop.model.look import Kernel, Look
 from pktdrop.model.sample import Sample
 from pktdrop.model.snapshots import Interval, Snapshot
@@ -103,7 +103,7 @@ def make_sample(content: bytes | None = None, **changes: Any) -> Sample:
 
 def make_snapshot(drops: Mapping[DropKey, Count] | None = None, **changes: Any) -> Snapshot:
     """What was read at NOON, ten seconds after the machine's start."""
-    values: dict[str, Any] = {"time": NOON, "monotonic": 10.0, "drops": drops or {}, "lost": Lost(0, 0)}
+    values: dict[str, Any] = {"time": NOON, "monotonic": 10.0, "drops": drops or {}, "uncounted": Uncounted(0, 0)}
     return Snapshot(**(values | changes))
 
 
@@ -114,7 +114,7 @@ def make_interval(drops: Mapping[DropKey, Count] | None = None, **changes: Any) 
         "end": NOON,
         "seconds": 2.0,
         "drops": drops or {},
-        "lost": Lost(0, 0),
+        "uncounted": Uncounted(0, 0),
     }
     return Interval(**(values | changes))
 

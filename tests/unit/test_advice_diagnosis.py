@@ -11,15 +11,15 @@ from pktdrop.diagnosis.diagnosis import failures
 from pktdrop.diagnosis.stations import Peaks
 from pktdrop.diagnosis.words import cpus, socket
 from pktdrop.model.counters import Row, Scope
-from pktdrop.model.drops import DropKey, Lost, Netns
+from pktdrop.model.drops import DropKey, Netns, Uncounted
 from pktdrop.text.wording import listed
 from tests.unit.accounts import (
     BLUE,
     DNS,
     HOST,
     UNTRACED,
+    Increments,
     KnownHost,
-    Moved,
     judge,
     make_account,
     make_counters,
@@ -29,20 +29,20 @@ from tests.unit.make import make_backlog_drop, make_drop, make_noise
 ETH0 = Scope(netns=HOST, interface="eth0")
 FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", call_site="__udp_queue_rcv_skb+0x1")
 REFUSED = make_drop(reason="NETFILTER_DROP", call_site="nft_do_chain+0x40f")
-RING: Moved = {"driver": {ETH0: {"ethtool.rx_queue_3_drops": 5297}}}
+RING: Increments = {"driver": {ETH0: {"ethtool.rx_queue_3_drops": 5297}}}
 IGB = {"eth0": "igb"}
 
 
 def test_a_verdict_of_three_places() -> None:
     """The example of the issue: shares by size, each place as a person would name it."""
-    moved: Moved = {
+    increments: Increments = {
         **RING,
         "softnet": {Scope(cpu=1): {"dropped": 810}},
         "socket": {DNS: {"drops": 125}},
         "mib": {Scope(netns=HOST): {"UdpRcvbufErrors": 125, "UdpInErrors": 125}},
         "links": {ETH0: {"rx_dropped": 810}},
     }
-    diagnosis = judge(make_account({make_backlog_drop(target_cpu=1): 810, FULL: 125}, moved, IGB))
+    diagnosis = judge(make_account({make_backlog_drop(target_cpu=1): 810, FULL: 125}, increments, IGB))
     assert diagnosis.verdict == (
         "In 10.0 s this host lost 6,232 packets: 85 % in the RX ring of eth0 (queue 3), 13 % in the backlog of CPU 1 "
         "(packets of eth0, sent there by CPU 0), 2 % in the receive buffer of dnsmasq (UDP :53). Unexplained: 0."
@@ -132,28 +132,32 @@ def test_without_tracing_it_says_so() -> None:
 
 def test_drops_that_were_not_counted_are_said() -> None:
     """What pktdrop itself missed is never silent; what counts at other places was counted."""
-    missed = Lost(map_full=7, missed=8)
-    assert judge(make_account(lost=missed)).verdict.startswith("8 drops in 10.0 s on this host could not be counted")
-    assert judge(make_account({make_drop(): 1}, lost=missed)).verdict.endswith("8 more drops could not be counted.")
-    assert "could not be counted" not in judge(make_account({make_drop(): 7}, lost=Lost(7, 0))).verdict
+    missed = Uncounted(map_full=7, missed=8)
+    assert judge(make_account(uncounted=missed)).verdict.startswith(
+        "8 drops in 10.0 s on this host could not be counted"
+    )
+    assert judge(make_account({make_drop(): 1}, uncounted=missed)).verdict.endswith(
+        "8 more drops could not be counted."
+    )
+    assert "could not be counted" not in judge(make_account({make_drop(): 7}, uncounted=Uncounted(7, 0))).verdict
 
 
 # --------------------------------------------------------------------------------------------------------- stations
 
 
-def facts(moved: Moved, layer: str, **changes: Any) -> tuple[str, tuple[str, ...]]:
+def facts(increments: Increments, layer: str, **changes: Any) -> tuple[str, tuple[str, ...]]:
     """Status and facts of a station."""
-    diagnosis = judge(make_account({}, moved, IGB), **changes)
+    diagnosis = judge(make_account({}, increments, IGB), **changes)
     (station,) = [one for one in diagnosis.stations if one.layer == layer]
     return station.status, station.facts
 
 
 def test_an_empty_ring_and_pause_frames_warn() -> None:
     """Signs of a bottleneck that count no lost packet are warnings at their station."""
-    moved: Moved = {"driver": {ETH0: {"ethtool.rx_no_buffer_count": 12, "ethtool.tx_flow_control_xoff": 5}}}
-    status, (ring,) = facts(moved, "nic-ring")
+    increments: Increments = {"driver": {ETH0: {"ethtool.rx_no_buffer_count": 12, "ethtool.tx_flow_control_xoff": 5}}}
+    status, (ring,) = facts(increments, "nic-ring")
     assert (status, ring.startswith("eth0: ethtool.rx_no_buffer_count +12")) == ("warning", True)
-    status, (pause,) = facts(moved, "nic-fifo")
+    status, (pause,) = facts(increments, "nic-fifo")
     assert status == "warning"
     assert "other end of the cable" in pause
 
@@ -205,7 +209,7 @@ def test_connection_tracking_that_is_nearly_full_warns() -> None:
 # ----------------------------------------------------------------------------------------------------------- advice
 
 
-def advice(diagnosis_of: Moved, **values: int | str) -> list[tuple[str, str | None]]:
+def advice(diagnosis_of: Increments, **values: int | str) -> list[tuple[str, str | None]]:
     """What to do about the only loss of an account, with its commands."""
     (loss,) = judge(make_account({}, diagnosis_of, IGB), host=KnownHost(values)).losses
     return [(one.say, one.command) for one in loss.advice]
@@ -237,7 +241,7 @@ def test_a_ring_of_unknown_size_leads_to_no_command() -> None:
 
 def test_a_buffer_below_its_limit_and_one_at_it() -> None:
     """The program may ask for more, or has to be allowed more first."""
-    drop, moved = {FULL: 5}, {"socket": {DNS: {"drops": 5}}}
+    drop, increments = {FULL: 5}, {"socket": {DNS: {"drops": 5}}}
     sysctls: dict[str, int | str] = {
         "rmem_max": 2097152,
         "rcvbuf_max": 4194304,
@@ -247,7 +251,7 @@ def test_a_buffer_below_its_limit_and_one_at_it() -> None:
     below, at_it = (
         [
             one
-            for loss in judge(make_account(drop, moved), host=KnownHost({**sysctls, "rcvbuf": size})).losses
+            for loss in judge(make_account(drop, increments), host=KnownHost({**sysctls, "rcvbuf": size})).losses
             for one in loss.advice
         ]
         for size in (212992, 4194304)
@@ -272,8 +276,8 @@ def test_the_kind_of_qdisc_decides() -> None:
     drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, call_site="__dev_xmit_skb+0x1")
 
     def commands(name: str) -> list[str | None]:
-        moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc=name): {"drops": 9}}}
-        (loss,) = judge(make_account({drop: 9}, moved), host=KnownHost({"txqueuelen": 1000})).losses
+        increments: Increments = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc=name): {"drops": 9}}}
+        (loss,) = judge(make_account({drop: 9}, increments), host=KnownHost({"txqueuelen": 1000})).losses
         return [one.command for one in loss.advice]
 
     assert "ip link set dev eth0 txqueuelen 4000" in commands("pfifo_fast 0:")
@@ -347,5 +351,5 @@ def test_fail_on_unexplained_and_on_uncounted() -> None:
     """A riddle fails "unexplained"; what could not be counted fails "loss"."""
     riddle = make_account({}, {"mib": {Scope(netns=HOST): {"UdpNoPorts": 4}}})
     assert failures(judge(riddle), riddle, ("unexplained", "capacity")) == ("unexplained",)
-    missed = make_account(lost=Lost(0, 1))
+    missed = make_account(uncounted=Uncounted(0, 1))
     assert failures(judge(missed), missed, ("loss",)) == ("loss",)

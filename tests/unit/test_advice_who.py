@@ -27,11 +27,11 @@ def query(source: str = "10.0.0.5", key: DropKey = FULL, **changes: object) -> S
 
 def judged(samples: dict[DropKey, list[Sample]], drops: dict[DropKey, int]) -> Diagnosis:
     """The diagnosis of drops, and of the counter of a socket, with these packets seen."""
-    moved = {
+    increments = {
         "socket": {DNS: {"drops": drops.get(FULL, 0)}},
         "mib": {DNS._replace(socket=None): dict.fromkeys(("UdpRcvbufErrors", "UdpInErrors"), drops.get(FULL, 0))},
     }
-    account = replace(make_account(drops, moved), samples=samples)
+    account = replace(make_account(drops, increments), samples=samples)
     seen = Seen()
     seen.add(account)
     return diagnose(account, Circumstances(TRACED, seen=seen), KnownHost(), TABLES)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pktdrop.counters.collect import kernel_width, since
-from pktdrop.counters.increments import Increments
+from pktdrop.counters.increments import CounterKeeper
 from pktdrop.model.counters import SOURCES, Counters, Interface, Row, Scope
 from pktdrop.model.drops import Netns
 
@@ -32,15 +32,15 @@ def reading(seen: Seen, netns: tuple[Netns, ...] = (HERE, THERE), failed: frozen
 
 def rise(*readings: Counters) -> list[dict[tuple[Netns | None, str | None], int]]:
     """By how much rx_dropped rose from each reading to the next, and in all; qdiscs by twice as much."""
-    increments = Increments(readings[0])
-    steps = [increments.add(now, kernel_width) for now in readings[1:]]
+    keeper = CounterKeeper(readings[0])
+    steps = [keeper.add(now, kernel_width) for now in readings[1:]]
     links = [
         {(scope.netns, scope.interface): one["rx_dropped"] for scope, one in step.get("links", {}).items()}
-        for step in (*steps, increments.total)
+        for step in (*steps, keeper.total)
     ]
     qdiscs = [
         {(scope.netns, scope.interface): one["drops"] // 2 for scope, one in step.get("qdisc", {}).items()}
-        for step in (*steps, increments.total)
+        for step in (*steps, keeper.total)
     ]
     assert links == qdiscs
     return links
@@ -120,10 +120,10 @@ def test_differences_follow_interfaces() -> None:
 
 def test_what_is_gone_is_forgotten() -> None:
     """The rows of a namespace that is gone are dropped; its total stays."""
-    increments = Increments(reading({(HERE, 2, "eth0"): (MAC, 1), (THERE, 2, "eth0"): (OTHER_MAC, 1)}))
-    increments.add(reading({(HERE, 2, "eth0"): (MAC, 1), (THERE, 2, "eth0"): (OTHER_MAC, 5)}), kernel_width)
-    increments.keep(lambda netns: netns == HERE)
-    assert increments.total["links"] == {Scope(netns=THERE, interface="eth0"): {"rx_dropped": 4}}
+    keeper = CounterKeeper(reading({(HERE, 2, "eth0"): (MAC, 1), (THERE, 2, "eth0"): (OTHER_MAC, 1)}))
+    keeper.add(reading({(HERE, 2, "eth0"): (MAC, 1), (THERE, 2, "eth0"): (OTHER_MAC, 5)}), kernel_width)
+    keeper.keep(lambda netns: netns == HERE)
+    assert keeper.total["links"] == {Scope(netns=THERE, interface="eth0"): {"rx_dropped": 4}}
     # were it remembered, this would rise by 0
-    moved = increments.add(reading({(THERE, 2, "eth0"): (OTHER_MAC, 5)}, (THERE,)), kernel_width)
+    moved = keeper.add(reading({(THERE, 2, "eth0"): (OTHER_MAC, 5)}, (THERE,)), kernel_width)
     assert moved["links"] == {Scope(netns=THERE, interface="eth0"): {"rx_packets": 1000, "rx_dropped": 5}}

@@ -13,7 +13,7 @@ import pytest
 
 from pktdrop.diagnosis.diagnosis import Diagnosis
 from pktdrop.model.counters import Scope
-from pktdrop.model.drops import Lost, Netns
+from pktdrop.model.drops import Netns, Uncounted
 from pktdrop.views.diagnose import as_json, as_text, status
 from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, KnownHost, judge, make_account
 from tests.unit.make import make_backlog_drop, make_doubt, make_drop, make_noise
@@ -39,7 +39,7 @@ CASES: Mapping[str, Diagnosis] = {
         limits=("Drops could not be traced: Tracing needs root, or the capabilities CAP_BPF and CAP_PERFMON.",),
         present=frozenset((HOST, BLUE, 5)),
     ),
-    "uncounted": judge(make_account(lost=Lost(0, 3))),
+    "uncounted": judge(make_account(uncounted=Uncounted(0, 3))),
     "doubt": judge(make_account({make_doubt(): 1})),
     "long names": judge(
         make_account(

@@ -10,7 +10,7 @@ import pytest
 from pktdrop.diagnosis.diagnosis import Diagnosis, failures
 from pktdrop.filters import Filters, reason_filter
 from pktdrop.ledger.books import Books
-from pktdrop.ledger.reconcile import Bracket
+from pktdrop.ledger.reconcile import FixedWindows
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Amounts, Count
 from pktdrop.rules.protocols import Protocols
@@ -29,9 +29,9 @@ CLOSES = drop("NOT_SPECIFIED", "tcp_v4_rcv+0x91")
 VIEW = TableView(Protocols.load(), 20, lambda _: "host")
 
 
-def entries_of(packets: int, **moved: int) -> tuple[dict[str, int], int]:
+def entries_of(packets: int, **increments: int) -> tuple[dict[str, int], int]:
     """Segments freed at tcp_v4_rcv, and counters that rose: packets lost by layer, and those left in doubt."""
-    entries, lost = ledger(counts({CLOSES: packets}), mib(**moved))
+    entries, lost = ledger(counts({CLOSES: packets}), mib(**increments))
     doubt = sum(count for entry in entries if entry.status == "doubt" for _, count in entry.by)
     return lost, doubt
 
@@ -149,11 +149,11 @@ def test_doubt_trips_no_condition_but_its_reason(diagnosis: Diagnosis) -> None:
 
 def test_what_a_counter_settles_is_diagnosed_as_loss() -> None:
     """A full accept queue is a loss at the listener, and only the rest stays in doubt."""
-    moved = {"mib": {Scope(netns=HOST): {"TcpExtListenOverflows": 3, "TcpExtListenDrops": 3}}}
-    diagnosis = judge(make_account({CLOSE: 5}, moved))
+    increments = {"mib": {Scope(netns=HOST): {"TcpExtListenOverflows": 3, "TcpExtListenDrops": 3}}}
+    diagnosis = judge(make_account({CLOSE: 5}, increments))
     assert [(one.loss.packets, one.loss.cause.name) for one in diagnosis.losses] == [(3, "listen-queue")]
     assert [one.packets for one in diagnosis.doubt] == [2]
-    assert failures(diagnosis, make_account({CLOSE: 5}, moved), ("loss",)) == ("loss",)
+    assert failures(diagnosis, make_account({CLOSE: 5}, increments), ("loss",)) == ("loss",)
 
 
 def test_the_live_view_has_doubt_apart() -> None:
@@ -181,8 +181,8 @@ def test_counters_settle_what_hidden_symbols_leave_open() -> None:
 def test_frames_that_nobody_speaks_are_no_loss_without_tracing() -> None:
     """LLDP and lost packets are both in rx_dropped: what the backlog of no CPU counted is not known."""
     eth0 = Scope(netns=HOST, interface="eth0")
-    moved = {"links": {eth0: {"rx_dropped": 50}}, "softnet": {Scope(cpu=1): {"dropped": 12}}}
-    account = make_account({}, moved, rungs=UNTRACED)
+    increments = {"links": {eth0: {"rx_dropped": 50}}, "softnet": {Scope(cpu=1): {"dropped": 12}}}
+    account = make_account({}, increments, rungs=UNTRACED)
     diagnosis = judge(account, UNTRACED)
     assert (diagnosis.lost, account.ledger.lost) == (12, {"backlog": 12})
     assert [(one.reason, one.packets) for one in diagnosis.doubt] == [("links.rx_dropped", 38)]
@@ -196,7 +196,7 @@ def test_frames_that_nobody_speaks_are_no_loss_without_tracing() -> None:
 
 def test_what_a_veth_pair_counts_at_both_ends_was_lost_without_tracing() -> None:
     """The sender counts what the receiver had no room for (veth_xmit): that is no LLDP."""
-    moved = {
+    increments = {
         "links": {
             Scope(netns=HOST, interface="v0"): {"tx_dropped": 7},
             Scope(netns=BLUE, interface="v1"): {"rx_dropped": 9},
@@ -204,7 +204,7 @@ def test_what_a_veth_pair_counts_at_both_ends_was_lost_without_tracing() -> None
     }
     books = Books(UNTRACED, RULES)
     books.learn_drivers({(HOST, "v0"): "veth", (BLUE, "v1"): "veth"})
-    ledger = books.of_interval({}, moved, Bracket({}, {}), {HOST, BLUE}, is_last=True)
+    ledger = books.of_interval({}, increments, FixedWindows({}, {}), {HOST, BLUE}, is_last=True)
     assert (ledger.lost, ledger.doubt) == ({"tx": 7}, {"driver": 2})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.model.drops import Count, Lost, Netns
+from pktdrop.model.drops import Count, Netns, Uncounted
 from pktdrop.model.sample import Owner, Socket
 from pktdrop.rules.protocols import Protocols
 from pktdrop.views.jsonlines import JsonView
@@ -53,7 +53,7 @@ def test_start() -> None:
 def test_an_interval() -> None:
     """An interval has exactly these keys, the most dropped first."""
     drops = {make_drop(): Count(23, 667), make_backlog_drop(): Count(812, 81200)}
-    line = VIEW.interval(make_interval(drops, lost=Lost(5, 6)), make_selection(drops, 9), make_ledger())
+    line = VIEW.interval(make_interval(drops, uncounted=Uncounted(5, 6)), make_selection(drops, 9), make_ledger())
     assert _object(line) == {
         "type": "interval",
         "start": NOON - 2,

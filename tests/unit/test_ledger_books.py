@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pktdrop.ledger.books import Books, Ledger, Rules
-from pktdrop.ledger.reconcile import Bracket
+from pktdrop.ledger.reconcile import FixedWindows
 from pktdrop.model.counters import Row, Scope
 from pktdrop.model.drops import Count, DropKey, Netns
 from tests.unit.accounts import RULES
@@ -28,13 +28,16 @@ def books(tcp_input_has_events: bool = True, **drivers: str) -> Books:
 
 
 def of_run(
-    made: Books, drops: Mapping[DropKey, int], moved: Mapping[str, Mapping[Scope, Mapping[str, int]]], **changes: Any
+    made: Books,
+    drops: Mapping[DropKey, int],
+    increments: Mapping[str, Mapping[Scope, Mapping[str, int]]],
+    **changes: Any,
 ) -> Ledger:
     """The ledger of a run, all events of which came between the readings."""
     counts = {key: Count(packets, 60 * packets) for key, packets in drops.items()}
-    bracket, read = Bracket(counts, counts), changes.get("read", {HOST, BLUE})
-    step = made.of_interval(counts, moved, bracket, read, is_last=True)
-    whole = made.of_run(counts, moved, bracket, read)
+    windows, read = FixedWindows(counts, counts), changes.get("read", {HOST, BLUE})
+    step = made.of_interval(counts, increments, windows, read, is_last=True)
+    whole = made.of_run(counts, increments, windows, read)
     assert (whole.entries, whole.losses) == (step.entries, step.losses)
     return whole
 
@@ -94,8 +97,8 @@ def test_rx_errors_are_told_once(
     driver: str, counters: dict[str, int], fields: dict[str, int], lost: dict[str, int]
 ) -> None:
     """What a driver counts in rx_errors as in other counters is one loss (data/driver_links.tsv has the sources)."""
-    moved = {"driver": {ETH0: {f"ethtool.{name}": by for name, by in counters.items()}}, "links": {ETH0: fields}}
-    assert of_run(books(eth0=driver), {}, moved).lost == lost
+    increments = {"driver": {ETH0: {f"ethtool.{name}": by for name, by in counters.items()}}, "links": {ETH0: fields}}
+    assert of_run(books(eth0=driver), {}, increments).lost == lost
 
 
 def test_an_old_driver_is_known_by_what_it_lacks() -> None:
@@ -111,14 +114,14 @@ def test_an_old_driver_is_known_by_what_it_lacks() -> None:
 def test_a_backlog_drop_on_veth_moves_three_counters_and_is_one_loss() -> None:
     """enqueue_to_backlog() counts for CPU and device, veth_xmit() at the sending end (drivers/net/veth.c)."""
     drop = make_backlog_drop(interface="veth0", netns=HOST)
-    moved = {
+    increments = {
         "softnet": {Scope(cpu=3): {"dropped": 40}},
         "links": {
             Scope(netns=HOST, interface="veth0"): {"rx_dropped": 40},
             Scope(netns=HOST, interface="veth1"): {"tx_dropped": 40},
         },
     }
-    ledger = of_run(books(veth0="veth", veth1="veth"), {drop: 40}, moved)
+    ledger = of_run(books(veth0="veth", veth1="veth"), {drop: 40}, increments)
     assert ledger.lost == {"backlog": 40}
     assert ledger.unexplained == 0
     assert sum(entry.unexplained for entry in ledger.of_loss) == 0
@@ -155,13 +158,13 @@ def test_a_full_tcp_buffer_is_lost_with_or_without_events(has_events: bool, stat
 def test_an_unexplained_rest_is_reported_when_it_stays() -> None:
     """In the first interval it may be jitter; in the next it is a riddle; over the whole run it is one at once."""
     made = books()
-    moved = {"mib": {Scope(netns=BLUE): {"IpExtInNoRoutes": 7}}}
+    increments = {"mib": {Scope(netns=BLUE): {"IpExtInNoRoutes": 7}}}
     none: dict[DropKey, Count] = {}
-    assert made.of_interval(none, moved, Bracket(none, none), {BLUE}).unexplained == 0
-    assert made.of_interval(none, {}, Bracket(none, none), {BLUE}).unexplained == 7
-    assert made.of_run(none, moved, Bracket(none, none), {BLUE}).unexplained == 7
+    assert made.of_interval(none, increments, FixedWindows(none, none), {BLUE}).unexplained == 0
+    assert made.of_interval(none, {}, FixedWindows(none, none), {BLUE}).unexplained == 7
+    assert made.of_run(none, increments, FixedWindows(none, none), {BLUE}).unexplained == 7
     last = books()
-    assert last.of_interval(none, moved, Bracket(none, none), {BLUE}, is_last=True).unexplained == 7
+    assert last.of_interval(none, increments, FixedWindows(none, none), {BLUE}, is_last=True).unexplained == 7
 
 
 def test_registers_of_a_nic_wrap_early() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pktdrop.counters.gone import Together, together
 from pktdrop.ledger.books import Books, Ledger, Rules
-from pktdrop.ledger.reconcile import Bracket
+from pktdrop.ledger.reconcile import FixedWindows
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import THE_GONE, Count, DropKey, Netns
 from tests.unit.fates import (
@@ -29,7 +29,7 @@ from tests.unit.fates import (
     SENDER,
     TRACED,
     Fate,
-    Moved,
+    Increments,
     backlog,
     happen,
 )
@@ -65,9 +65,9 @@ class Host:
 
     def step(self, one: Step, is_last: bool = False) -> Ledger:
         """Let an interval pass; return its ledger."""
-        drops, moved, lost = happen(one.fates)
+        drops, increments, lost = happen(one.fates)
         self.lost.update(lost)
-        for source, rows in moved.items():
+        for source, rows in increments.items():
             for scope, risen in rows.items():
                 self._unread.setdefault((source, scope), Tally()).update(risen)
         now = {where: self._unread.pop(where) for where in [*self._unread] if where[1].netns in (None, *one.read)}
@@ -76,12 +76,12 @@ class Host:
         if not self._traced:
             drops = {}
         self.drops.update({key: count.packets for key, count in drops.items()})
-        return self.books.of_interval(drops, _by_source(now), Bracket(drops, drops), one.read, is_last=is_last)
+        return self.books.of_interval(drops, _by_source(now), FixedWindows(drops, drops), one.read, is_last=is_last)
 
     def whole(self) -> Ledger:
         """Return the ledger of all intervals."""
         drops = {key: Count(packets, 0) for key, packets in self.drops.items()}
-        return self.books.of_run(drops, _by_source(self._total), Bracket(drops, drops), EVERYTHING)
+        return self.books.of_run(drops, _by_source(self._total), FixedWindows(drops, drops), EVERYTHING)
 
     def forget(self, netns: frozenset[Netns]) -> Ledger:
         """Tell the counters and drops of namespaces that are gone not apart any more; return the ledger again."""
@@ -94,10 +94,10 @@ class Host:
         drops = Together(lambda one: one not in netns, interfaces)(
             {key: Count(packets, 0) for key, packets in self.drops.items()}
         )
-        return self.books.of_run(drops, _by_source(total), Bracket(drops, drops), EVERYTHING)
+        return self.books.of_run(drops, _by_source(total), FixedWindows(drops, drops), EVERYTHING)
 
 
-def _by_source(rows: Mapping[tuple[str, Scope], Mapping[str, int]]) -> Moved:
+def _by_source(rows: Mapping[tuple[str, Scope], Mapping[str, int]]) -> Increments:
     found: dict[str, dict[Scope, Mapping[str, int]]] = {}
     for (source, scope), risen in rows.items():
         found.setdefault(source, {})[scope] = risen
@@ -200,9 +200,11 @@ def test_counters_that_lag_behind_the_events_make_no_loss_of_their_own(steps: li
         outer = {LATE.event: Count(packets + behind, 0)} if packets + behind and LATE.event else {}
         counted, behind = packets - late + behind, late
         drops = {LATE.event: Count(packets, 0)} if packets and LATE.event else {}
-        moved = {source: {scope: {name: counted}} for source, scope, name in LATE.moved} if counted else {}
+        increments = {source: {scope: {name: counted}} for source, scope, name in LATE.moved} if counted else {}
         inner = {LATE.event: Count(packets - late, 0)} if packets > late and LATE.event else {}
-        ledger = host.books.of_interval(drops, moved, Bracket(inner, outer), EVERYTHING, is_last=number == len(steps))
+        ledger = host.books.of_interval(
+            drops, increments, FixedWindows(inner, outer), EVERYTHING, is_last=number == len(steps)
+        )
         layers.update(ledger.lost)
         assert sum(ledger.lost.values()) == packets
     assert sum(layers.values()) == sum(packets for packets, _ in steps)

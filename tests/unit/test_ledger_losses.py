@@ -13,9 +13,9 @@ from pktdrop.account import Account
 from pktdrop.ledger.books import Rules
 from pktdrop.ledger.loss import Loss
 from pktdrop.model.counters import Scope
-from pktdrop.model.drops import DropKey, Lost, Netns
+from pktdrop.model.drops import DropKey, Netns, Uncounted
 from pktdrop.views.ledger import without_event_lines
-from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, Moved, make_account
+from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, Increments, make_account
 from tests.unit.make import make_backlog_drop, make_doubt, make_drop, make_noise
 
 ETH0 = Scope(netns=HOST, interface="eth0")
@@ -30,8 +30,8 @@ def split(account: Account) -> tuple[Loss, ...]:
 
 def test_a_ring_names_its_interface_and_queues() -> None:
     """igb counts an empty ring for each queue (RQDPC)."""
-    moved = {"driver": {ETH0: {"ethtool.rx_queue_3_drops": 500, "ethtool.rx_queue_1_drops": 20}}}
-    (share,) = split(make_account({}, moved, {"eth0": "igb"}))
+    increments = {"driver": {ETH0: {"ethtool.rx_queue_3_drops": 500, "ethtool.rx_queue_1_drops": 20}}}
+    (share,) = split(make_account({}, increments, {"eth0": "igb"}))
     assert (share.packets, share.layer, share.nature, share.cause.name) == (520, "nic-ring", "capacity", "nic-ring")
     assert (share.whereabouts.interface, share.whereabouts.queues) == ("eth0", ((3, 500), (1, 20)))
     assert not share.is_guess
@@ -47,11 +47,11 @@ def test_an_unknown_driver_is_a_guess() -> None:
 def test_a_backlog_has_its_target_and_the_cpus_that_sent_there() -> None:
     """Drops of two CPUs for one backlog are one loss; rx_dropped, which moves too, is none of its own."""
     drops = {make_backlog_drop(cpu=0): 30, make_backlog_drop(cpu=2): 50, make_backlog_drop(cpu=0, target_cpu=1): 7}
-    moved: Moved = {
+    increments: Increments = {
         "softnet": {Scope(cpu=3): {"dropped": 80}, Scope(cpu=1): {"dropped": 7}},
         "links": {ETH0: {"rx_dropped": 87}},
     }
-    first, second = split(make_account(drops, moved))
+    first, second = split(make_account(drops, increments))
     assert (first.packets, first.whereabouts.cpu, first.whereabouts.sources) == (80, 3, (2, 0))
     assert (second.packets, second.whereabouts.cpu, second.whereabouts.sources) == (7, 1, (0,))
 
@@ -59,8 +59,8 @@ def test_a_backlog_has_its_target_and_the_cpus_that_sent_there() -> None:
 def test_without_the_probe_the_counters_tell_the_cpu() -> None:
     """Where no event knows its target, softnet_stat does, if the sums agree."""
     drops = {make_backlog_drop(target_cpu=None): 87}
-    moved: Moved = {"softnet": {Scope(cpu=3): {"dropped": 80}, Scope(cpu=1): {"dropped": 7}}}
-    found = split(make_account(drops, moved))
+    increments: Increments = {"softnet": {Scope(cpu=3): {"dropped": 80}, Scope(cpu=1): {"dropped": 7}}}
+    found = split(make_account(drops, increments))
     assert [(share.packets, share.whereabouts.cpu, share.whereabouts.sources) for share in found] == [
         (80, 3, ()),
         (7, 1, ()),
@@ -69,8 +69,8 @@ def test_without_the_probe_the_counters_tell_the_cpu() -> None:
 
 def test_sums_that_differ_tell_no_cpu() -> None:
     """If softnet_stat counts something else, too, no CPU is accused."""
-    moved: Moved = {"softnet": {Scope(cpu=3): {"dropped": 80}}}
-    found = split(make_account({make_backlog_drop(target_cpu=None): 87}, moved))
+    increments: Increments = {"softnet": {Scope(cpu=3): {"dropped": 80}}}
+    found = split(make_account({make_backlog_drop(target_cpu=None): 87}, increments))
     assert sum(share.packets for share in found) == 87
     assert {share.whereabouts.cpu for share in found} == {None}
 
@@ -132,8 +132,8 @@ def test_a_listener_is_named_though_there_is_no_event() -> None:
 def test_a_qdisc_is_named_by_its_counter() -> None:
     """Events know the interface, the counter which qdisc."""
     drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, call_site="__dev_xmit_skb+0x1")
-    moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
-    (share,) = split(make_account({drop: 9}, moved))
+    increments: Increments = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
+    (share,) = split(make_account({drop: 9}, increments))
     assert (share.packets, share.layer, share.whereabouts.interface, share.whereabouts.qdiscs) == (
         9,
         "qdisc",
@@ -145,10 +145,10 @@ def test_a_qdisc_is_named_by_its_counter() -> None:
 def test_a_drop_that_its_counter_was_too_early_for_is_no_loss_of_its_own() -> None:
     """What is lost while counters are read is given to the one place that has the others; not what was lost before."""
     drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, call_site="__dev_xmit_skb+0x1")
-    moved: Moved = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
-    (share,) = split(make_account({drop: 10}, moved, late={drop: 1}))
+    increments: Increments = {"qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 8001:"): {"drops": 9}}}
+    (share,) = split(make_account({drop: 10}, increments, late={drop: 1}))
     assert (share.packets, share.whereabouts.qdiscs) == (10, ("tbf 8001:",))
-    known, unknown = split(make_account({drop: 11}, moved, late={drop: 1}))
+    known, unknown = split(make_account({drop: 11}, increments, late={drop: 1}))
     assert (known.packets, known.whereabouts.qdiscs) == (10, ("tbf 8001:",))
     assert (unknown.packets, unknown.whereabouts.qdiscs) == (1, ())
 
@@ -238,12 +238,14 @@ _MOVED = st.fixed_dictionaries(
 
 @settings(deadline=None)  # it reads the tables each time
 @given(_DROPS, _MOVED, st.sampled_from(["ixgbe", "igb", "veth", "nobody"]), st.booleans())
-def test_they_add_up_to_the_ledger(drops: dict[DropKey, int], moved: Moved, driver: str, traced: bool) -> None:
+def test_they_add_up_to_the_ledger(
+    drops: dict[DropKey, int], increments: Increments, driver: str, traced: bool
+) -> None:
     """Whatever was dropped and counted: the shares of a layer are what the ledger has as lost there."""
     account = (
-        make_account(drops, moved, {"eth0": driver})
+        make_account(drops, increments, {"eth0": driver})
         if traced
-        else make_account({}, moved, {"eth0": driver}, rungs=UNTRACED)
+        else make_account({}, increments, {"eth0": driver}, rungs=UNTRACED)
     )
     found = split(account)
     by_layer: Tally[str] = Tally()
@@ -265,8 +267,8 @@ def test_places_that_are_not_known(netns: Netns | None) -> None:
 
 def test_what_a_driver_counts_twice_is_one_loss_and_one_line() -> None:
     """virtio_net counts a full ring in its statistics and in rx_dropped: 100 packets, told once."""
-    moved: Moved = {"driver": {ETH0: {"ethtool.rx0_drops": 100}}, "links": {ETH0: {"rx_dropped": 100}}}
-    account = make_account({}, moved, {"eth0": "virtio_net"})
+    increments: Increments = {"driver": {ETH0: {"ethtool.rx0_drops": 100}}, "links": {ETH0: {"rx_dropped": 100}}}
+    account = make_account({}, increments, {"eth0": "virtio_net"})
     (loss,) = split(account)
     assert (loss.packets, loss.without_event, loss.whereabouts.interface) == (100, 100, "eth0")
     (line,) = without_event_lines(account.ledger, 200, lambda _: "host")
@@ -280,11 +282,11 @@ def test_a_full_accept_queue_is_one_loss() -> None:
         make_drop(reason="NO_SOCKET", netns=HOST, call_site="cookie_v4_check+0x1"): 392,
     }
     listener = Scope(netns=HOST, socket="tcp 0.0.0.0:80 ino:7")
-    moved: Moved = {
+    increments: Increments = {
         "mib": {Scope(netns=HOST): {"TcpExtListenOverflows": 1650, "TcpExtListenDrops": 1650}},
         "socket": {listener: {"drops": 1650}},
     }
-    (loss,) = split(make_account(drops, moved))
+    (loss,) = split(make_account(drops, increments))
     assert (loss.packets, loss.without_event, loss.nature, loss.cause.name) == (1650, 558, "capacity", "listen-queue")
     assert (loss.whereabouts.sockets, loss.evidence) == ((listener,), "both")
     assert loss.reasons == ("TCP_LISTEN_OVERFLOW", "NO_SOCKET")
@@ -293,9 +295,9 @@ def test_a_full_accept_queue_is_one_loss() -> None:
 def test_closing_connections_are_not_in_the_accept_queue() -> None:
     """Where the kernel names a full accept queue, segments without a reason explain nothing of it."""
     closes = make_doubt(netns=HOST, netns_name="host")
-    moved: Moved = {"mib": {Scope(netns=HOST): {"TcpExtListenOverflows": 9, "TcpExtListenDrops": 9}}}
+    increments: Increments = {"mib": {Scope(netns=HOST): {"TcpExtListenOverflows": 9, "TcpExtListenDrops": 9}}}
     rules = Rules.load(reasons=("TCP_LISTEN_OVERFLOW",))
-    account = make_account({closes: 5}, moved, rules=rules)
+    account = make_account({closes: 5}, increments, rules=rules)
     (loss,) = split(account)
     assert (loss.packets, loss.without_event) == (9, 9)
     assert [entry.by for entry in account.ledger.entries if entry.status == "doubt"] == [(("NOT_SPECIFIED", 5),)]
@@ -303,20 +305,20 @@ def test_closing_connections_are_not_in_the_accept_queue() -> None:
 
 def test_drops_that_could_not_be_counted_explain_what_counters_have_beyond_the_events() -> None:
     """33,862 of no reason beside 126,188 that were not counted: these explain it, and it is not told twice."""
-    moved: Moved = {"mib": {Scope(netns=HOST): {"UdpNoPorts": 33_862}}}
-    account = make_account({}, moved, lost=Lost(126_188, 0))
+    increments: Increments = {"mib": {Scope(netns=HOST): {"UdpNoPorts": 33_862}}}
+    account = make_account({}, increments, uncounted=Uncounted(126_188, 0))
     assert (account.ledger.unexplained, split(account)) == (0, ())
     (entry,) = account.ledger.entries
     assert (entry.status, entry.unexplained) == ("bound", 0)
     assert "33862 of them may be drops that were not counted" in entry.note
-    (loss,) = split(make_account({}, moved, lost=Lost(30_000, 0)))
+    (loss,) = split(make_account({}, increments, uncounted=Uncounted(30_000, 0)))
     assert (loss.packets, loss.evidence) == (3_862, "unexplained")
 
 
 def test_noise_that_could_not_be_counted_is_no_loss() -> None:
     """Frames of a protocol that nobody speaks move rx_dropped; when the map is full their events are not counted."""
     scope = Scope(netns=HOST, interface="lo")
-    account = make_account({}, {"links": {scope: {"rx_dropped": 500}}}, lost=Lost(500, 0))
+    account = make_account({}, {"links": {scope: {"rx_dropped": 500}}}, uncounted=Uncounted(500, 0))
     assert split(account) == ()
     other = make_noise(reason="UNHANDLED_PROTO", netns=None, interface=None, netns_name=None, ifindex=None,
                        call_site="__netif_receive_skb_core+0x1")  # fmt: skip
@@ -327,11 +329,11 @@ def test_noise_that_could_not_be_counted_is_no_loss() -> None:
 def test_datagrams_that_their_own_qdisc_lost_are_one_loss_each() -> None:
     """Without IP_RECVERR nobody is told: the qdisc, IpOutDiscards and UdpSndbufErrors have the same datagrams."""
     drop = make_drop(reason="QDISC_DROP", interface="eth0", netns=HOST, call_site="__dev_xmit_skb+0x1")
-    moved: Moved = {
+    increments: Increments = {
         "qdisc": {Scope(netns=HOST, interface="eth0", qdisc="tbf 1:"): {"drops": 19_968}},
         "mib": {Scope(netns=HOST): {"IpOutDiscards": 19_968, "UdpSndbufErrors": 19_968}},
     }
-    account = make_account({drop: 19_968}, moved)
+    account = make_account({drop: 19_968}, increments)
     (loss,) = split(account)
     assert (loss.packets, loss.layer) == (19_968, "qdisc")
     assert {(entry.counter, entry.explained) for entry in account.ledger.entries} == {

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pktdrop.ledger.entry import STATUSES, Entry
-from pktdrop.ledger.reconcile import PEER, Bracket, Classify, Reconciler
+from pktdrop.ledger.reconcile import PEER, Classify, FixedWindows, Reconciler
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, DropKey
 from pktdrop.rules.layers import LAYERS
@@ -29,7 +29,7 @@ from tests.unit.fates import (
     TRACED,
     WHY,
     Fate,
-    Moved,
+    Increments,
     backlog,
     counts,
     drivers,
@@ -44,13 +44,13 @@ from tests.unit.fates import ledger as whole
 
 def ledger(
     drops: Mapping[DropKey, int],
-    moved: Moved,
+    increments: Increments,
     classify: Classify = lambda counter, scope: None,
     rungs: Mapping[str, str] = TRACED,
-    bracket: Bracket | None = None,
+    windows: FixedWindows | None = None,
 ) -> list[tuple[str, Scope, int, int, int, str]]:
     """Reconcile; return of each entry counter, scope, delta, explained, unexplained and status."""
-    entries = reconcile(counts(drops), moved, rungs, IDENTITIES, classify, bracket)
+    entries = reconcile(counts(drops), increments, rungs, IDENTITIES, classify, windows)
     return [(e.counter, e.scope, e.delta, e.explained, e.unexplained, e.status) for e in entries]
 
 
@@ -60,11 +60,11 @@ def ledger(
 def test_backlog_is_exact_on_the_cpu_it_was_for() -> None:
     """CPU 0 frees, CPU 1 and 3 count: with the target known, each CPU and the device agree."""
     drops = {backlog(1): 812, backlog(3): 88}
-    moved = {
+    increments = {
         "softnet": {Scope(cpu=1): {"dropped": 812}, Scope(cpu=3): {"dropped": 88}},
         "links": {ETH0: {"rx_dropped": 900}},
     }
-    assert ledger(drops, moved) == [
+    assert ledger(drops, increments) == [
         ("links.rx_dropped", ETH0, 900, 900, 0, "exact"),
         ("softnet.dropped", Scope(cpu=1), 812, 812, 0, "exact"),
         ("softnet.dropped", Scope(cpu=3), 88, 88, 0, "exact"),
@@ -74,8 +74,8 @@ def test_backlog_is_exact_on_the_cpu_it_was_for() -> None:
 def test_backlog_without_target_is_compared_in_sum() -> None:
     """The freeing CPU is not the one that counts: only the sum over CPUs is compared, and the note says so."""
     drops = {backlog(None, current=0): 500, backlog(None, current=2): 400}
-    moved = {"softnet": {Scope(cpu=1): {"dropped": 812}, Scope(cpu=3): {"dropped": 88}}}
-    (entry,) = reconcile(counts(drops), moved, TRACED | {"enqueue_to_backlog": "none"}, IDENTITIES)
+    increments = {"softnet": {Scope(cpu=1): {"dropped": 812}, Scope(cpu=3): {"dropped": 88}}}
+    (entry,) = reconcile(counts(drops), increments, TRACED | {"enqueue_to_backlog": "none"}, IDENTITIES)
     assert (entry.counter, entry.scope, entry.delta, entry.explained) == ("softnet.dropped", Scope(), 900, 900)
     assert (entry.status, entry.by) == ("exact", (("CPU_BACKLOG", 900),))
     assert "all CPUs" in entry.note
@@ -83,16 +83,16 @@ def test_backlog_without_target_is_compared_in_sum() -> None:
 
 def test_one_backlog_drop_of_unknown_target_compares_all_in_sum() -> None:
     """Where the target of some is not known, no CPU is accused of the rest."""
-    moved = {"softnet": {Scope(cpu=1): {"dropped": 10}, Scope(cpu=3): {"dropped": 5}}}
-    assert ledger({backlog(1): 10, backlog(None): 5}, moved) == [("softnet.dropped", Scope(), 15, 15, 0, "exact")]
+    increments = {"softnet": {Scope(cpu=1): {"dropped": 10}, Scope(cpu=3): {"dropped": 5}}}
+    assert ledger({backlog(1): 10, backlog(None): 5}, increments) == [("softnet.dropped", Scope(), 15, 15, 0, "exact")]
 
 
 @pytest.mark.parametrize(("reason", "softnet"), [("DEV_READY", 0), ("NOT_SPECIFIED", 7)])
 def test_device_down_counts_in_softnet_where_it_has_no_reason(reason: str, softnet: int) -> None:
     """Kernels that call it DEV_READY left it out of softnet dropped in the same change; older ones count it."""
     drops = {backlog(1): 3, drop(reason, "enqueue_to_backlog", target_cpu=1): 7}
-    moved = {"softnet": {Scope(cpu=1): {"dropped": 3 + softnet}}, "links": {ETH0: {"rx_dropped": 10}}}
-    assert ledger(drops, moved) == [
+    increments = {"softnet": {Scope(cpu=1): {"dropped": 3 + softnet}}, "links": {ETH0: {"rx_dropped": 10}}}
+    assert ledger(drops, increments) == [
         ("links.rx_dropped", ETH0, 10, 10, 0, "exact"),
         ("softnet.dropped", Scope(cpu=1), 3 + softnet, 3 + softnet, 0, "exact"),
     ]
@@ -100,17 +100,17 @@ def test_device_down_counts_in_softnet_where_it_has_no_reason(reason: str, softn
 
 def test_time_squeeze_is_a_warning() -> None:
     """It is shown with its counter, and nothing is lost by it."""
-    moved = {"softnet": {Scope(cpu=0): {"time_squeeze": 9, "processed": 1000}}}
-    entries = reconcile({}, moved, TRACED, IDENTITIES)
+    increments = {"softnet": {Scope(cpu=0): {"time_squeeze": 9, "processed": 1000}}}
+    entries = reconcile({}, increments, TRACED, IDENTITIES)
     assert [(entry.counter, entry.status) for entry in entries] == [("softnet.time_squeeze", "no-event")]
-    assert whole({}, moved)[1] == {}
+    assert whole({}, increments)[1] == {}
 
 
 def test_cell_queue_of_tunnels_moves_the_device_only() -> None:
     """gro_cells has its own queue: softnet stays, the device counts."""
     key = drop("NOT_SPECIFIED", "gro_cells_receive", interface="vxlan0")
-    moved = {"links": {ETH0._replace(interface="vxlan0"): {"rx_dropped": 4}}}
-    assert ledger({key: 4}, moved) == [("links.rx_dropped", ETH0._replace(interface="vxlan0"), 4, 4, 0, "exact")]
+    increments = {"links": {ETH0._replace(interface="vxlan0"): {"rx_dropped": 4}}}
+    assert ledger({key: 4}, increments) == [("links.rx_dropped", ETH0._replace(interface="vxlan0"), 4, 4, 0, "exact")]
 
 
 # ------------------------------------------------------------------------------------------------ device
@@ -119,8 +119,8 @@ def test_cell_queue_of_tunnels_moves_the_device_only() -> None:
 def test_unhandled_protocol_counts_in_one_of_two_fields() -> None:
     """The inactive port of a bond counts in rx_nohandler, others in rx_dropped: the sum is the events."""
     key = drop("UNHANDLED_PROTO", "__netif_receive_skb_core.constprop.0+0x8f1", protocol=0x88CC)
-    moved = {"links": {ETH0: {"rx_dropped": 6, "rx_nohandler": 4}}}
-    assert ledger({key: 10}, moved) == [
+    increments = {"links": {ETH0: {"rx_dropped": 6, "rx_nohandler": 4}}}
+    assert ledger({key: 10}, increments) == [
         ("links.rx_dropped", ETH0, 6, 6, 0, "exact"),
         ("links.rx_nohandler", ETH0, 4, 4, 0, "exact"),
     ]
@@ -128,19 +128,26 @@ def test_unhandled_protocol_counts_in_one_of_two_fields() -> None:
 
 def test_device_rx_dropped_is_driver_part_plus_core_part() -> None:
     """What exceeds the events is the driver's where the driver counts there, and a riddle where it does not."""
-    moved = {"links": {ETH0: {"rx_dropped": 100}}}
-    with_driver = ledger({backlog(0): 30}, moved, lambda counter, scope: "ring")
+    increments = {"links": {ETH0: {"rx_dropped": 100}}}
+    with_driver = ledger({backlog(0): 30}, increments, lambda counter, scope: "ring")
     assert with_driver[0] == ("links.rx_dropped", ETH0, 100, 30, 70, "bound")
-    assert ledger({backlog(0): 30}, moved)[0] == ("links.rx_dropped", ETH0, 100, 30, 70, "unexplained")
-    assert ledger({}, moved, lambda counter, scope: "ring")[0] == ("links.rx_dropped", ETH0, 100, 0, 100, "no-event")
+    assert ledger({backlog(0): 30}, increments)[0] == ("links.rx_dropped", ETH0, 100, 30, 70, "unexplained")
+    assert ledger({}, increments, lambda counter, scope: "ring")[0] == (
+        "links.rx_dropped",
+        ETH0,
+        100,
+        0,
+        100,
+        "no-event",
+    )
 
 
 def test_interfaces_of_one_name_in_two_namespaces_are_two() -> None:
     """Device counters belong to the namespace of the device."""
     there = Scope(netns=OTHER_NETNS, interface="eth0")
-    moved = {"links": {ETH0: {"rx_dropped": 2}, there: {"rx_dropped": 3}}}
+    increments = {"links": {ETH0: {"rx_dropped": 2}, there: {"rx_dropped": 3}}}
     assert (
-        ledger({backlog(0): 2, backlog(0, netns=OTHER_NETNS): 3}, moved)
+        ledger({backlog(0): 2, backlog(0, netns=OTHER_NETNS): 3}, increments)
         == [
             ("links.rx_dropped", ETH0, 2, 2, 0, "exact"),
             ("links.rx_dropped", there, 3, 3, 0, "exact"),
@@ -154,17 +161,17 @@ def test_veth_counts_a_backlog_drop_at_both_ends() -> None:
     """The event names the receiving end; the sending end counts the same packet in tx_dropped. It is lost once."""
     receiver, sender = Scope(netns=OTHER_NETNS, interface="v1"), Scope(netns=NETNS, interface="v0")
     drops = {backlog(0, netns=OTHER_NETNS, interface="v1"): 50}
-    moved = {
+    increments = {
         "softnet": {Scope(cpu=0): {"dropped": 50}},
         "links": {receiver: {"rx_dropped": 50}, sender: {"tx_dropped": 50}},
     }
-    entries = reconcile(counts(drops), moved, TRACED, IDENTITIES, lambda counter, scope: PEER)
+    entries = reconcile(counts(drops), increments, TRACED, IDENTITIES, lambda counter, scope: PEER)
     assert [(entry.counter, entry.scope, entry.unexplained) for entry in entries] == [
         ("links.rx_dropped", receiver, 0),
         ("links.tx_dropped", sender, 0),
         ("softnet.dropped", Scope(cpu=0), 0),
     ]
-    assert whole(counts(drops), moved, lambda counter, scope: PEER)[1] == {"backlog": 50}
+    assert whole(counts(drops), increments, lambda counter, scope: PEER)[1] == {"backlog": 50}
 
 
 def test_events_explain_counters_of_their_namespace_first() -> None:
@@ -174,8 +181,8 @@ def test_events_explain_counters_of_their_namespace_first() -> None:
         drop("VXLAN_INVALID_HDR", "vxlan_rcv", netns=OTHER_NETNS): 23,
         drop("IP_TUNNEL_ECN", "vxlan_rcv", netns=NETNS): 23,
     }
-    moved = {"links": {tunnels[NETNS]: {"rx_errors": 23}, tunnels[OTHER_NETNS]: {"rx_dropped": 23}}}
-    entries = reconcile(counts(drops), moved, TRACED, IDENTITIES, lambda counter, scope: PEER)
+    increments = {"links": {tunnels[NETNS]: {"rx_errors": 23}, tunnels[OTHER_NETNS]: {"rx_dropped": 23}}}
+    entries = reconcile(counts(drops), increments, TRACED, IDENTITIES, lambda counter, scope: PEER)
     assert [(entry.counter, entry.scope, entry.by) for entry in entries] == [
         ("links.rx_errors", tunnels[NETNS], (("IP_TUNNEL_ECN", 23),)),
         ("links.rx_dropped", tunnels[OTHER_NETNS], (("VXLAN_INVALID_HDR", 23),)),
@@ -185,16 +192,16 @@ def test_events_explain_counters_of_their_namespace_first() -> None:
 def test_events_of_another_namespace_that_are_counted_do_not_hide_silent_ones() -> None:
     """Of two tunnels that refuse packets only one counts them: what the other refuses is silent."""
     drops = {drop("VXLAN_INVALID_HDR", "vxlan_rcv", netns=netns): 23 for netns in (NETNS, OTHER_NETNS)}
-    moved = {"links": {Scope(netns=NETNS, interface="vxlan0"): {"rx_errors": 23}}}
-    counted, silent = reconcile(counts(drops), moved, TRACED, IDENTITIES, lambda counter, scope: PEER)
+    increments = {"links": {Scope(netns=NETNS, interface="vxlan0"): {"rx_errors": 23}}}
+    counted, silent = reconcile(counts(drops), increments, TRACED, IDENTITIES, lambda counter, scope: PEER)
     assert (counted.counter, counted.by) == ("links.rx_errors", (("VXLAN_INVALID_HDR", 23),))
     assert (silent.status, silent.scope.netns, silent.by) == ("silent", OTHER_NETNS, (("VXLAN_INVALID_HDR", 23),))
 
 
 def test_own_drops_of_a_driver_are_not_explained_by_another_interface() -> None:
     """Backlog drops elsewhere say nothing of what a NIC could not send."""
-    moved = {"links": {ETH0._replace(interface="eth1"): {"tx_dropped": 5}}}
-    entries = ledger({backlog(0): 9}, moved, lambda counter, scope: "tx")
+    increments = {"links": {ETH0._replace(interface="eth1"): {"tx_dropped": 5}}}
+    entries = ledger({backlog(0): 9}, increments, lambda counter, scope: "tx")
     assert entries[-1] == ("links.tx_dropped", ETH0._replace(interface="eth1"), 5, 0, 5, "no-event")
 
 
@@ -307,14 +314,14 @@ def test_fragments_too_far_apart_are_many_for_one_failure() -> None:
 def test_receive_buffer_counts_twice_and_is_lost_once() -> None:
     """RcvbufErrors is inside InErrors: both are explained by the same events."""
     drops = {drop("SOCKET_RCVBUFF", "udp_queue_rcv_one_skb"): 90, drop("UDP_CSUM", "udp_queue_rcv_one_skb"): 10}
-    moved = mib(UdpInErrors=100, UdpRcvbufErrors=90, UdpInCsumErrors=10)
-    entries = reconcile(counts(drops), moved, TRACED, IDENTITIES)
+    increments = mib(UdpInErrors=100, UdpRcvbufErrors=90, UdpInCsumErrors=10)
+    entries = reconcile(counts(drops), increments, TRACED, IDENTITIES)
     assert {(entry.counter, entry.explained, entry.status) for entry in entries} == {
         ("mib.UdpInErrors", 100, "exact"),
         ("mib.UdpRcvbufErrors", 90, "exact"),
         ("mib.UdpInCsumErrors", 10, "exact"),
     }
-    assert whole(counts(drops), moved)[1] == {"stack": 10, "socket": 90}
+    assert whole(counts(drops), increments)[1] == {"stack": 10, "socket": 90}
 
 
 def test_udp_lite_is_told_by_its_counter() -> None:
@@ -341,8 +348,8 @@ def test_mibs_are_compared_within_their_namespace() -> None:
     """Ten in one namespace do not explain ten of another."""
     there = Scope(netns=OTHER_NETNS)
     drops = {drop("NO_SOCKET", "__udp4_lib_rcv", netns=OTHER_NETNS): 10}
-    moved = {"mib": {HERE: {"UdpNoPorts": 10}}}
-    assert ledger(drops, moved) == [
+    increments = {"mib": {HERE: {"UdpNoPorts": 10}}}
+    assert ledger(drops, increments) == [
         ("mib.UdpNoPorts", HERE, 10, 0, 10, "unexplained"),
         ("mib.UdpNoPorts", there, 0, 0, 0, "silent"),
     ]
@@ -363,8 +370,8 @@ def test_events_of_an_unknown_namespace_explain_but_only_as_a_bound() -> None:
 def test_neighbour_queue_is_counted_for_the_host() -> None:
     """unresolved_discards has a line for each CPU, and no namespace: the sum is compared."""
     drops = {drop("NEIGH_QUEUEFULL", "__neigh_event_send", netns=OTHER_NETNS): 6}
-    moved = {"neigh": {Scope(cpu=0): {"unresolved_discards": 4}, Scope(cpu=1): {"unresolved_discards": 2}}}
-    assert ledger(drops, moved) == [("neigh.unresolved_discards", Scope(), 6, 6, 0, "exact")]
+    increments = {"neigh": {Scope(cpu=0): {"unresolved_discards": 4}, Scope(cpu=1): {"unresolved_discards": 2}}}
+    assert ledger(drops, increments) == [("neigh.unresolved_discards", Scope(), 6, 6, 0, "exact")]
 
 
 def test_qdisc_drops_are_compared_by_interface() -> None:
@@ -378,14 +385,14 @@ def test_qdisc_drops_are_compared_by_interface() -> None:
 
 def test_syn_drops_have_no_events() -> None:
     """SYNs dropped at a full accept queue are consumed: only counters tell, and they are lost at the socket once."""
-    moved = mib(TcpExtListenOverflows=6, TcpExtListenDrops=8, TcpExtTCPReqQFullDrop=2)
-    entries = reconcile({}, moved, TRACED, IDENTITIES)
+    increments = mib(TcpExtListenOverflows=6, TcpExtListenDrops=8, TcpExtTCPReqQFullDrop=2)
+    entries = reconcile({}, increments, TRACED, IDENTITIES)
     assert {(entry.counter, entry.status) for entry in entries} == {
         ("mib.TcpExtListenOverflows", "no-event"),
         ("mib.TcpExtListenDrops", "no-event"),
         ("mib.TcpExtTCPReqQFullDrop", "no-event"),
     }
-    assert whole({}, moved)[1] == {"socket": 8}
+    assert whole({}, increments)[1] == {"socket": 8}
 
 
 def test_third_acks_have_events_and_syns_have_not() -> None:
@@ -417,8 +424,8 @@ def test_an_expected_counter_that_stands_still_is_named() -> None:
 
 def test_traffic_is_not_in_the_ledger() -> None:
     """Counters of packets and bytes are no loss counters."""
-    moved = {"links": {ETH0: {"rx_packets": 10**9, "rx_bytes": 10**12}}, "mib": {HERE: {"IpInReceives": 10**9}}}
-    assert ledger({}, moved) == []
+    increments = {"links": {ETH0: {"rx_packets": 10**9, "rx_bytes": 10**12}}, "mib": {HERE: {"IpInReceives": 10**9}}}
+    assert ledger({}, increments) == []
 
 
 # ------------------------------------------------------------------------------------------------ hardware--------
@@ -426,23 +433,23 @@ def test_traffic_is_not_in_the_ledger() -> None:
 
 def test_hardware_counters_have_no_events_and_count_once() -> None:
     """The ring is counted by queue, in total and in rx_dropped: it lost 60 packets, not 180."""
-    moved = {
+    increments = {
         "driver": {ETH0: {"ethtool.rx_queue_0_drops": 20, "ethtool.rx_queue_1_drops": 40, "ethtool.rx_ring": 60,
                           "ethtool.fifo": 5, "ethtool.rx_pause": 1000}},
         "links": {ETH0: {"rx_dropped": 60, "rx_missed_errors": 5}},
     }  # fmt: skip
-    entries = reconcile({}, moved, TRACED, IDENTITIES, nic)
+    entries = reconcile({}, increments, TRACED, IDENTITIES, nic)
     assert {entry.status for entry in entries} == {"no-event"}
     assert "ethtool.rx_pause" not in {entry.counter for entry in entries}
-    assert whole({}, moved, nic)[1] == {"nic-fifo": 5, "nic-ring": 60}
+    assert whole({}, increments, nic)[1] == {"nic-fifo": 5, "nic-ring": 60}
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(FATES), st.integers(1, 1000), st.integers(0, 1000))))
 def test_each_increment_is_explained_or_not(fates: list[tuple[Fate, int, int]]) -> None:
     """Explained and unexplained are the delta, statuses are those of the design, and nothing is negative."""
-    drops, moved, _ = happen(fates)
-    for entry in reconcile(drops, moved, TRACED, IDENTITIES, drivers):
+    drops, increments, _ = happen(fates)
+    for entry in reconcile(drops, increments, TRACED, IDENTITIES, drivers):
         assert entry.explained + entry.unexplained == entry.delta
         assert min(entry.explained, entry.unexplained, entry.surplus) >= 0
         assert entry.status in STATUSES
@@ -455,22 +462,22 @@ def test_each_increment_is_explained_or_not(fates: list[tuple[Fate, int, int]]) 
 def test_a_doubt_that_only_a_window_holds_is_none_of_this_interval() -> None:
     """The outer window may hold events of which the interval has none, and whose groups are new with it."""
     closing = drop("NOT_SPECIFIED", "tcp_v4_rcv+0x91")
-    bracket = Bracket(counts({backlog(1): 100}), counts({backlog(1): 110, closing: 3}))
-    moved = {"softnet": {Scope(cpu=1): {"dropped": 103}}}
-    found = reconcile(counts({backlog(1): 100}), moved, TRACED, IDENTITIES, bracket=bracket)
+    windows = FixedWindows(counts({backlog(1): 100}), counts({backlog(1): 110, closing: 3}))
+    increments = {"softnet": {Scope(cpu=1): {"dropped": 103}}}
+    found = reconcile(counts({backlog(1): 100}), increments, TRACED, IDENTITIES, windows=windows)
     assert [entry.status for entry in found] == ["bound"]
 
 
 def test_a_counter_between_the_two_windows_is_no_riddle() -> None:
     """Events were read before and after the counters: what lies between was only read at another moment."""
-    bracket = Bracket(counts({backlog(1): 95}), counts({backlog(1): 110}))
-    moved = {"softnet": {Scope(cpu=1): {"dropped": 103}}}
-    (entry, *_) = reconcile(counts({backlog(1): 100}), moved, TRACED, IDENTITIES, bracket=bracket)
+    windows = FixedWindows(counts({backlog(1): 95}), counts({backlog(1): 110}))
+    increments = {"softnet": {Scope(cpu=1): {"dropped": 103}}}
+    (entry, *_) = reconcile(counts({backlog(1): 100}), increments, TRACED, IDENTITIES, windows=windows)
     assert (entry.status, entry.explained, entry.unexplained) == ("bound", 100, 3)
     assert "read" in entry.note
     for delta, status in ((94, "silent"), (111, "unexplained")):
-        moved = {"softnet": {Scope(cpu=1): {"dropped": delta}}}
-        (entry, *_) = reconcile(counts({backlog(1): 100}), moved, TRACED, IDENTITIES, bracket=bracket)
+        increments = {"softnet": {Scope(cpu=1): {"dropped": delta}}}
+        (entry, *_) = reconcile(counts({backlog(1): 100}), increments, TRACED, IDENTITIES, windows=windows)
         assert entry.status == status
 
 
@@ -481,15 +488,15 @@ class Window(NamedTuple):
     """What one interval brings."""
 
     drops: dict[DropKey, Count]
-    moved: Moved
-    bracket: Bracket
+    increments: Increments
+    windows: FixedWindows
 
 
 @st.composite
 def windows(draw: st.DrawFn) -> Window:
     """Packets lost in any way, some unseen, some of an unknown CPU or namespace; counters read a moment apart."""
     fates = draw(st.lists(st.tuples(st.sampled_from(FATES), st.integers(1, 50), st.integers(0, 50)), max_size=12))
-    drops, moved, _ = happen(fates)
+    drops, increments, _ = happen(fates)
     for key in (backlog(None), drop("NO_SOCKET", "__udp4_lib_rcv", netns=None, interface=None)):
         packets = draw(st.integers(0, 9))
         if packets:
@@ -499,7 +506,7 @@ def windows(draw: st.DrawFn) -> Window:
     outer = {key: Count(count.packets + more, 0) for key, count in drops.items()}
     if more:
         outer[drop("IP_RPFILTER", "ip_rcv_finish_core", cpu=7)] = Count(more, 0)
-    return Window(drops, moved, Bracket(inner, outer))
+    return Window(drops, increments, FixedWindows(inner, outer))
 
 
 def shuffled(drops: Mapping[DropKey, Count], order: Random) -> dict[DropKey, Count]:
@@ -513,9 +520,9 @@ def shuffled(drops: Mapping[DropKey, Count], order: Random) -> dict[DropKey, Cou
 @given(windows(), st.randoms(use_true_random=False))
 def test_the_order_of_events_does_not_matter(window: Window, order: Random) -> None:
     """Maps of the kernel are read in any order."""
-    entries = reconcile(window.drops, window.moved, TRACED, IDENTITIES, drivers, window.bracket)
-    bracket = Bracket(shuffled(window.bracket.inner, order), shuffled(window.bracket.outer, order))
-    assert reconcile(shuffled(window.drops, order), window.moved, TRACED, IDENTITIES, drivers, bracket) == entries
+    entries = reconcile(window.drops, window.increments, TRACED, IDENTITIES, drivers, window.windows)
+    windows = FixedWindows(shuffled(window.windows.inner, order), shuffled(window.windows.outer, order))
+    assert reconcile(shuffled(window.drops, order), window.increments, TRACED, IDENTITIES, drivers, windows) == entries
 
 
 @settings(deadline=None)
@@ -523,9 +530,9 @@ def test_the_order_of_events_does_not_matter(window: Window, order: Random) -> N
 def test_what_is_remembered_changes_nothing(several: list[Window]) -> None:
     """Each interval is explained as if it were the first."""
     reconciler = Reconciler(IDENTITIES, drivers, WHY)
-    for drops, moved, bracket in [*several, *several]:
-        alone = reconcile(drops, moved, TRACED, IDENTITIES, drivers, bracket)
-        assert reconciler.entries(drops, moved, TRACED, bracket) == alone
+    for drops, increments, windows in [*several, *several]:
+        alone = reconcile(drops, increments, TRACED, IDENTITIES, drivers, windows)
+        assert reconciler.entries(drops, increments, TRACED, windows) == alone
 
 
 def assert_consistent(entry: Entry) -> None:
@@ -541,7 +548,7 @@ def assert_consistent(entry: Entry) -> None:
 def test_explained_and_unexplained_are_the_increments(window: Window) -> None:
     """With windows too, and without tracing; without events nothing is a riddle."""
     for rungs in (TRACED, {}):
-        for entry in reconcile(window.drops, window.moved, rungs, IDENTITIES, drivers, window.bracket):
+        for entry in reconcile(window.drops, window.increments, rungs, IDENTITIES, drivers, window.windows):
             assert entry.explained + entry.unexplained == entry.delta
             assert min(entry.explained, entry.unexplained) >= 0
             assert rungs or entry.status not in ("unexplained", "exact", "bound")
@@ -551,9 +558,9 @@ def test_explained_and_unexplained_are_the_increments(window: Window) -> None:
 def test_events_after_the_reading_of_their_counter_are_not_silent() -> None:
     """Their counter was read before them and rises in the next interval; what has no counter at all is silent."""
     drops = counts({drop("IP_RPFILTER", "ip_rcv_finish_core"): 5, drop("NETFILTER_DROP", "nft_do_chain"): 2})
-    late = reconcile(drops, {}, TRACED, IDENTITIES, bracket=Bracket({}, drops))
+    late = reconcile(drops, {}, TRACED, IDENTITIES, windows=FixedWindows({}, drops))
     assert [(entry.counter, entry.status) for entry in late] == [("none", "silent")]
-    seen = reconcile(drops, {}, TRACED, IDENTITIES, bracket=Bracket(drops, drops))
+    seen = reconcile(drops, {}, TRACED, IDENTITIES, windows=FixedWindows(drops, drops))
     assert [entry.counter for entry in seen] == ["mib.TcpExtIPReversePathFilter", "none"]
 
 
@@ -562,21 +569,23 @@ def test_keys_that_do_not_come_again_are_forgotten() -> None:
     reconciler = Reconciler(IDENTITIES, lambda _counter, _scope: None, WHY)
     many = counts({backlog(0)._replace(interface=f"veth{number}"): 1 for number in range(9_000)})
     one = counts({backlog(0): 3})
-    moved = {"softnet": {Scope(cpu=0): {"dropped": 3}}, "links": {ETH0: {"rx_dropped": 3}}}
-    first = reconciler.entries(one, moved, TRACED)
+    increments = {"softnet": {Scope(cpu=0): {"dropped": 3}}, "links": {ETH0: {"rx_dropped": 3}}}
+    first = reconciler.entries(one, increments, TRACED)
     key = next(iter(many))
     held = sys.getrefcount(key)
     reconciler.entries(many, {}, TRACED)
     assert sys.getrefcount(key) > held
-    assert reconciler.entries(one, moved, TRACED) == first
+    assert reconciler.entries(one, increments, TRACED) == first
     assert sys.getrefcount(key) == held
 
 
 def test_namespaces_are_compared_each_by_itself() -> None:
     """A namespace that was not read for a while may bring more than the interval; another is not judged by it."""
     here, there = drop("NO_SOCKET", "__udp4_lib_rcv"), drop("NO_SOCKET", "__udp4_lib_rcv", netns=OTHER_NETNS)
-    moved = {"mib": {HERE: {"UdpNoPorts": 5}, Scope(netns=OTHER_NETNS): {"UdpNoPorts": 700, "TcpExtListenDrops": 8}}}
-    assert ledger({here: 5, there: 7}, moved) == [
+    increments = {
+        "mib": {HERE: {"UdpNoPorts": 5}, Scope(netns=OTHER_NETNS): {"UdpNoPorts": 700, "TcpExtListenDrops": 8}}
+    }
+    assert ledger({here: 5, there: 7}, increments) == [
         ("mib.TcpExtListenDrops", Scope(netns=OTHER_NETNS), 8, 0, 8, "no-event"),
         ("mib.UdpNoPorts", HERE, 5, 5, 0, "exact"),
         ("mib.UdpNoPorts", Scope(netns=OTHER_NETNS), 700, 7, 693, "unexplained"),
@@ -585,17 +594,17 @@ def test_namespaces_are_compared_each_by_itself() -> None:
 
 def test_cpus_are_in_the_order_of_their_numbers() -> None:
     """CPU 10 stands behind CPU 2."""
-    moved = {"softnet": {Scope(cpu=cpu): {"dropped": 1} for cpu in (10, 2, 0)}}
-    assert [entry.scope.cpu for entry in reconcile({}, moved, {}, IDENTITIES)] == [0, 2, 10]
+    increments = {"softnet": {Scope(cpu=cpu): {"dropped": 1} for cpu in (10, 2, 0)}}
+    assert [entry.scope.cpu for entry in reconcile({}, increments, {}, IDENTITIES)] == [0, 2, 10]
 
 
 def test_losses_of_hardware_are_told_from_others() -> None:
     """The ring has no events; softnet and SYNs without events are no hardware; nor is rx_dropped with events."""
-    moved = {
+    increments = {
         "driver": {ETH0: {"ethtool.rx_ring": 60}},
         "links": {ETH0: {"rx_dropped": 100, "rx_missed_errors": 5}},
         "softnet": {Scope(cpu=0): {"dropped": 40}},
         "mib": {HERE: {"TcpExtListenDrops": 3}},
     }
-    entries = reconcile(counts({backlog(0): 40}), moved, TRACED, IDENTITIES, nic)
+    entries = reconcile(counts({backlog(0): 40}), increments, TRACED, IDENTITIES, nic)
     assert [entry.counter for entry in entries if entry.is_hardware] == ["links.rx_missed_errors", "ethtool.rx_ring"]

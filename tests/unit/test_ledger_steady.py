@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pktdrop.ledger.entry import Entry
-from pktdrop.ledger.reconcile import Bracket
+from pktdrop.ledger.reconcile import FixedWindows
 from pktdrop.ledger.steady import Steady
 from pktdrop.model.counters import Scope
 from tests.unit.fates import IDENTITIES, TRACED, backlog, counts, drop, mib, reconcile
@@ -15,8 +15,8 @@ from tests.unit.fates import IDENTITIES, TRACED, backlog, counts, drop, mib, rec
 
 def entry_of(delta: int, events: int) -> Entry:
     """What reconcile() makes of a counter with an identity of one to one."""
-    moved = {"softnet": {Scope(cpu=1): {"dropped": delta}}}
-    entries = reconcile(counts({backlog(1): events} if events else {}), moved, TRACED, IDENTITIES)
+    increments = {"softnet": {Scope(cpu=1): {"dropped": delta}}}
+    entries = reconcile(counts({backlog(1): events} if events else {}), increments, TRACED, IDENTITIES)
     found = [entry for entry in entries if entry.counter == "softnet.dropped"]
     return found[0] if found else Entry("backlog", "softnet.dropped", Scope(cpu=1), 0, 0, 0, "exact")
 
@@ -47,9 +47,9 @@ def test_events_before_their_counter_are_not_reported() -> None:
 def test_a_late_counter_that_its_windows_explain_is_not_reported() -> None:
     """Events that no counter showed, then its increments, within the window of that interval: no riddle in either."""
     steady, drops = Steady(), counts({drop("IP_RPFILTER", "ip_rcv_finish_core"): 23})
-    moved = mib(TcpExtIPReversePathFilter=23)
+    increments = mib(TcpExtIPReversePathFilter=23)
     first = steady.settle(reconcile(drops, {}, TRACED, IDENTITIES))
-    second = steady.settle(reconcile({}, moved, TRACED, IDENTITIES, bracket=Bracket({}, drops)))
+    second = steady.settle(reconcile({}, increments, TRACED, IDENTITIES, windows=FixedWindows({}, drops)))
     assert [(entry.delta, entry.status) for entry in (*first, *second)] == [(0, "bound"), (23, "bound")]
     assert steady.settle([]) == steady.settle([]) == ()
 
@@ -58,8 +58,8 @@ def test_increments_without_events_make_good_for_no_more_than_was_missing() -> N
     """IpInHdrErrors counts options that cannot be answered without a drop: ten do not hide later events."""
     steady, drops = Steady(), counts({drop("IP_CSUM", "ip_rcv_core"): 4})
     assert [entry.status for entry in steady.settle(reconcile(drops, {}, TRACED, IDENTITIES))] == ["bound"]
-    moved = mib(IpExtInCsumErrors=4, IpInHdrErrors=10)
-    late = steady.settle(reconcile({}, moved, TRACED, IDENTITIES))
+    increments = mib(IpExtInCsumErrors=4, IpInHdrErrors=10)
+    late = steady.settle(reconcile({}, increments, TRACED, IDENTITIES))
     assert not [entry for entry in late if entry.status == "unexplained"]
     steady.settle(reconcile(drops, {}, TRACED, IDENTITIES))
     assert [(entry.counter, entry.status) for entry in steady.settle([])] == [("mib.IpExtInCsumErrors", "silent")]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pktdrop.model.counters import SOURCES, Counters, Interface, Row, Scope
-from pktdrop.model.drops import Count, DropKey, Known, Lost, Netns
+from pktdrop.model.drops import Count, DropKey, Known, Netns, Uncounted
 from pktdrop.model.look import Answer, Kernel, Look, Question
 from pktdrop.model.lookfile import Malformed, from_json, to_json
 from pktdrop.model.sample import Owner, Sample, Socket
@@ -61,9 +61,9 @@ def looks(draw: st.DrawFn) -> Look:
         kinds.number(key)
     after = draw(st.lists(st.tuples(numbers, numbers), min_size=len(kinds), max_size=len(kinds)))
     known = draw(st.integers(0, len(kinds)))
-    lost = st.builds(Lost, numbers, numbers)
+    uncounted = st.builds(Uncounted, numbers, numbers)
     snapshots = [
-        Snapshot(draw(moments), draw(moments), _drops(kinds, counts), draw(lost))
+        Snapshot(draw(moments), draw(moments), _drops(kinds, counts), draw(uncounted))
         for counts in ([(one // 2, other // 2) for one, other in after[:known]], after)
     ]
     some = st.frozensets(namespaces, max_size=3)
@@ -178,7 +178,7 @@ def _look(drops: dict[DropKey, Count], counted: Counted, number: int, **changes:
         when, moment, rows, gauges, {(NETNS, "eth0"): "igb", (NETNS, "v0"): "veth"}, {DNS: 812}, both, frozenset(), (),
         read_at={None: moment, **dict.fromkeys(both, moment)},
     )  # fmt: skip
-    snapshot = Snapshot(when, moment, dict(drops), Lost(0, number))
+    snapshot = Snapshot(when, moment, dict(drops), Uncounted(0, number))
     known = Known({NETNS: "host", OTHER_NETNS: "b\nlue"}, both, both, frozenset(), NETNS, NETNS, 1)
     return make_look(counters, before=snapshot, after=snapshot, namespaces=known, **changes)
 

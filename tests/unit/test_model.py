@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.model.drops import Amounts, Count, DropKey, Lost, Verdict, counted_since
+from pktdrop.model.drops import Amounts, Count, DropKey, Uncounted, Verdict, counted_since
 from pktdrop.model.snapshots import Snapshot, interval
 from tests.unit.make import JUDGE, NOON, make_drop, make_noise, make_snapshot
 
@@ -18,15 +18,17 @@ KEYS = [make_drop(cpu=cpu) for cpu in range(4)] + [make_noise()]
 def growing(draw: st.DrawFn) -> tuple[Snapshot, Snapshot, Snapshot]:
     """Three Snapshots in a row of counters that only grow, of keys that appear and stay."""
     totals: dict[DropKey, Count] = {}
-    lost = Lost(0, 0)
+    uncounted = Uncounted(0, 0)
     snapshots = []
     for moment in range(3):
         for key in draw(st.sets(st.sampled_from(KEYS))):
             more = Count(draw(st.integers(1, 1 << 40)), draw(st.integers(0, 1 << 50)))
             old = totals.get(key, Count(0, 0))
             totals[key] = Count(old.packets + more.packets, old.bytes + more.bytes)
-        lost = Lost(lost.map_full + draw(st.integers(0, 99)), lost.missed + draw(st.integers(0, 99)))
-        snapshots.append(make_snapshot(dict(totals), time=NOON + moment, monotonic=10.0 + moment, lost=lost))
+        uncounted = Uncounted(
+            uncounted.map_full + draw(st.integers(0, 99)), uncounted.missed + draw(st.integers(0, 99))
+        )
+        snapshots.append(make_snapshot(dict(totals), time=NOON + moment, monotonic=10.0 + moment, uncounted=uncounted))
     return snapshots[0], snapshots[1], snapshots[2]
 
 
@@ -47,7 +49,7 @@ def test_intervals_add_up(snapshots: tuple[Snapshot, Snapshot, Snapshot]) -> Non
     first, second, third = snapshots
     one, two, both = interval(first, second), interval(second, third), interval(first, third)
     assert _sum(dict(one.drops), dict(two.drops)) == both.drops
-    assert [a + b for a, b in zip(one.lost, two.lost, strict=True)] == list(both.lost)
+    assert [a + b for a, b in zip(one.uncounted, two.uncounted, strict=True)] == list(both.uncounted)
     assert one.seconds + two.seconds == both.seconds == 2.0
     assert (both.start, both.end) == (one.start, two.end)
 
@@ -57,7 +59,7 @@ def test_nothing_happens_between_a_snapshot_and_itself(snapshots: tuple[Snapshot
     """The interval from a Snapshot to itself is empty."""
     nothing = interval(snapshots[2], snapshots[2])
     assert nothing.drops == {}
-    assert nothing.lost == Lost(0, 0)
+    assert nothing.uncounted == Uncounted(0, 0)
     assert nothing.seconds == 0
 
 
@@ -100,8 +102,8 @@ def test_a_reset_counts_from_zero() -> None:
 
 def test_lost_is_what_was_lost_in_between() -> None:
     """Of what could not be counted, too, an interval has only what came in it."""
-    step = interval(make_snapshot(lost=Lost(100, 7)), make_snapshot(lost=Lost(103, 7)))
-    assert step.lost == Lost(map_full=3, missed=0)
+    step = interval(make_snapshot(uncounted=Uncounted(100, 7)), make_snapshot(uncounted=Uncounted(103, 7)))
+    assert step.uncounted == Uncounted(map_full=3, missed=0)
 
 
 def test_a_step_of_the_wall_clock_changes_no_length() -> None:

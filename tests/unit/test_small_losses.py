@@ -78,8 +78,8 @@ def test_interfaces_of_namespaces_that_could_not_be_read_are_unseen() -> None:
 
 def test_a_loss_that_was_seen_is_one_without_root_too() -> None:
     """What counters show is a loss, whatever else could not be seen."""
-    moved = {"mib": {Scope(netns=HOST): {"UdpNoPorts": 40}}}
-    found = judge(make_account({}, moved, rungs=UNTRACED), UNTRACED, sees_all=False)
+    increments = {"mib": {Scope(netns=HOST): {"UdpNoPorts": 40}}}
+    found = judge(make_account({}, increments, rungs=UNTRACED), UNTRACED, sees_all=False)
     assert {one.layer: one.status for one in found.stations}["socket"] == "loss"
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Whereabouts
 from pktdrop.model.counters import Scope
-from pktdrop.model.drops import Amounts, Count, DropKey, Lost, Netns
+from pktdrop.model.drops import Amounts, Count, DropKey, Netns, Uncounted
 from pktdrop.model.sample import Owner
 from pktdrop.rules.protocols import Protocols
 from pktdrop.samples.flows import Standouts
@@ -114,7 +114,7 @@ def test_an_interval_at_20_columns() -> None:
 
 def test_a_summary_at_80_columns() -> None:
     """Totals by reason with share and layer, by CPU, noise apart, and what was not counted or not shown."""
-    whole = make_interval(DROPS, lost=Lost(map_full=1003, missed=4))
+    whole = make_interval(DROPS, uncounted=Uncounted(map_full=1003, missed=4))
     assert VIEW.summary(whole, make_selection(DROPS, filtered=9), NO_LEDGER, 80) == (
         "22:13:18 to 22:13:20, 2.0 s: 1,858 packets dropped (113,712 bytes), 5,000 noise (*).\n"
         "\n"

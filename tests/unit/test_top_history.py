@@ -8,7 +8,7 @@ from dataclasses import replace
 from pktdrop.filters import Filters, interface_filter
 from pktdrop.ledger.entry import Entry
 from pktdrop.model.counters import Row, Scope
-from pktdrop.model.drops import THE_GONE, Count, Lost, Netns
+from pktdrop.model.drops import THE_GONE, Count, Netns, Uncounted
 from pktdrop.top.history import History
 from pktdrop.top.reader import Shown
 from pktdrop.top.subjects import NO_EVENT, CounterScope, InterfaceQueue, Reason
@@ -83,8 +83,8 @@ def test_filters_hide_rows_but_not_the_host() -> None:
 
 def test_loss_budget_adds_up() -> None:
     """Events that could not be counted, and packets that stayed unexplained, are summed over all intervals."""
-    history = history_of(busy_look(), make_step(lost=Lost(5, 1)), make_step(lost=Lost(1, 0)))
-    assert history.lost == Lost(6, 1)
+    history = history_of(busy_look(), make_step(uncounted=Uncounted(5, 1)), make_step(uncounted=Uncounted(1, 0)))
+    assert history.uncounted == Uncounted(6, 1)
     assert history.unexplained == 4
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pktdrop.errors import PktdropError
 from pktdrop.filters import Filters, reason_filter
-from pktdrop.model.drops import Count, Lost
+from pktdrop.model.drops import Count, Uncounted
 from pktdrop.top.keys import KEYS
 from pktdrop.top.lines import STYLES, plain
 from pktdrop.top.save import save, text_of
@@ -155,7 +155,7 @@ def test_nothing_lost() -> None:
 
 def test_loss_budget_is_in_the_header() -> None:
     """Drops that pktdrop could not count are marked."""
-    assert "lost events !5" in text(make_screen(make_step(lost=Lost(1, 5))))
+    assert "lost events !5" in text(make_screen(make_step(uncounted=Uncounted(1, 5))))
 
 
 @given(st.integers(1, 320), st.integers(1, 100), st.sampled_from([view.name for view in VIEWS]), st.booleans())

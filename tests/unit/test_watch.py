@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop.counters.increments import Moved
+from pktdrop.counters.increments import Increments
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.drops import THE_GONE, Known, Netns
 from pktdrop.observe.observer import AT_START, Observer
@@ -94,18 +94,18 @@ def test_namespaces_that_were_are_one_in_the_summary(monkeypatch: pytest.MonkeyP
     sums: Counter[tuple[str, str]] = Counter()
     for number in range(12):
         crowd.there = [Netns(8 * number + one, 8 * number + one) for one in range(1, 9)]
-        sums.update(_sums(watch.step().moved))
+        sums.update(_sums(watch.step().increments))
     whole = watch.whole()
-    assert _sums(whole.moved) == sums
-    scopes = {scope.netns for rows in whole.moved.values() for scope in rows}
+    assert _sums(whole.increments) == sums
+    scopes = {scope.netns for rows in whole.increments.values() for scope in rows}
     assert THE_GONE in scopes
     assert len(scopes) < 16 + 8 + 3 * 8
     assert len([limit for limit in watch.limits if "called gone" in limit]) == 1
 
 
-def _sums(moved: Moved) -> Counter[tuple[str, str]]:
+def _sums(increments: Increments) -> Counter[tuple[str, str]]:
     sums: Counter[tuple[str, str]] = Counter()
-    for source, rows in moved.items():
+    for source, rows in increments.items():
         for risen in rows.values():
             sums.update({(source, name): by for name, by in risen.items()})
     return sums

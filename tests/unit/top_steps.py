@@ -11,7 +11,7 @@ from pktdrop.filters import Filters
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Whereabouts
-from pktdrop.ledger.verdict import Bracket
+from pktdrop.ledger.verdict import FixedWindows
 from pktdrop.model.counters import Counters, Row, Scope
 from pktdrop.model.drops import Count, DropKey, Known, Netns
 from pktdrop.top.panel import Run
@@ -91,7 +91,7 @@ def make_counters() -> Counters:
 def make_step(
     drops: Mapping[DropKey, Count] | None = None,
     ledger: Ledger | None = None,
-    moved: Mapping[str, Mapping[Scope, Mapping[str, int]]] | None = None,
+    increments: Mapping[str, Mapping[Scope, Mapping[str, int]]] | None = None,
     limits: tuple[str, ...] = (),
     **changes: Any,
 ) -> Shown:
@@ -105,7 +105,9 @@ def make_step(
                 lost[verdict.layer] = lost.get(verdict.layer, 0) + count.packets
         ledger = make_ledger(losses=tuple(make_loss(packets, layer) for layer, packets in lost.items()))
     look = make_look(make_counters(), namespaces=Known(NAMES))
-    account = Account(make_interval(drops, **changes), ledger, moved or {}, look, Bracket(drops, drops), JUDGE)
+    account = Account(
+        make_interval(drops, **changes), ledger, increments or {}, look, FixedWindows(drops, drops), JUDGE
+    )
     return Shown(account, limits)
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pktdrop.ledger.entry import PEER
-from pktdrop.ledger.events import EVERYWHERE, Claim, CounterKey, EventScope
+from pktdrop.ledger.events import EVERYWHERE, Candidate, CounterKey, EventScope
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
 from pktdrop.rules.identities import Counter
 
 _SCOPE_UNKNOWN: Final = "it is not known of which interface or namespace some of the events are"
 
-Moved = Mapping[str, Mapping[Scope, Mapping[str, int]]]
+Increments = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 """Differences of counters by source, scope and name."""
 Classify = Callable[[str, Scope], str | None]
 """Takes a counter ("ethtool.rx_missed", "links.rx_dropped") and its scope; returns the class of the packets that the
@@ -26,7 +26,7 @@ Facts = Mapping[str, Mapping[str, Counter]]
 
 
 @dataclass(eq=False, slots=True)
-class Line:
+class Match:
     """One counter that moved in one scope, and the events given to it, in packets."""
 
     fact: Counter
@@ -86,34 +86,34 @@ class Line:
         """Tell whether events explain all of it."""
         return self.total >= self.delta
 
-    def add(self, claim: Claim, packets: int) -> None:
+    def add(self, candidate: Candidate, packets: int) -> None:
         """Add events that belong here."""
-        relation = claim.row.relation
-        self._count(claim, packets)
+        relation = candidate.row.relation
+        self._count(candidate, packets)
         if relation == "=":
             self.equal += packets
             self.sure += packets
             return
         if relation == "<=":
             self.sure += packets
-        if claim.row.note and (not self.note or claim.row.line < self.line):
-            self.note, self.line = claim.row.note, claim.row.line
+        if candidate.row.note and (not self.note or candidate.row.line < self.line):
+            self.note, self.line = candidate.row.note, candidate.row.line
 
-    def fill(self, claim: Claim, packets: int) -> int:
+    def fill(self, candidate: Candidate, packets: int) -> int:
         """Add as many events that may belong here as there is room for; return how many."""
         given = min(packets, self.delta - self.total)
         if given <= 0:
             return 0
-        self._count(claim, given)
-        self.note = self.note or claim.row.note or _SCOPE_UNKNOWN
+        self._count(candidate, given)
+        self.note = self.note or candidate.row.note or _SCOPE_UNKNOWN
         return given
 
-    def _count(self, claim: Claim, packets: int) -> None:
+    def _count(self, candidate: Candidate, packets: int) -> None:
         self.total += packets
-        if claim.reveals and self.fact.tells_loss:
-            self.revealing[claim.group] = self.revealing.get(claim.group, 0) + packets
-        self.reasons[claim.reason] = self.reasons.get(claim.reason, 0) + packets
-        self.layers[claim.layer] = self.layers.get(claim.layer, 0) + packets
+        if candidate.reveals and self.fact.tells_loss:
+            self.revealing[candidate.group] = self.revealing.get(candidate.group, 0) + packets
+        self.reasons[candidate.reason] = self.reasons.get(candidate.reason, 0) + packets
+        self.layers[candidate.layer] = self.layers.get(candidate.layer, 0) + packets
 
 
 def by_source(counters: Iterable[Counter]) -> Facts:
@@ -125,16 +125,16 @@ def by_source(counters: Iterable[Counter]) -> Facts:
     return facts
 
 
-def lines_of(
-    moved: Moved,
+def matches_of(
+    increments: Increments,
     facts: Facts,
     classify: Classify,
     summed: frozenset[str],
     is_late: Callable[[Netns | None], bool] = lambda _: False,
-) -> dict[CounterKey, Line]:
+) -> dict[CounterKey, Match]:
     """Return a line for each loss counter that rose, and each scope; `is_late`: of a namespace not read before."""
-    lines: dict[CounterKey, Line] = {}
-    for source, rows in moved.items():
+    matches: dict[CounterKey, Match] = {}
+    for source, rows in increments.items():
         known = facts.get(source, {})
         for scope, differences in rows.items():
             for name, delta in differences.items():
@@ -142,19 +142,19 @@ def lines_of(
                 if fact is None or delta <= 0:
                     continue
                 event_scope = event_scope_of(fact, scope, summed)
-                line = lines.get((fact.name, event_scope))
-                if line is None:
-                    line = lines[fact.name, event_scope] = _line(fact, event_scope, scope, classify, summed)
-                    line.is_late = scope.netns is not None and is_late(scope.netns)
+                match = matches.get((fact.name, event_scope))
+                if match is None:
+                    match = matches[fact.name, event_scope] = _match(fact, event_scope, scope, classify, summed)
+                    match.is_late = scope.netns is not None and is_late(scope.netns)
                 else:
-                    line.scope = event_scope.scope  # of several queueing disciplines, or sockets
-                line.delta += delta
-    return lines
+                    match.scope = event_scope.scope  # of several queueing disciplines, or sockets
+                match.delta += delta
+    return matches
 
 
-def _line(fact: Counter, event_scope: EventScope, scope: Scope, classify: Classify, summed: frozenset[str]) -> Line:
+def _match(fact: Counter, event_scope: EventScope, scope: Scope, classify: Classify, summed: frozenset[str]) -> Match:
     stat_class = classify(fact.name, event_scope.scope) if is_of_interface(fact.name) else None
-    return Line(
+    return Match(
         fact, event_scope, event_scope.scope if fact.scope == "global" or fact.name in summed else scope, stat_class
     )
 
