@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pktdrop.counters.gone import Together
 from pktdrop.counters.increments import CounterKeeper, Increments
 from pktdrop.model.counters import Counters
-from pktdrop.model.drops import Count, DropKey, Judge, Netns, in_order
+from pktdrop.model.drops import Count, DropKey, Judge, Netns, netns_order
 from pktdrop.model.look import Look
 from pktdrop.model.snapshots import Drops, Interval, Snapshot, interval
 from pktdrop.process import memory
@@ -110,7 +110,7 @@ class Accountant:
         read = counters.netns - then.unread
         for netns in look.dropped_in:
             self._known[netns] = self._known.pop(netns, False)
-        for netns in sorted(read, key=in_order):
+        for netns in sorted(read, key=netns_order):
             self._known.pop(netns, None)
             self._known[netns] = True
         increments = self._keeper.add(counters, self._books.width, then.unread)

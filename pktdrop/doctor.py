@@ -19,7 +19,7 @@ from pktdrop.kernel.prepared import Build, Prepared, prepare
 from pktdrop.kernel.programs import MapsRefused, Programs
 from pktdrop.kernel.symbols import Symbols
 
-Status = Literal["ok", "degraded", "missing"]
+CheckStatus = Literal["ok", "degraded", "missing"]
 _FEW_ENTRIES = 16
 _READERS = {
     readers.PLAIN: "their first 128 bytes are read by plain loads",
@@ -34,7 +34,7 @@ class Check:
     """One thing that was looked at. `means` and `do` are empty where there is nothing to say."""
 
     name: str
-    status: Status
+    status: CheckStatus
     found: str
     means: str = ""
     do: str = ""
@@ -247,7 +247,7 @@ def _try(rungs: Sequence[str], prepared: Prepared) -> tuple[str, str, dict[str, 
 
 
 def _judge(
-    probe: str, rungs: Sequence[str], tried: Mapping[str, str | None], without: Status, meaning: str
+    probe: str, rungs: Sequence[str], tried: Mapping[str, str | None], without: CheckStatus, meaning: str
 ) -> Iterator[Check]:
     """One line a rung. Below the first that works, failing costs nothing; if none works, it costs `meaning`."""
     first = next((rung for rung in rungs if tried[rung] is None), None)

@@ -44,6 +44,6 @@ def demo(patterns: tuple[str, ...], rate: int, duration: float | None, only_list
     host.require_proc()
     run.require_rights()
     known = run.known_reasons()
-    report = view.JsonReport(output, known) if style == "json" else view.TableReport(output, known)
+    report = view.DemoJsonReport(output, known) if style == "json" else view.DemoTableReport(output, known)
     with Pace(run.STEP, None, duration).clock(output) as clock:
         run.run(chosen, rate, duration, clock, report)

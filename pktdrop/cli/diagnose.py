@@ -31,7 +31,7 @@ def diagnose(context: click.Context, duration: float, all_netns: bool, style: st
     Works without root or BPF from counters alone, and says what it could not see
     then. Ctrl-C ends it early. Nothing is ever changed.
     """
-    from pktdrop.reports.diagnose import Settings, watch_and_judge
+    from pktdrop.reports.diagnose import DiagnoseSettings, watch_and_judge
 
     host.require_proc()
-    context.exit(watch_and_judge(Settings(duration, all_netns, style, fail_on), Output()))
+    context.exit(watch_and_judge(DiagnoseSettings(duration, all_netns, style, fail_on), Output()))

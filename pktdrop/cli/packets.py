@@ -51,15 +51,15 @@ def packets(
         # nothing that attaching has to wait for
         from pktdrop.filters import Filters
         from pktdrop.reports.capture import Capture
-        from pktdrop.reports.packets import INTERVAL, PacketsReport, Settings, Source
+        from pktdrop.reports.packets import INTERVAL, PacketsReport, PacketsSettings, PacketsSource
         from pktdrop.rules.protocols import Protocols
         from pktdrop.run import run
         from pktdrop.views.jsonlines import JsonView
 
-        names, source = Protocols.load(), Source(namespaces, tracer)
+        names, source = Protocols.load(), PacketsSource(namespaces, tracer)
         file = None if capture is None else opened.enter_context(Capture(capture))
         view = JsonView(names, lambda netns: namespaces.known.is_gone(netns)) if style == "json" else None
         filters = Filters(wanted, noise=not choice.no_noise)
         with Clock(INTERVAL, None, duration, output.descriptor) as clock:
-            report = PacketsReport(source, filters, Settings(most, rate), names, view, file, output, clock)
+            report = PacketsReport(source, filters, PacketsSettings(most, rate), names, view, file, output, clock)
             run(source, report, clock)

@@ -30,11 +30,11 @@ class Collector:
     def __init__(self, namespaces: Namespaces) -> None:
         """Take what finds namespaces."""
         self._namespaces = namespaces
-        self._ethtool = ethtool.Reader()
+        self._ethtool = ethtool.StatisticsReader()
         self._mibs = mib.Mibs()
-        self._qdiscs = qdisc.Reader()
-        self._sockets = sockets.Reader()
-        self._packets = packets.Reader()
+        self._qdiscs = qdisc.QdiscReader()
+        self._sockets = sockets.SocketReader()
+        self._packets = packets.PacketSocketReader()
         self._interfaces: dict[Netns, dict[int, Interface]] = {}
         self._searches = 0
         self._is_running = False

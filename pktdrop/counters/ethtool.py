@@ -155,7 +155,7 @@ class _Here:
     readings: int = 0
 
 
-class Reader:
+class StatisticsReader:
     """Reads the statistics of any number of namespaces; remembers what does not change while it runs."""
 
     def __init__(self, ask: Callable[[], Ioctl] = Ioctl) -> None:

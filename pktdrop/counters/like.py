@@ -27,7 +27,7 @@ SOFTNET_COLUMNS: Final = (
 )
 
 
-class Table(NamedTuple):
+class LikeTable(NamedTuple):
     """Titles of the columns, and rows of as many cells. The first cell of a row names the interface or the CPU."""
 
     titles: tuple[str, ...]
@@ -86,7 +86,7 @@ def net_dev(row: Row) -> NetDev:
     )
 
 
-def netstat(rows: Mapping[str, Row]) -> Table:
+def netstat(rows: Mapping[str, Row]) -> LikeTable:
     """Columns of `netstat -i` (net-tools up to 2.10), without MTU and flags, which count nothing.
 
     Later net-tools add frame, which is part of errs already, to RX-ERR (ife_print_short in lib/interface.c).
@@ -96,7 +96,7 @@ def netstat(rows: Mapping[str, Row]) -> Table:
     return _folded(rows, titles, fields)
 
 
-def ifconfig(rows: Mapping[str, Row]) -> tuple[Table, Table]:
+def ifconfig(rows: Mapping[str, Row]) -> tuple[LikeTable, LikeTable]:
     """Give what `ifconfig` (net-tools 2.10) shows of received and of sent packets, on anything but serial lines."""
     rx_titles = ("RX", "packets", "bytes", "errors", "dropped", "overruns", "frame")
     tx_titles = ("TX", "packets", "bytes", "errors", "dropped", "overruns", "carrier", "collisions")
@@ -106,7 +106,7 @@ def ifconfig(rows: Mapping[str, Row]) -> tuple[Table, Table]:
     )
 
 
-def sar_edev(differences: Mapping[str, Row], seconds: float) -> Table:
+def sar_edev(differences: Mapping[str, Row], seconds: float) -> LikeTable:
     """Columns of `sar -n EDEV` (sysstat 11 and 12): differences of two readings by the seconds between them."""
     titles = "IFACE rxerr/s txerr/s coll/s rxdrop/s txdrop/s txcarr/s rxfram/s rxfifo/s txfifo/s"
     fields = "rx_errs tx_errs tx_colls rx_drop tx_drop tx_carrier rx_frame rx_fifo tx_fifo"
@@ -114,7 +114,7 @@ def sar_edev(differences: Mapping[str, Row], seconds: float) -> Table:
     return _folded(differences, tuple(titles.split()), fields, rate)
 
 
-def sar_soft(differences: Mapping[int, Row], gauges: Mapping[int, Row], seconds: float) -> Table:
+def sar_soft(differences: Mapping[int, Row], gauges: Mapping[int, Row], seconds: float) -> LikeTable:
     """Columns of `sar -P ALL -n SOFT` (sysstat 12): a row for all CPUs together, and one for each.
 
     `gauges` are the lengths of the backlogs at the end; kernels that do not tell them have 0, as in sar.
@@ -129,10 +129,10 @@ def sar_soft(differences: Mapping[int, Row], gauges: Mapping[int, Row], seconds:
         everything = [(one + another) & _U32 for one, another in zip(everything, numbers, strict=True)]
         table.append((str(cpu), *map(rate, numbers[:-1]), str(numbers[-1])))
     total = ("all", *map(rate, everything[:-1]), str(everything[-1]))
-    return Table(tuple(titles.split()), (total, *table))
+    return LikeTable(tuple(titles.split()), (total, *table))
 
 
-def softnet_stat(counters: Mapping[int, Row], gauges: Mapping[int, Row]) -> Table:
+def softnet_stat(counters: Mapping[int, Row], gauges: Mapping[int, Row]) -> LikeTable:
     """Columns of /proc/net/softnet_stat in its own hexadecimal, without those that are always 0, and the CPU first.
 
     Columns that the kernel does not have are left out.
@@ -144,10 +144,10 @@ def softnet_stat(counters: Mapping[int, Row], gauges: Mapping[int, Row]) -> Tabl
         counter, gauge = _getter(counters[cpu]), _getter(gauges.get(cpu))
         return (f"{cpu:08x}", *(f"{counter(name) or gauge(name):08x}" for name in names))
 
-    return Table(("cpu", *names), tuple(cells(cpu) for cpu in counters))
+    return LikeTable(("cpu", *names), tuple(cells(cpu) for cpu in counters))
 
 
-def ip(rows: Mapping[str, Row]) -> tuple[Table, Table, Table, Table]:
+def ip(rows: Mapping[str, Row]) -> tuple[LikeTable, LikeTable, LikeTable, LikeTable]:
     """Give what `ip -s -s link` (iproute2 5.14 and later) shows: RX, RX errors, TX, TX errors.
 
     As there, the columns compressed, nohandler and otherhost are left out where they have nothing to show. How often
@@ -193,18 +193,20 @@ def _rate(seconds: float) -> Callable[[int], str]:
     return lambda difference: f"{float(difference) / hundredths * 100:.2f}"
 
 
-def _folded(rows: Mapping[str, Row], titles: tuple[str, ...], fields: str, write: Callable[[int], str] = str) -> Table:
+def _folded(
+    rows: Mapping[str, Row], titles: tuple[str, ...], fields: str, write: Callable[[int], str] = str
+) -> LikeTable:
     names = fields.split()
     folded = {label: net_dev(row) for label, row in rows.items()}
     cells = ((label, *(write(getattr(counters, name)) for name in names)) for label, counters in folded.items())
-    return Table(titles, tuple(cells))
+    return LikeTable(titles, tuple(cells))
 
 
 def _plain(
     rows: Mapping[str, Row], titles: tuple[str, ...], names: tuple[str, ...], optional: Mapping[str, str]
-) -> Table:
+) -> LikeTable:
     getters = {label: _getter(row) for label, row in rows.items()}
     for title, name in optional.items():
         if any(get(name) for get in getters.values()):
             titles, names = (*titles, title), (*names, name)
-    return Table(titles, tuple((label, *(str(get(name)) for name in names)) for label, get in getters.items()))
+    return LikeTable(titles, tuple((label, *(str(get(name)) for name in names)) for label, get in getters.items()))

@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Final, NamedTuple
 
 from pktdrop.counters import interfaces
-from pktdrop.counters.netlink import Answer, Netlink, attributes
+from pktdrop.counters.netlink import Netlink, NetlinkAnswer, attributes
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
 
@@ -39,7 +39,7 @@ _NAMES = tuple(NAMES[:width] for width in range(len(NAMES) + 1))
 _VALUES = tuple(struct.Struct(f"={width}Q") for width in range(len(NAMES) + 1))
 
 
-class Dump(NamedTuple):
+class LinkDump(NamedTuple):
     """What the kernel answered."""
 
     rows: dict[int, Row]
@@ -74,7 +74,7 @@ def read_all(netns: Netns) -> Links:
     return Links(Reading(rows, tuple(_sentence(netns, fault) for fault in (*dump.faults, *faults))), names)
 
 
-def parse(answer: Answer) -> Dump:
+def parse(answer: NetlinkAnswer) -> LinkDump:
     """Take one RTM_GETSTATS dump apart.
 
     Malformed messages are left out and counted in the faults. A kernel may have fewer members of the struct than are
@@ -93,7 +93,7 @@ def parse(answer: Answer) -> Dump:
     faults = answer.faults()
     if unknown:
         faults.append(f"this kernel has {unknown} further counters, which pktdrop does not know")
-    return Dump(dict(sorted(rows.items())), answer.interrupted, tuple(faults))
+    return LinkDump(dict(sorted(rows.items())), answer.interrupted, tuple(faults))
 
 
 def _sentence(netns: Netns, fault: str) -> str:
@@ -115,6 +115,6 @@ def _row(data: bytes, start: int, end: int) -> tuple[int, Row, int]:
     raise ValueError("no struct rtnl_link_stats64")
 
 
-def _dump() -> Dump:
+def _dump() -> LinkDump:
     with closing(Netlink(socket.NETLINK_ROUTE)) as netlink:
         return parse(netlink.ask(_RTM_GETSTATS, _STATS.pack(socket.AF_UNSPEC, 0, _FILTER_LINK_64)))

@@ -22,7 +22,7 @@ _LARGEST_ERROR = 2**31 - 1  # for strerror(3)
 # The kernel makes a part of a dump no larger than 32 KiB (netlink_dump in net/netlink/af_netlink.c).
 _RECEIVE = 1 << 16
 
-Piece = tuple[bytes, int, int]
+NetlinkPiece = tuple[bytes, int, int]
 """A datagram, and where in it a payload begins and ends."""
 
 
@@ -38,15 +38,15 @@ class Netlink:
         """Close the socket."""
         self._socket.close()
 
-    def ask(self, kind: int, body: bytes) -> Answer:
+    def ask(self, kind: int, body: bytes) -> NetlinkAnswer:
         """Ask for a list: a message of a type, with what follows its header. Raises OSError, here or in the answer."""
         self._send(kind, _NLM_F_REQUEST | _NLM_F_DUMP, body)
-        return Answer(self._parts(), self._sequence)
+        return NetlinkAnswer(self._parts(), self._sequence)
 
-    def ask_one(self, kind: int, body: bytes) -> Answer:
+    def ask_one(self, kind: int, body: bytes) -> NetlinkAnswer:
         """Ask for one thing. The answer is one message: it, or an error. Raises OSError."""
         self._send(kind, _NLM_F_REQUEST, body)
-        return Answer([self._socket.recv(_RECEIVE)], self._sequence)
+        return NetlinkAnswer([self._socket.recv(_RECEIVE)], self._sequence)
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._sequence += 1
@@ -61,7 +61,7 @@ class Netlink:
                 return
 
 
-class Answer:
+class NetlinkAnswer:
     """The list, to be gone through once with `messages`; then it is known what was wrong with it."""
 
     def __init__(self, datagrams: Iterable[bytes], sequence: int) -> None:
@@ -77,7 +77,7 @@ class Answer:
         self.malformed = 0
         """Parts that were left out, here or by who read them."""
 
-    def messages(self, wanted: int) -> Iterator[Piece]:
+    def messages(self, wanted: int) -> Iterator[NetlinkPiece]:
         """Give the payload of each message of a type, up to the end of the list."""
         for data in self._datagrams:
             offset, size = 0, len(data)

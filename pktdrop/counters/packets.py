@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import Final
 
 from pktdrop.counters import interfaces
-from pktdrop.counters.netlink import Answer, Netlink, attributes
+from pktdrop.counters.netlink import Netlink, NetlinkAnswer, attributes
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
 
@@ -31,7 +31,7 @@ _INDEX = struct.Struct("=I")  # the first of struct packet_diag_info
 _DROPS = struct.Struct("=32xI")  # SK_MEMINFO_DROPS of include/uapi/linux/sock_diag.h
 
 
-class Reader:
+class PacketSocketReader:
     """Reads the packet sockets of any number of namespaces; remembers that the kernel cannot list them."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Reader:
         return Reading(rows, limits)
 
 
-def parse(answer: Answer) -> list[tuple[int, int, int]]:
+def parse(answer: NetlinkAnswer) -> list[tuple[int, int, int]]:
     """Return interface (0: all), inode and drops of each socket that dropped; what is malformed is counted there."""
     found = []
     for data, start, end in answer.messages(_SOCK_DIAG_BY_FAMILY):

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pktdrop.counters import interfaces
-from pktdrop.counters.netlink import Answer, Netlink, attributes
+from pktdrop.counters.netlink import Netlink, NetlinkAnswer, attributes
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns, counted_since
 
@@ -90,7 +90,7 @@ class Qdiscs(NamedTuple):
     gauges: Reading
 
 
-class Dump(NamedTuple):
+class QdiscDump(NamedTuple):
     """What the kernel answered."""
 
     qdiscs: tuple[Qdisc, ...]
@@ -127,7 +127,7 @@ class _Own:
         return _Own(total, {**self.below, **below}, balance, max(self.most, balance))
 
 
-class Reader:
+class QdiscReader:
     """Reads the qdiscs of any number of namespaces; remembers which drops are those of qdiscs below."""
 
     def __init__(self) -> None:
@@ -196,12 +196,12 @@ def _tell_apart(before: Mapping[_Key, _Own], qdiscs: Mapping[_Key, Qdisc]) -> di
     return own
 
 
-def _dump() -> Dump:
+def _dump() -> QdiscDump:
     with closing(Netlink(socket.NETLINK_ROUTE)) as netlink:
         return parse(netlink.ask(_RTM_GETQDISC, _TCMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)))
 
 
-def parse(answer: Answer) -> Dump:
+def parse(answer: NetlinkAnswer) -> QdiscDump:
     """Take one RTM_GETQDISC dump apart.
 
     Malformed messages are left out and counted in the faults.
@@ -212,7 +212,7 @@ def parse(answer: Answer) -> Dump:
             qdiscs.append(_qdisc(*message))
         except (ValueError, struct.error):
             answer.malformed += 1
-    return Dump(tuple(qdiscs), tuple(answer.faults()))
+    return QdiscDump(tuple(qdiscs), tuple(answer.faults()))
 
 
 def _qdisc(data: bytes, start: int, end: int) -> Qdisc:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import Final
 
-from pktdrop.counters.netlink import Answer, Netlink, Piece, attributes
+from pktdrop.counters.netlink import Netlink, NetlinkAnswer, NetlinkPiece, attributes
 from pktdrop.model.counters import NOT_REPORTED, Reading, Row, Scope
 from pktdrop.model.drops import Netns
 
@@ -37,7 +37,7 @@ _NAMES: Final = (
 ).split()
 _FIRST: Final = 8
 
-Told = tuple[int, int | None, dict[str, int]]
+QueueStats = tuple[int, int | None, dict[str, int]]
 """Interface index, queue (None: all of the device) and counters."""
 
 
@@ -60,7 +60,7 @@ def family() -> int | None:
 
 def read(number: int, netns: Netns | None, interfaces: Iterable[str]) -> Reading:
     """Read the statistics of these interfaces, by the number of the family."""
-    told: list[Told] = []
+    told: list[QueueStats] = []
     faults: list[str] = []
     try:
         with closing(Netlink(_NETLINK_GENERIC)) as netlink:
@@ -83,12 +83,12 @@ def read(number: int, netns: Netns | None, interfaces: Iterable[str]) -> Reading
     return Reading(rows, tuple(f"netdev qstats: {fault}" for fault in dict.fromkeys(faults)))
 
 
-def parse(answer: Answer, number: int) -> list[Told]:
+def parse(answer: NetlinkAnswer, number: int) -> list[QueueStats]:
     """Take the answer to NETDEV_CMD_QSTATS_GET apart, by the number of the family."""
     told = []
     for message in answer.messages(number):
         try:
-            one = _told(message)
+            one = _queue_stats(message)
         except ValueError:
             answer.malformed += 1
             continue
@@ -97,7 +97,7 @@ def parse(answer: Answer, number: int) -> list[Told]:
     return told
 
 
-def _told(message: Piece) -> Told | None:
+def _queue_stats(message: NetlinkPiece) -> QueueStats | None:
     """None: no interface, or nothing of it. Attributes newer than the table are named by number, "attribute_36"."""
     data, start, end = message
     ifindex = queue = None

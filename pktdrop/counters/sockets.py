@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pktdrop.counters import interfaces
-from pktdrop.counters.netlink import Answer, Netlink, attributes
+from pktdrop.counters.netlink import Netlink, NetlinkAnswer, attributes
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
 
@@ -52,7 +52,7 @@ _PROC = "/proc/thread-self/net/"
 _PROC_COLUMNS, _PORT_DIGITS = 13, 4
 
 
-class Kind(NamedTuple):
+class SocketType(NamedTuple):
     """What the kernel is asked for at once."""
 
     protocol: str
@@ -63,17 +63,17 @@ class Kind(NamedTuple):
     """In /proc/net, with the drops."""
 
 
-KINDS: Final = (
-    Kind("udp", socket.IPPROTO_UDP, socket.AF_INET, _ALL_STATES, "udp"),
-    Kind("udp", socket.IPPROTO_UDP, socket.AF_INET6, _ALL_STATES, "udp6"),
-    Kind("raw", socket.IPPROTO_RAW, socket.AF_INET, _ALL_STATES, "raw"),
-    Kind("raw", socket.IPPROTO_RAW, socket.AF_INET6, _ALL_STATES, "raw6"),
-    Kind("tcp", socket.IPPROTO_TCP, socket.AF_INET, 1 << _TCP_LISTEN, None),
-    Kind("tcp", socket.IPPROTO_TCP, socket.AF_INET6, 1 << _TCP_LISTEN, None),
+SOCKET_TYPES: Final = (
+    SocketType("udp", socket.IPPROTO_UDP, socket.AF_INET, _ALL_STATES, "udp"),
+    SocketType("udp", socket.IPPROTO_UDP, socket.AF_INET6, _ALL_STATES, "udp6"),
+    SocketType("raw", socket.IPPROTO_RAW, socket.AF_INET, _ALL_STATES, "raw"),
+    SocketType("raw", socket.IPPROTO_RAW, socket.AF_INET6, _ALL_STATES, "raw6"),
+    SocketType("tcp", socket.IPPROTO_TCP, socket.AF_INET, 1 << _TCP_LISTEN, None),
+    SocketType("tcp", socket.IPPROTO_TCP, socket.AF_INET6, 1 << _TCP_LISTEN, None),
 )
 
 
-class Socket(NamedTuple):
+class DroppingSocket(NamedTuple):
     """A socket that dropped packets."""
 
     protocol: str
@@ -115,31 +115,31 @@ class Sockets(NamedTuple):
     """For `processes.of_sockets`."""
 
 
-class Dump(NamedTuple):
+class SocketDump(NamedTuple):
     """What the kernel answered."""
 
-    sockets: tuple[Socket, ...]
+    sockets: tuple[DroppingSocket, ...]
     error: int
     """Why the kernel refused: an errno, or 0."""
     faults: tuple[str, ...]
 
 
-class Reader:
+class SocketReader:
     """Reads the sockets of any number of namespaces; remembers their names and what the kernel does not have."""
 
     def __init__(self) -> None:
-        self._refused: set[Kind] = set()  # each question for what is not there makes the kernel look for a module
+        self._refused: set[SocketType] = set()  # each question for what is not there makes the kernel look for a module
         # A socket keeps the name it had first: connected anew or bound to an interface that is renamed, it is the same.
         self._scopes: dict[Netns, dict[tuple[str, int, int], Scope]] = {}
 
     def read_all(self, netns: Netns) -> Sockets:
         """Read drops, queues and inodes at once."""
-        sockets: list[Socket] = []
+        sockets: list[DroppingSocket] = []
         faults: list[str] = []
         self._ask(sockets, faults)
-        for kind in KINDS:
-            if kind in self._refused:
-                _read_file(kind, sockets, faults)
+        for socket_type in SOCKET_TYPES:
+            if socket_type in self._refused:
+                _read_file(socket_type, sockets, faults)
         scopes = self._name(netns, sockets, faults)
         drops: dict[Scope, int] = {}
         for scope, one in zip(scopes, sockets, strict=True):
@@ -155,25 +155,27 @@ class Reader:
         """Drop what is remembered of a namespace that is gone."""
         self._scopes.pop(netns, None)
 
-    def _ask(self, sockets: list[Socket], faults: list[str]) -> None:
-        asked = [kind for kind in KINDS if kind not in self._refused]
+    def _ask(self, sockets: list[DroppingSocket], faults: list[str]) -> None:
+        asked = [socket_type for socket_type in SOCKET_TYPES if socket_type not in self._refused]
         try:
             with closing(Netlink(_NETLINK_SOCK_DIAG)) as netlink:
-                for kind in asked:
-                    request = _REQUEST.pack(kind.family, kind.number, 1 << (_INET_DIAG_SKMEMINFO - 1), kind.states)
-                    dump = parse(netlink.ask(_SOCK_DIAG_BY_FAMILY, request), kind.protocol)
+                for socket_type in asked:
+                    request = _REQUEST.pack(
+                        socket_type.family, socket_type.number, 1 << (_INET_DIAG_SKMEMINFO - 1), socket_type.states
+                    )
+                    dump = parse(netlink.ask(_SOCK_DIAG_BY_FAMILY, request), socket_type.protocol)
                     if dump.error == errno.ENOENT:
-                        self._refused.add(kind)
+                        self._refused.add(socket_type)
                     else:
                         sockets += dump.sockets
-                        faults += [f"{kind.protocol}: {fault}" for fault in dump.faults]
+                        faults += [f"{socket_type.protocol}: {fault}" for fault in dump.faults]
         except OSError as error:
             if error.errno == errno.EPROTONOSUPPORT:  # the kernel has no sock_diag at all
                 self._refused.update(asked)
             else:
                 faults.append(error.strerror or str(error))
 
-    def _name(self, netns: Netns, sockets: list[Socket], faults: list[str]) -> list[Scope]:
+    def _name(self, netns: Netns, sockets: list[DroppingSocket], faults: list[str]) -> list[Scope]:
         """Give the scope of each socket."""
         known = self._scopes.get(netns, {})
         bound = {one.ifindex for one in sockets if one.ifindex and one.identity not in known}
@@ -188,20 +190,20 @@ class Reader:
         return scopes
 
 
-def parse_file(kind: Kind, data: bytes) -> tuple[list[Socket], int]:
+def parse_file(socket_type: SocketType, data: bytes) -> tuple[list[DroppingSocket], int]:
     """Parse a file of /proc/net; return the sockets that dropped packets, and how many lines are malformed."""
     whole, _, cut = data.rpartition(b"\n")
     title, *lines = whole.splitlines() or [b""]
     if title.split()[-1:] != [b"drops"]:
         return [], 1 + len(lines)
-    sockets: list[Socket] = []
+    sockets: list[DroppingSocket] = []
     malformed = int(bool(cut))
     for line in lines:
         columns = line.split()
         if len(columns) == _PROC_COLUMNS and columns[-1] == b"0":
             continue
         try:
-            found = _of_line(kind, columns)
+            found = _of_line(socket_type, columns)
         except ValueError:
             malformed += 1
             continue
@@ -210,7 +212,7 @@ def parse_file(kind: Kind, data: bytes) -> tuple[list[Socket], int]:
     return sockets, malformed
 
 
-def parse(answer: Answer, protocol: str) -> Dump:
+def parse(answer: NetlinkAnswer, protocol: str) -> SocketDump:
     """Take one answer of sock_diag apart.
 
     Malformed messages are left out and counted in the faults.
@@ -224,10 +226,10 @@ def parse(answer: Answer, protocol: str) -> Dump:
             continue
         if found is not None:
             sockets.append(found)
-    return Dump(tuple(sockets), answer.error, tuple(answer.faults()))
+    return SocketDump(tuple(sockets), answer.error, tuple(answer.faults()))
 
 
-def _socket(protocol: str, data: bytes, start: int, end: int) -> Socket | None:
+def _socket(protocol: str, data: bytes, start: int, end: int) -> DroppingSocket | None:
     """Return the socket if it dropped packets. Raises ValueError or struct.error if the message is malformed."""
     body = start + _MESSAGE.size
     if body > end:
@@ -235,11 +237,11 @@ def _socket(protocol: str, data: bytes, start: int, end: int) -> Socket | None:
     if _IDLE.match(data, max(body, end - _IDLE_SIZE), end):  # by far the most: it is worth to look there first
         return None
     memory, v6only = end, False
-    for kind, begin, behind in attributes(data, body, end):
-        if kind == _INET_DIAG_SKMEMINFO and behind - begin >= _MEMINFO.size:
+    for attribute, begin, behind in attributes(data, body, end):
+        if attribute == _INET_DIAG_SKMEMINFO and behind - begin >= _MEMINFO.size:
             memory = begin
             break  # whatever else is needed comes before it
-        if kind == _INET_DIAG_SKV6ONLY:
+        if attribute == _INET_DIAG_SKV6ONLY:
             v6only = data[begin:behind] == b"\1"
     if memory == end:
         raise ValueError("no SK_MEMINFO")
@@ -249,7 +251,7 @@ def _socket(protocol: str, data: bytes, start: int, end: int) -> Socket | None:
     family, *ports, source, destination, ifindex, cookie, rqueue, wqueue, inode = _MESSAGE.unpack_from(data, start)
     sport, dport = (int.from_bytes(port, "big") for port in ports)
     gauges = Row(LISTENER_GAUGES, (rqueue, wqueue)) if protocol == "tcp" else Row(BUFFER_GAUGES, (waiting, buffer))
-    return Socket(
+    return DroppingSocket(
         protocol=protocol,
         local=(_address(family, source, v6only), sport),
         remote=(_address(family, destination, v6only), dport),
@@ -284,25 +286,25 @@ def _interfaces(indexes: Collection[int]) -> tuple[dict[int, str], list[str]]:
         return {}, [f"names of interfaces cannot be read: {error.strerror}"]
 
 
-def _read_file(kind: Kind, sockets: list[Socket], faults: list[str]) -> None:
-    if kind.file is None:
-        if kind.family == socket.AF_INET:
-            faults.append(f"this kernel has no {kind.protocol}_diag, so what listeners dropped is not known")
+def _read_file(socket_type: SocketType, sockets: list[DroppingSocket], faults: list[str]) -> None:
+    if socket_type.file is None:
+        if socket_type.family == socket.AF_INET:
+            faults.append(f"this kernel has no {socket_type.protocol}_diag, so what listeners dropped is not known")
         return
     try:
-        data = Path(_PROC, kind.file).read_bytes()
+        data = Path(_PROC, socket_type.file).read_bytes()
     except FileNotFoundError:  # no IPv6
         return
     except OSError as error:
-        faults.append(f"{kind.file} cannot be read: {error.strerror}")
+        faults.append(f"{socket_type.file} cannot be read: {error.strerror}")
         return
-    found, malformed = parse_file(kind, data)
+    found, malformed = parse_file(socket_type, data)
     sockets += found
     if malformed:
-        faults.append(f"{malformed} malformed lines of {kind.file} are left out")
+        faults.append(f"{malformed} malformed lines of {socket_type.file} are left out")
 
 
-def _of_line(kind: Kind, columns: list[bytes]) -> Socket:
+def _of_line(socket_type: SocketType, columns: list[bytes]) -> DroppingSocket:
     """Make a socket of a line of /proc/net. Raises ValueError if it is malformed.
 
     Columns: number, local and remote end, state, queues, timer, retransmits, user, timeout, inode, references, pointer,
@@ -311,10 +313,10 @@ def _of_line(kind: Kind, columns: list[bytes]) -> Socket:
     if len(columns) < _PROC_COLUMNS:
         raise ValueError("columns are missing")
     waiting = columns[4].partition(b":")[2]
-    return Socket(
-        protocol=kind.protocol,
-        local=_hexadecimal_end(kind.family, columns[1]),
-        remote=_hexadecimal_end(kind.family, columns[2]),
+    return DroppingSocket(
+        protocol=socket_type.protocol,
+        local=_hexadecimal_end(socket_type.family, columns[1]),
+        remote=_hexadecimal_end(socket_type.family, columns[2]),
         ifindex=0,
         inode=_number(columns[9]),
         cookie=0,

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pktdrop.demo.causes.cause import Cause
+from pktdrop.demo.causes.cause import DemoCause
 from pktdrop.demo.namespace import Namespace
-from pktdrop.demo.net import Names
+from pktdrop.demo.net import RoleNames
 from pktdrop.errors import PktdropError
 
 RECORDS = Path("/run/pktdrop/demo")
@@ -61,7 +61,7 @@ class Claim:
             if not any(Namespace(name).exists for name in self._names):
                 self._path.unlink(missing_ok=True)
 
-    def names(self, cause: Cause) -> Names:
+    def names(self, cause: DemoCause) -> RoleNames:
         """Return the names for a cause's namespaces, the one that loses without its role: there is little room."""
 
         def name(role: str) -> str:

@@ -27,14 +27,14 @@ from pktdrop.demo.namespace import Namespace
 from pktdrop.demo.tools import run
 from pktdrop.errors import PktdropError
 
-Names = Callable[[str], str]
+RoleNames = Callable[[str], str]
 """What to call the namespace of a role."""
 
 
 _IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf/default")
 
 
-def unlike_others() -> Names:
+def unlike_others() -> RoleNames:
     """Return names that no other topology has."""
     token = f"pktdrop-{os.getpid()}-{secrets.token_hex(4)}"
     return lambda role: f"{token}-{role}"
@@ -44,7 +44,7 @@ def unlike_others() -> Names:
 class Net:
     """A topology: its namespaces by role, and what has to be undone at its end."""
 
-    names: Names = field(default_factory=unlike_others)
+    names: RoleNames = field(default_factory=unlike_others)
     ipv6: bool = False
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     stack: ExitStack = field(default_factory=ExitStack)
@@ -131,14 +131,14 @@ def ipv6(net: int, host: int) -> str:
 
 
 @contextmanager
-def _topology(ipv6: bool, names: Names | None) -> Iterator[Net]:
+def _topology(ipv6: bool, names: RoleNames | None) -> Iterator[Net]:
     net = Net(names or unlike_others(), ipv6)
     with net.stack:
         yield net
 
 
 @contextmanager
-def one_ns(ipv6: bool = False, names: Names | None = None) -> Iterator[Net]:
+def one_ns(ipv6: bool = False, names: RoleNames | None = None) -> Iterator[Net]:
     """host: lo."""
     with _topology(ipv6, names) as net:
         net.add("host")
@@ -146,7 +146,7 @@ def one_ns(ipv6: bool = False, names: Names | None = None) -> Iterator[Net]:
 
 
 @contextmanager
-def two_ns(ipv6: bool = False, names: Names | None = None) -> Iterator[Net]:
+def two_ns(ipv6: bool = False, names: RoleNames | None = None) -> Iterator[Net]:
     """Client eth0 -- eth0 server."""
     with _topology(ipv6, names) as net:
         net.add("client")
@@ -156,7 +156,7 @@ def two_ns(ipv6: bool = False, names: Names | None = None) -> Iterator[Net]:
 
 
 @contextmanager
-def three_ns(ipv6: bool = False, names: Names | None = None) -> Iterator[Net]:
+def three_ns(ipv6: bool = False, names: RoleNames | None = None) -> Iterator[Net]:
     """Client eth0 -- west router east -- eth0 server; the router forwards, the others route all through it."""
     with _topology(ipv6, names) as net:
         for role in ("client", "router", "server"):

@@ -9,10 +9,10 @@ import os
 import time
 from collections.abc import Sequence
 
-from pktdrop.demo.causes.cause import Cause
+from pktdrop.demo.causes.cause import DemoCause
 from pktdrop.demo.claim import Claim
 from pktdrop.demo.stage import Stage, set_up
-from pktdrop.demo.view import Report
+from pktdrop.demo.view import DemoReport
 from pktdrop.errors import PktdropError
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.host import own_capabilities
@@ -41,7 +41,7 @@ def require_rights() -> None:
         raise PktdropError("The demo needs root: it makes network namespaces.", "Start pktdrop with sudo.")
 
 
-def run(causes: Sequence[Cause], rate: int, duration: float | None, clock: Clock, report: Report) -> None:
+def run(causes: Sequence[DemoCause], rate: int, duration: float | None, clock: Clock, report: DemoReport) -> None:
     """Let each cause lose `rate` packets per second until the clock ends.
 
     Raises PktdropError where no cause can be set up, or none is left; OutputClosed when nobody reads the results.
@@ -56,11 +56,11 @@ def run(causes: Sequence[Cause], rate: int, duration: float | None, clock: Clock
                 _perform(stage, rate, duration, clock, report, limits)
 
 
-def _perform(stage: Stage, rate: int, duration: float | None, clock: Clock, report: Report, limits: Limits) -> None:
+def _perform(stage: Stage, rate: int, duration: float | None, clock: Clock, report: DemoReport, limits: Limits) -> None:
     if not stage.able:
         raise PktdropError("None of the causes works on this host.", "See the limits above.")
     began = time.time()
-    report.start(began, rate, stage.accounts())
+    report.start(began, rate, stage.performances())
     say(f"Causing drops ({counted(len(stage.able), 'cause')}, {rate:,}/s each). Ctrl-C to end.")
     start = time.monotonic()
     shown = 0.0
@@ -68,7 +68,7 @@ def _perform(stage: Stage, rate: int, duration: float | None, clock: Clock, repo
         elapsed = min(time.monotonic() - start, math.inf if duration is None else duration)
         stage.send(int(rate * elapsed))
         if elapsed - shown >= _INTERVAL:
-            report.interval(began, began + elapsed, stage.accounts())
+            report.interval(began, began + elapsed, stage.performances())
             shown += _INTERVAL
         limits.now(stage.limits)
         if not stage.able:

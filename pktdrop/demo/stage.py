@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from pktdrop.demo.causes.cause import Cause, Traffic
-from pktdrop.demo.net import Names, Net
+from pktdrop.demo.causes.cause import DemoCause, Traffic
+from pktdrop.demo.net import Net, RoleNames
 from pktdrop.demo.tools import wait_until
 from pktdrop.errors import PktdropError
 
@@ -20,10 +20,10 @@ _SETTLING = 5.0
 
 
 @dataclass(frozen=True)
-class Account:
+class Performance:
     """What a cause has done so far."""
 
-    cause: Cause
+    cause: DemoCause
     netns: int
     netns_name: str
     sent: int
@@ -35,7 +35,7 @@ class Account:
 class Actor:
     """A cause that is set up, and what it has sent."""
 
-    def __init__(self, cause: Cause, net: Net) -> None:
+    def __init__(self, cause: DemoCause, net: Net) -> None:
         """Set up its traffic in its namespaces. Raises PktdropError or OSError where that fails."""
         self.cause = cause
         self._traffic: Traffic = cause.build(net)
@@ -54,11 +54,11 @@ class Actor:
         except (OSError, PktdropError) as error:
             self.broken = sentence(error)
 
-    def account(self) -> Account:
+    def performance(self) -> Performance:
         """Return what it has sent."""
-        return Account(self.cause, self._netns, self._netns_name, self._sent)
+        return Performance(self.cause, self._netns, self._netns_name, self._sent)
 
-    def settled(self) -> Account:
+    def settled(self) -> Performance:
         """Return what it has sent and what was lost of it, when all of it is, or when that takes too long."""
 
         def lost() -> int:
@@ -71,7 +71,7 @@ class Actor:
             seen = lost() + self._traffic.filled
         except (OSError, PktdropError) as error:
             self.broken = sentence(error)
-        return Account(self.cause, self._netns, self._netns_name, self._sent, seen)
+        return Performance(self.cause, self._netns, self._netns_name, self._sent, seen)
 
 
 def sentence(error: OSError | PktdropError) -> str:
@@ -116,17 +116,19 @@ class Stage:
             left -= _CHUNK
         self._late |= left > 0
 
-    def accounts(self) -> tuple[Account, ...]:
+    def performances(self) -> tuple[Performance, ...]:
         """Return what each has sent."""
-        return tuple(actor.account() for actor in self._actors)
+        return tuple(actor.performance() for actor in self._actors)
 
-    def settled(self) -> tuple[Account, ...]:
+    def settled(self) -> tuple[Performance, ...]:
         """Return what each has sent, and what was lost of it."""
         return tuple(actor.settled() for actor in self._actors)
 
 
 @contextmanager
-def set_up(causes: Sequence[Cause], names: Callable[[Cause], Names], ended: Callable[[], bool]) -> Iterator[Stage]:
+def set_up(
+    causes: Sequence[DemoCause], names: Callable[[DemoCause], RoleNames], ended: Callable[[], bool]
+) -> Iterator[Stage]:
     """Set up causes, as many as can be before `ended`, and take all down at the end, whatever happens."""
     with ExitStack() as stack:
         actors, failures = [], {}

@@ -7,9 +7,9 @@ from collections.abc import Sequence, Set
 from typing import Protocol
 
 from pktdrop import __version__
-from pktdrop.demo.causes.cause import Cause
+from pktdrop.demo.causes.cause import DemoCause
 from pktdrop.demo.choice import USUAL
-from pktdrop.demo.stage import Account
+from pktdrop.demo.stage import Performance
 from pktdrop.process.output import Output
 from pktdrop.text.escaping import json_text
 from pktdrop.text.table import Column, table
@@ -39,22 +39,22 @@ _SUMMARY = (
 _VERSIONS = {"IPv4": "4", "IPv6": "6"}
 
 
-class Report(Protocol):
+class DemoReport(Protocol):
     """What becomes of the results. Times are seconds since the epoch."""
 
-    def start(self, moment: float, rate: int, accounts: Sequence[Account]) -> None:
+    def start(self, moment: float, rate: int, performances: Sequence[Performance]) -> None:
         """Tell what will be lost, and where."""
 
-    def interval(self, start: float, end: float, accounts: Sequence[Account]) -> None:
+    def interval(self, start: float, end: float, performances: Sequence[Performance]) -> None:
         """Tell what was sent so far."""
 
-    def summary(self, start: float, end: float, accounts: Sequence[Account]) -> None:
+    def summary(self, start: float, end: float, performances: Sequence[Performance]) -> None:
         """Tell what was lost in the end."""
 
 
-def list_table(causes: Sequence[Cause], width: int) -> str:
+def list_table(causes: Sequence[DemoCause], width: int) -> str:
     """Return causes for people, those that differ by the version of IP in one row."""
-    versions: dict[tuple[str, ...], list[Cause]] = {}
+    versions: dict[tuple[str, ...], list[DemoCause]] = {}
     for cause in causes:
         versions.setdefault((cause.reason, cause.layer, cause.description), []).append(cause)
     rows = [
@@ -69,7 +69,7 @@ def list_table(causes: Sequence[Cause], width: int) -> str:
     return "\n\n".join([table(_LIST, rows, width), *(textwrap.fill(note, width) for note in notes)]) + "\n"
 
 
-def list_json(causes: Sequence[Cause]) -> str:
+def list_json(causes: Sequence[DemoCause]) -> str:
     """Return all causes as one line."""
     listed = [
         {"cause": cause.name, "description": cause.description, "usual": cause.name in USUAL, **_tracer_says(cause)}
@@ -78,7 +78,7 @@ def list_json(causes: Sequence[Cause]) -> str:
     return _line(type="causes", version=__version__, causes=listed)
 
 
-class TableReport:
+class DemoTableReport:
     """Results as tables: what will be lost, a status line each second, and what was lost."""
 
     def __init__(self, output: Output, known: Set[str] | None) -> None:
@@ -86,22 +86,22 @@ class TableReport:
         self._output = output
         self._known = known
 
-    def start(self, moment: float, rate: int, accounts: Sequence[Account]) -> None:
+    def start(self, moment: float, rate: int, performances: Sequence[Performance]) -> None:
         """Show what `pktdrop trace` is about to show."""
         rows = [
             (one.cause.name, self._reason(one.cause), one.cause.layer, one.cause.interface, one.netns_name)
-            for one in accounts
+            for one in performances
         ]
-        self._output.write(table(_START, rows, self._output.width) + "\n" + self._unknown(accounts) + "\n")
+        self._output.write(table(_START, rows, self._output.width) + "\n" + self._unknown(performances) + "\n")
 
-    def interval(self, start: float, end: float, accounts: Sequence[Account]) -> None:
+    def interval(self, start: float, end: float, performances: Sequence[Performance]) -> None:
         """Show how much was sent."""
-        sent = sum(one.sent for one in accounts)
+        sent = sum(one.sent for one in performances)
         self._output.status(f"{end - start:.0f} s, {number(sent)} packets sent"[: self._output.width - 1])
 
-    def summary(self, start: float, end: float, accounts: Sequence[Account]) -> None:
+    def summary(self, start: float, end: float, performances: Sequence[Performance]) -> None:
         """Show what the witnesses counted, the most first."""
-        ranked = sorted(accounts, key=lambda one: -(one.lost or 0))
+        ranked = sorted(performances, key=lambda one: -(one.lost or 0))
         rows = [
             (
                 number(one.sent),
@@ -113,32 +113,30 @@ class TableReport:
             for one in ranked
         ]
         clock = [time.strftime("%H:%M:%S", time.localtime(moment)) for moment in (start, end)]
-        title = (
-            f"{clock[0]} to {clock[1]}, {end - start:.1f} s: {number(sum(one.sent for one in accounts))} packets sent."
-        )
-        notes = "\n".join(textwrap.fill(note, self._output.width) for note in _notes(accounts))
+        title = f"{clock[0]} to {clock[1]}, {end - start:.1f} s: {number(sum(one.sent for one in performances))} packets sent."
+        notes = "\n".join(textwrap.fill(note, self._output.width) for note in _notes(performances))
         self._output.write(f"{title}\n\n{table(_SUMMARY, rows, self._output.width)}\n\n{notes}\n")
 
-    def _reason(self, cause: Cause) -> str:
+    def _reason(self, cause: DemoCause) -> str:
         return cause.reason + "?" * (self._known is not None and cause.reason not in self._known)
 
-    def _unknown(self, accounts: Sequence[Account]) -> str:
-        if all(self._reason(one.cause) == one.cause.reason for one in accounts):
+    def _unknown(self, performances: Sequence[Performance]) -> str:
+        if all(self._reason(one.cause) == one.cause.reason for one in performances):
             return ""
         note = "?: this kernel has no reason of that name; trace shows it under another one."
         return "\n" + textwrap.fill(note, self._output.width) + "\n"
 
 
-def _notes(accounts: Sequence[Account]) -> list[str]:
+def _notes(performances: Sequence[Performance]) -> list[str]:
     notes = ["dropped: as the kernel's own counters have it, read with nstat, ip, tc and nft."]
-    if any(one.lost is not None and one.lost > one.sent for one in accounts):
+    if any(one.lost is not None and one.lost > one.sent for one in performances):
         notes.append("More dropped than sent: some to fill a buffer or queue first.")
-    if any(one.lost is not None and one.lost < one.sent for one in accounts):
+    if any(one.lost is not None and one.lost < one.sent for one in performances):
         notes.append("Fewer dropped than sent: some got through.")
     return [*notes, "What still waits in a queue is dropped at the end, for other reasons."]
 
 
-class JsonReport:
+class DemoJsonReport:
     """Results as JSON lines."""
 
     def __init__(self, output: Output, known: Set[str] | None) -> None:
@@ -148,31 +146,33 @@ class JsonReport:
         self._end = 0.0
         self._sent: dict[str, int] = {}
 
-    def start(self, moment: float, rate: int, accounts: Sequence[Account]) -> None:
+    def start(self, moment: float, rate: int, performances: Sequence[Performance]) -> None:
         """Write the line "start"."""
         self._end = moment
-        causes = [self._object(one) for one in accounts]
+        causes = [self._object(one) for one in performances]
         self._output.write(_line(type="start", time=moment, version=__version__, rate=rate, causes=causes))
 
-    def interval(self, start: float, end: float, accounts: Sequence[Account]) -> None:
+    def interval(self, start: float, end: float, performances: Sequence[Performance]) -> None:
         """Write a line "interval": what was sent since the last one."""
-        causes = [{"cause": one.cause.name, "sent": one.sent - self._sent.get(one.cause.name, 0)} for one in accounts]
+        causes = [
+            {"cause": one.cause.name, "sent": one.sent - self._sent.get(one.cause.name, 0)} for one in performances
+        ]
         self._output.write(_line(type="interval", start=self._end, end=end, causes=causes))
-        self._end, self._sent = end, {one.cause.name: one.sent for one in accounts}
+        self._end, self._sent = end, {one.cause.name: one.sent for one in performances}
 
-    def summary(self, start: float, end: float, accounts: Sequence[Account]) -> None:
+    def summary(self, start: float, end: float, performances: Sequence[Performance]) -> None:
         """Write the line "summary"."""
-        causes = [{**self._object(one), "sent": one.sent, "count": one.lost} for one in accounts]
+        causes = [{**self._object(one), "sent": one.sent, "count": one.lost} for one in performances]
         self._output.write(_line(type="summary", start=start, end=end, causes=causes))
 
-    def _object(self, one: Account) -> dict[str, object]:
+    def _object(self, one: Performance) -> dict[str, object]:
         said = _tracer_says(one.cause)
         if self._known is not None and one.cause.reason not in self._known:
             said["reason"] = None
         return {"cause": one.cause.name, **said, "netns": one.netns, "netns_name": one.netns_name}
 
 
-def _tracer_says(cause: Cause) -> dict[str, object]:
+def _tracer_says(cause: DemoCause) -> dict[str, object]:
     """Return what the drops of a cause have in `pktdrop trace --format json`."""
     return {
         "reason": cause.reason,

@@ -167,7 +167,7 @@ class Circumstances:
     """Packets that were looked at."""
 
 
-def diagnose(account: Account, how: Circumstances, host: Host, tables: Tables) -> Diagnosis:
+def diagnosis_of(account: Account, how: Circumstances, host: Host, tables: Tables) -> Diagnosis:
     """Judge an account."""
     found = account.ledger.losses
     seen = {"squeezed": squeezed(account), "flow_limited": flow_limited(account)}

@@ -13,13 +13,13 @@ from pktdrop.diagnosis import words
 from pktdrop.diagnosis.words import Names
 from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.model.counters import Counters, Row, Scope
-from pktdrop.model.drops import Netns, in_order
+from pktdrop.model.drops import Netns, netns_order
 from pktdrop.rules.drivers import Drivers, Hint
 from pktdrop.rules.layers import LAYERS
 from pktdrop.rules.match import Value
 from pktdrop.text.wording import number
 
-Status = Literal["ok", "unseen", "warning", "loss"]
+StationStatus = Literal["ok", "unseen", "warning", "loss"]
 
 #: Of what a queue may hold, in percent: from here on it is nearly full.
 NEARLY_FULL: Final = 80
@@ -52,7 +52,7 @@ class Station:
     """What was seen at one layer."""
 
     layer: str
-    status: Status
+    status: StationStatus
     packets: int
     """Lost here."""
     facts: tuple[str, ...]
@@ -104,7 +104,7 @@ def _station(layer: str, lost: Sequence[Loss], warnings: Sequence[str], names: N
     shown = [*_first(facts), *_first(warnings)]
     if blind is not None and not shown:
         return Station(layer, "unseen", 0, (blind,))
-    status: Status = "loss" if lost else "warning" if warnings else "ok"
+    status: StationStatus = "loss" if lost else "warning" if warnings else "ok"
     return Station(layer, status, sum(loss.packets for loss in lost), tuple(shown))
 
 
@@ -162,7 +162,7 @@ def _full(
         length, waiting = value("txqueuelen", whereabouts), _named(row).get("qlen", 0)
         if isinstance(length, int) and _is_nearly_full(waiting, length):
             yield "qdisc", f"the queue of {words.nic(whereabouts, names)} held {number(waiting)} of {number(length)}"
-    for netns in sorted(account.counters.netns, key=in_order):
+    for netns in sorted(account.counters.netns, key=netns_order):
         whereabouts = Whereabouts(netns=netns)
         tracked, room = value("conntrack_count", whereabouts), value("conntrack_max", whereabouts)
         if isinstance(tracked, int) and isinstance(room, int) and _is_nearly_full(tracked, room):

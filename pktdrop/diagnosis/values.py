@@ -49,7 +49,7 @@ class _Nic(NamedTuple):
     tx_pause: int | None = None
 
 
-class Host:
+class HostValues:
     """What is known of a host at a Look."""
 
     def __init__(self, look: Look, ask: Ask | None = None) -> None:

@@ -19,7 +19,7 @@ class BtfError(ValueError):
     """The bytes are no BTF that can be read."""
 
 
-class Kind(IntEnum):
+class BtfKind(IntEnum):
     """BTF_KIND_* of include/uapi/linux/btf.h."""
 
     INT = 1
@@ -44,12 +44,12 @@ class Kind(IntEnum):
 
 
 # Words that follow struct btf_type: a fixed number, and some for each of its vlen members.
-_FIXED_WORDS = {Kind.INT: 1, Kind.ARRAY: 3, Kind.VAR: 1, Kind.DECL_TAG: 1}
+_FIXED_WORDS = {BtfKind.INT: 1, BtfKind.ARRAY: 3, BtfKind.VAR: 1, BtfKind.DECL_TAG: 1}
 _MEMBER_WORDS = {
-    Kind.STRUCT: 3, Kind.UNION: 3, Kind.ENUM: 2, Kind.FUNC_PROTO: 2, Kind.DATASEC: 3, Kind.ENUM64: 3,
+    BtfKind.STRUCT: 3, BtfKind.UNION: 3, BtfKind.ENUM: 2, BtfKind.FUNC_PROTO: 2, BtfKind.DATASEC: 3, BtfKind.ENUM64: 3,
 }  # fmt: skip
-_COMPOUNDS = frozenset({Kind.STRUCT, Kind.UNION})
-_MODIFIERS = frozenset({Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
+_COMPOUNDS = frozenset({BtfKind.STRUCT, BtfKind.UNION})
+_MODIFIERS = frozenset({BtfKind.TYPEDEF, BtfKind.VOLATILE, BtfKind.CONST, BtfKind.RESTRICT, BtfKind.TYPE_TAG})
 
 
 class Member(NamedTuple):
@@ -90,7 +90,7 @@ class Btf:
         """Read a file such as /sys/kernel/btf/vmlinux. Raises OSError, BtfError."""
         return cls(path.read_bytes(), base)
 
-    def find(self, name: str, kind: Kind) -> int | None:
+    def find(self, name: str, kind: BtfKind) -> int | None:
         """Return the id of the first type of this name and kind in this blob, or None."""
         for string in self._string_offsets(name):
             pattern = struct.pack("<I", string)
@@ -106,11 +106,11 @@ class Btf:
 
     def function(self, name: str) -> int | None:
         """Return the id of a function, which a BPF trampoline is attached by."""
-        return self.find(name, Kind.FUNC)
+        return self.find(name, BtfKind.FUNC)
 
-    def kind(self, type_id: int) -> Kind:
+    def kind(self, type_id: int) -> BtfKind:
         """Return the kind of a type."""
-        return Kind(self._header(type_id)[1] >> 24 & 0x1F)
+        return BtfKind(self._header(type_id)[1] >> 24 & 0x1F)
 
     def name(self, type_id: int) -> str:
         """Return the name of a type, "" for one without."""
@@ -143,11 +143,11 @@ class Btf:
 
     def enum(self, name: str) -> dict[str, int] | None:
         """Return names and values of an enum, in its order; None if there is none of this name here."""
-        type_id = self.find(name, Kind.ENUM)
+        type_id = self.find(name, BtfKind.ENUM)
         if type_id is not None:
             words, sign = self._tail(type_id, 2 * self._length(type_id)), self._flag(type_id) << 31
             return {self._string(words[at]): (words[at + 1] ^ sign) - sign for at in range(0, len(words), 2)}
-        type_id = self.find(name, Kind.ENUM64)
+        type_id = self.find(name, BtfKind.ENUM64)
         if type_id is None:
             return None
         words, sign = self._tail(type_id, 3 * self._length(type_id)), self._flag(type_id) << 63
@@ -178,11 +178,11 @@ class Btf:
         The prototype is behind the typedef btf_trace_NAME (include/trace/bpf_probe.h); its first parameter is the
         tracepoint's own context.
         """
-        typedef = self.find(f"btf_trace_{name}", Kind.TYPEDEF)
+        typedef = self.find(f"btf_trace_{name}", BtfKind.TYPEDEF)
         if typedef is None:
             return None
         prototype = self.target(self.target(typedef))
-        if self.kind(prototype) != Kind.FUNC_PROTO or not self._length(prototype):
+        if self.kind(prototype) != BtfKind.FUNC_PROTO or not self._length(prototype):
             return None
         return self._length(prototype) - 1
 
@@ -243,7 +243,7 @@ def _steps() -> tuple[list[int], list[int]]:
     """Return, by kind, how many words a type takes, and how many more for each member; 0 for unknown kinds."""
     fixed = [0] * 32
     members = [0] * 32
-    for kind in Kind:
+    for kind in BtfKind:
         fixed[kind] = _TYPE_WORDS + _FIXED_WORDS.get(kind, 0)
         members[kind] = _MEMBER_WORDS.get(kind, 0)
     return fixed, members

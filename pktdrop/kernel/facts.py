@@ -9,7 +9,7 @@ from typing import Any
 from pktdrop.errors import PktdropError
 from pktdrop.host.netns import cookie_here
 from pktdrop.kernel import host, layout, readers
-from pktdrop.kernel.btf import Btf, BtfError, Kind
+from pktdrop.kernel.btf import Btf, BtfError, BtfKind
 from pktdrop.kernel.reasons import ReasonNames
 
 BTF_DIRECTORY = Path("/sys/kernel/btf")
@@ -70,7 +70,7 @@ class KernelFacts:
         host.require_sys()
         try:
             btf = Btf.load(directory / "vmlinux")
-            typedef = btf.find(f"btf_trace_{_TRACEPOINT}", Kind.TYPEDEF)
+            typedef = btf.find(f"btf_trace_{_TRACEPOINT}", BtfKind.TYPEDEF)
             arguments = btf.tracepoint_parameters(_TRACEPOINT)
             if typedef is None or arguments is None:
                 raise BtfError("it does not know the tracepoint kfree_skb")

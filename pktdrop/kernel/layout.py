@@ -7,7 +7,7 @@ every offset by a static assertion.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pktdrop.kernel.btf import Btf, BtfError, Kind, Member
+from pktdrop.kernel.btf import Btf, BtfError, BtfKind, Member
 
 _COOKIE_SIZE = 8
 READ_MEMBERS: Mapping[str, Sequence[str]] = {
@@ -66,9 +66,9 @@ def has_netns_cookie(btf: Btf) -> bool:
 
     Before, it is an atomic64_t that is 0 until somebody asks for it (net_gen_cookie() in net/core/net_namespace.c).
     """
-    net = btf.find("net", Kind.STRUCT)
+    net = btf.find("net", BtfKind.STRUCT)
     member = None if net is None else btf.member(net, NETNS_COOKIE)
-    return member is not None and btf.kind(member.type) == Kind.INT and btf.size(member.type) == _COOKIE_SIZE
+    return member is not None and btf.kind(member.type) == BtfKind.INT and btf.size(member.type) == _COOKIE_SIZE
 
 
 def with_members(*parts: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
@@ -110,7 +110,7 @@ def packet_type(btf: Btf) -> str:
 
     Raises LayoutError where it is not there, or not within a byte.
     """
-    sk_buff = btf.find("sk_buff", Kind.STRUCT)
+    sk_buff = btf.find("sk_buff", BtfKind.STRUCT)
     found = None if sk_buff is None else btf.member(sk_buff, "pkt_type")
     if found is None or not 0 < found.bits <= 8 - found.offset % 8:
         raise LayoutError("this kernel's struct sk_buff has no bit-field pkt_type")
@@ -133,7 +133,7 @@ def flat(path: str) -> str:
 
 
 def _struct(btf: Btf, name: str, paths: Sequence[str]) -> Iterator[str]:
-    struct_id = btf.find(name, Kind.STRUCT)
+    struct_id = btf.find(name, BtfKind.STRUCT)
     if struct_id is None:
         raise LayoutError(f"this kernel's BTF has no struct {name}")
     members = sorted((_find(btf, struct_id, name, path), path) for path in paths)
@@ -171,17 +171,17 @@ def _find(btf: Btf, struct_id: int, struct_name: str, path: str) -> Member:
 def _declaration(btf: Btf, type_id: int, name: str) -> tuple[str, int]:
     """Return the C declaration of a member and its size in bytes."""
     kind = btf.kind(type_id)
-    if kind == Kind.PTR:
+    if kind == BtfKind.PTR:
         target = btf.resolve(btf.target(type_id))
-        if target and btf.kind(target) == Kind.STRUCT and btf.name(target):
+        if target and btf.kind(target) == BtfKind.STRUCT and btf.name(target):
             return f"struct {btf.name(target)} *{name}", 8
         return f"void *{name}", 8
-    if kind == Kind.INT:
+    if kind == BtfKind.INT:
         size = btf.size(type_id)
         return f"{'s' if btf.is_signed(type_id) else 'u'}{8 * size} {name}", size
-    if kind == Kind.ARRAY:
+    if kind == BtfKind.ARRAY:
         element, count = btf.array(type_id)
-        if btf.kind(element) == Kind.ARRAY:
+        if btf.kind(element) == BtfKind.ARRAY:
             raise BtfError(f"{name} is an array of arrays")
         declaration, size = _declaration(btf, element, f"{name}[{count}]")
         return declaration, size * count

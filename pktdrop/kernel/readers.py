@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pktdrop.kernel import layout, sysbpf
-from pktdrop.kernel.btf import Btf, Kind
+from pktdrop.kernel.btf import Btf, BtfKind
 
 NONE, PLAIN, CAST, PROBE = "none", "plain", "cast", "probe"
 READERS: Mapping[str, int] = {NONE: 0, PLAIN: 1, CAST: 2, PROBE: 3}
@@ -64,7 +64,7 @@ def facts(btf: Btf) -> SampleFacts | None:
     """Return what a kernel has for samples; None where something is missing."""
     if not layout.has_members(btf, layout.SAMPLE_MEMBERS):
         return None
-    skb = btf.find("sk_buff", Kind.STRUCT) or 0
+    skb = btf.find("sk_buff", BtfKind.STRUCT) or 0
     head, mac = btf.member(skb, "head"), btf.member(skb, "mac_header")
     if head is None or mac is None:
         return None
@@ -72,7 +72,7 @@ def facts(btf: Btf) -> SampleFacts | None:
         head.offset // 8,
         mac.offset // 8,
         btf.function(_CAST_FUNCTION) or 0,
-        btf.find(_CAST_STRUCT, Kind.STRUCT) or 0,
+        btf.find(_CAST_STRUCT, BtfKind.STRUCT) or 0,
         inode=layout.has_members(btf, layout.INODE_MEMBERS),
         cgroup=layout.has_members(btf, layout.CGROUP_MEMBERS),
         vlan=layout.has_members(btf, layout.VLAN_MEMBERS),

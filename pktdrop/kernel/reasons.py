@@ -30,14 +30,14 @@ _ENUMS = {
 }
 _FORMAT_REASON = re.compile(r"\{ (\d+), \"(\w+)\" \}")
 
-Source = Literal["BTF", "tracepoint format", "none"]
+ReasonSource = Literal["BTF", "tracepoint format", "none"]
 
 
 @dataclass(frozen=True)
 class ReasonNames:
     """Number to subsystem and name. Subsystems are read when one of their reasons is first asked for."""
 
-    source: Source
+    source: ReasonSource
     core: Mapping[int, str]
     subsystems: Mapping[int, str] = field(default_factory=lambda: {0: CORE})
     directory: Path | None = None

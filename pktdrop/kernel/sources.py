@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 
 from pktdrop.kernel.banks import Block
 from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, RawKey, RawValue
-from pktdrop.kernel.tally import Row, Tally
+from pktdrop.kernel.tally import DropTally, TallyRow
 from pktdrop.model.drops import DropKey
 
 _KEY = struct.Struct(f"={DROP_KEY.size}s")
@@ -55,7 +55,7 @@ class Sources:
         position = self._positions.get(raw)
         return None if position is None else self._kinds[position]
 
-    def risen(self, blocks: Sequence[Block], tally: Tally) -> Iterator[Row]:
+    def risen(self, blocks: Sequence[Block], tally: DropTally) -> Iterator[TallyRow]:
         """Yield by how much the kinds of `tally` rose since the last reading."""
         moved = self._moved(blocks)
         if self._numbered is not tally.kinds:

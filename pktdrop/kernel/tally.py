@@ -11,11 +11,11 @@ KINDS = 65536
 """How many kinds of drops are kept apart; and one in SPARE more, as those that are beyond are given up together."""
 SPARE = 16
 
-Row = tuple[int, int, int]
+TallyRow = tuple[int, int, int]
 """The number of a kind, and how many packets and bytes more it has."""
 
 
-class Tally:
+class DropTally:
     """Adds up by how much kinds of drops rise.
 
     Kinds beyond those that are kept apart, those first that did not move for the longest time, go on as the kind of
@@ -54,7 +54,7 @@ class Tally:
             self._totals = None
         return number
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def add(self, rows: Iterable[TallyRow]) -> None:
         """Add what was counted since; rows may be made, and kinds numbered, meanwhile."""
         self._round += 1
         now, packets, octets, moved = self._round, self._packets, self._octets, self._moved

@@ -16,7 +16,7 @@ from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.records import RawKey, RawSample, RawValue
 from pktdrop.kernel.ring import Ring
 from pktdrop.kernel.sources import Sources
-from pktdrop.kernel.tally import Tally
+from pktdrop.kernel.tally import DropTally
 from pktdrop.model.drops import DropKey, Netns, Uncounted
 from pktdrop.model.snapshots import Snapshot
 
@@ -76,7 +76,7 @@ class Tracer:
         """When the last reading of counts began, by the monotonic clock."""
         self._wall = 0.0
         """What the wall clock is ahead of the monotonic one."""
-        self._tally = Tally()
+        self._tally = DropTally()
         self._same: dict[Any, Any] = {}
         """One of all numbers and namespaces that are equal: those of tens of thousands of keys take megabytes."""
         self._map_entries = map_entries

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Final
 
 from pktdrop.ledger.entry import PEER
-from pktdrop.ledger.events import Candidate, CounterKey, Events, Packets
+from pktdrop.ledger.events import Candidate, CounterKey, Events, GroupPackets
 from pktdrop.ledger.matches import Match
 from pktdrop.model.drops import Netns
 
@@ -43,7 +43,7 @@ class Carry:
 
 def give(
     events: Events,
-    packets: Packets,
+    packets: GroupPackets,
     matches: Mapping[CounterKey, Match],
     carry: Carry | None = None,
     is_read: Callable[[Netns | None], bool] = lambda _: True,
@@ -75,7 +75,7 @@ def give(
 class _Left:
     """Packets of candidates that no counter has yet: of this interval, and of earlier ones for counters not read since."""
 
-    def __init__(self, packets: Packets, carry: Carry | None) -> None:
+    def __init__(self, packets: GroupPackets, carry: Carry | None) -> None:
         self._packets = packets
         self._carry = carry
         self.given: Tally[Candidate] = Tally()

@@ -15,7 +15,7 @@ from pktdrop.counters.increments import Increments
 from pktdrop.ledger.attribution import Carry
 from pktdrop.ledger.entry import FOLDED, FOLDING_DRIVERS, PEER, PEER_DRIVERS, SETTLED, Entry
 from pktdrop.ledger.events import Why, WhyOf
-from pktdrop.ledger.listing import Key, Listing, added, added_doubts, key_of, of_events
+from pktdrop.ledger.listing import Listing, LossKey, added, added_doubts, key_of, of_events
 from pktdrop.ledger.loss import Loss, by_layer, in_order
 from pktdrop.ledger.narrowing import narrowed
 from pktdrop.ledger.nics import Nic
@@ -270,7 +270,7 @@ class _Late:
         self._last = last
 
     @cached_property
-    def _packets(self) -> Mapping[Key, int]:
+    def _packets(self) -> Mapping[LossKey, int]:
         late = [] if self._last is None else [*self._last.late()]
         return {key_of(loss): loss.packets for loss in of_events(late)}
 

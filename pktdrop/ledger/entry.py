@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pktdrop.model.counters import Scope
-from pktdrop.model.drops import in_order
+from pktdrop.model.drops import netns_order
 from pktdrop.rules.identities import NO_COUNTER
 from pktdrop.rules.layers import LAYERS
 
@@ -103,7 +103,7 @@ def entry_order(
     """Return what entries are sorted by: the way of a packet, then counter, scope and reason."""
     netns, interface, queue, cpu, qdisc, socket = entry.scope
     scope = (
-        in_order(netns),
+        netns_order(netns),
         interface or "",
         -1 if queue is None else queue,
         -1 if cpu is None else cpu,

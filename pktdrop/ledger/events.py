@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from pktdrop.model.counters import Scope
-from pktdrop.model.drops import Count, DropKey, Netns, Verdict, in_order
-from pktdrop.model.snapshots import Drops as Counts
-from pktdrop.model.snapshots import Kinds
+from pktdrop.model.drops import Count, DropKey, Netns, Verdict, netns_order
+from pktdrop.model.snapshots import Drops, Kinds
 from pktdrop.rules.causes import Cause
 from pktdrop.rules.identities import NO_COUNTER, Counter, Identities, Identity
 from pktdrop.rules.match import Event
 
-Drops = Mapping[DropKey, Count]
-Packets = Sequence[int]
+DropCounts = Mapping[DropKey, Count]
+GroupPackets = Sequence[int]
 """Packets of each group, by its number."""
 
 
@@ -58,7 +57,7 @@ WhyOf = Callable[[DropKey, Event], Why]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Rule:
+class EventRule:
     """What the tables say of events: the same object where they say the same, so that comparing takes no time."""
 
     why: Why
@@ -75,7 +74,7 @@ class Alike(NamedTuple):
     target_cpu: int | None
     cpu: int | None
     """The CPU that freed them, where the cause is told by CPUs."""
-    rule: Rule
+    rule: EventRule
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -109,7 +108,7 @@ class LossOf:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Group:
+class EventGroup:
     """Events that move the same counters in the same scopes."""
 
     number: int
@@ -138,7 +137,7 @@ class Events:
 
     def __init__(self, identities: Identities, why: WhyOf) -> None:
         """Take the rows of both tables, and what tells the causes of events."""
-        self.groups: Final[list[Group]] = []
+        self.groups: Final[list[EventGroup]] = []
         self.at: Final[dict[CounterKey, list[Candidate]]] = {}
         """Candidates to a counter in a known scope."""
         self.floating: Final[dict[str, list[Candidate]]] = {}
@@ -148,20 +147,20 @@ class Events:
         self._kinds = Kinds()
         self._group_of: list[int] = []
         """Group of each of these kinds, by number."""
-        self._rule_of: dict[tuple[str, str, str, int, bool], Rule] = {}
-        self._rules: dict[tuple[Why, tuple[tuple[int, str], ...]], Rule] = {}
+        self._rule_of: dict[tuple[str, str, str, int, bool], EventRule] = {}
+        self._rules: dict[tuple[Why, tuple[tuple[int, str], ...]], EventRule] = {}
         self._alike: dict[Alike, int] = {}
         self._losses: dict[tuple[str, str, Cause, EventScope], LossOf] = {}
-        self._of_unknown_cpu: list[Group] = []
+        self._of_unknown_cpu: list[EventGroup] = []
 
     @property
     def unused(self) -> int:
         """How many groups more than twice those of the kinds that there are are remembered."""
         return len(self.groups) - 2 * len(set(self._group_of))
 
-    def count(self, drops: Drops) -> list[int]:
+    def count(self, drops: DropCounts) -> list[int]:
         """Return the packets of each group."""
-        counts = Counts.of(drops)
+        counts = Drops.of(drops)
         if counts.kinds is not self._kinds:
             self._renumber(counts.kinds)
         group_of = self._group_of
@@ -182,7 +181,7 @@ class Events:
         self._group_of = [_UNKNOWN if was is None or was >= len(known) else known[was] for was in before]
         self._kinds = kinds
 
-    def summed(self, packets: Packets) -> frozenset[str]:
+    def summed(self, packets: GroupPackets) -> frozenset[str]:
         """Return the counters by CPU of which only the sum can be compared, as the CPU of some events is not known."""
         return frozenset(
             name for group in self._of_unknown_cpu if packets[group.number] for name in group.of_unknown_cpu
@@ -204,7 +203,7 @@ class Events:
             self._add(self._group(number, alike))
         return number
 
-    def _rule(self, key: DropKey) -> Rule:
+    def _rule(self, key: DropKey) -> EventRule:
         question = key.subsystem, key.reason, key.call_site, key.protocol
         asked = *question, key.to_group
         rule = self._rule_of.get(asked)
@@ -212,7 +211,7 @@ class Events:
             event = Event.of(*question)
             rows, why = self._identities.of(event), self._why(key, event)
             lines = tuple((row.line, row.relation) for row in rows)
-            rule = self._rule_of[asked] = self._rules.setdefault((why, lines), Rule(why, rows))
+            rule = self._rule_of[asked] = self._rules.setdefault((why, lines), EventRule(why, rows))
         return rule
 
     def _loss_of(self, of: Alike) -> LossOf:
@@ -224,14 +223,14 @@ class Events:
         loss = LossOf(verdict.layer, verdict.nature, cause, event_scope)
         return self._losses.setdefault((loss.layer, loss.nature, cause, event_scope), loss)
 
-    def _group(self, number: int, alike: Alike) -> Group:
+    def _group(self, number: int, alike: Alike) -> EventGroup:
         facts, rows, verdict = self._identities.counters, alike.rule.rows, alike.rule.why.verdict
         candidates = tuple(_candidate(number, alike, row, facts[row.counters[0]]) for row in rows if row.counters)
         expected = next((candidate for candidate in candidates if candidate.row.relation == "="), None)
         scope = Scope(netns=alike.netns, interface=alike.interface)
         if expected is not None and expected.keys:
             scope = expected.keys[0][1].scope
-        return Group(
+        return EventGroup(
             number=number,
             of=alike,
             loss=self._loss_of(alike),
@@ -247,7 +246,7 @@ class Events:
             of_unknown_cpu=_of_unknown_cpu(candidates, facts) if alike.target_cpu is None else _NO_COUNTERS,
         )
 
-    def _add(self, group: Group) -> None:
+    def _add(self, group: EventGroup) -> None:
         self.groups.append(group)
         if group.of_unknown_cpu:
             self._of_unknown_cpu.append(group)
@@ -268,7 +267,7 @@ def _of_unknown_cpu(candidates: Iterable[Candidate], facts: Mapping[str, Counter
 def _candidate(group: int, of: Alike, row: Identity, fact: Counter) -> Candidate:
     cpu = -1 if of.target_cpu is None else of.target_cpu
     verdict = of.rule.why.verdict
-    order = row.line, of.reason, verdict.layer, in_order(of.netns), of.interface or "", cpu
+    order = row.line, of.reason, verdict.layer, netns_order(of.netns), of.interface or "", cpu
     keys = tuple(_keys(row, fact, of))
     is_doubt = verdict.doubt is not None
     floats = row.relation in ("other", "lost") or not keys

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from pktdrop.counters.increments import Increments
 from pktdrop.ledger.entry import NO_COUNTER, STAT_CLASS_LAYERS, Entry
-from pktdrop.ledger.events import Group, LossOf
+from pktdrop.ledger.events import EventGroup, LossOf
 from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.ledger.nics import Nic, Nics
 from pktdrop.ledger.rests import Rests
@@ -26,14 +26,14 @@ from pktdrop.rules.identities import Identities
 _UNSPECIFIED: Final = "unspecified"
 #: Losses of a run that are told apart; of more, the small ones lose their whereabouts.
 _KEPT: Final = 4_096
-Seen = Sequence[tuple[Group, int]]
+SeenGroups = Sequence[tuple[EventGroup, int]]
 """Lost packets by group of events."""
-Key = tuple[str, str, str, Whereabouts, bool, bool, str | None]
+LossKey = tuple[str, str, str, Whereabouts, bool, bool, str | None]
 """What losses are told apart by."""
 _Key = TypeVar("_Key")
 
 
-def key_of(loss: Loss) -> Key:
+def key_of(loss: Loss) -> LossKey:
     """Return what a loss is told apart by from others, in each interval."""
     whereabouts = loss.whereabouts
     if "cpu" in loss.cause.words:
@@ -57,7 +57,7 @@ class Listing:
         self._rests = Rests(identities, is_traced)
 
     def step(
-        self, seen: Seen, entries: Iterable[Entry], increments: Increments, driver_of: Mapping[Nic, str]
+        self, seen: SeenGroups, entries: Iterable[Entry], increments: Increments, driver_of: Mapping[Nic, str]
     ) -> tuple[Loss, ...]:
         """Return the losses of the next interval; which socket or queueing discipline it was is not said yet."""
         for group, packets in seen:
@@ -129,7 +129,7 @@ class _Sum:
     sources: dict[int, int] = field(default_factory=dict)
 
 
-def of_events(seen: Seen) -> Iterator[Loss]:
+def of_events(seen: SeenGroups) -> Iterator[Loss]:
     """Yield the losses that events show."""
     sums: dict[LossOf, _Sum] = {}
     for group, packets in seen:
@@ -163,7 +163,7 @@ def of_events(seen: Seen) -> Iterator[Loss]:
 
 def added(losses: Iterable[Loss], to: Iterable[Loss] = ()) -> tuple[Loss, ...]:
     """Add up losses with the same cause and whereabouts. Of very many, the small ones lose their whereabouts."""
-    sums: dict[Key, list[Loss]] = {}
+    sums: dict[LossKey, list[Loss]] = {}
     for loss in (*to, *losses):
         sums.setdefault(key_of(loss), []).append(loss)
     found = tuple(_together(parts) for parts in sums.values())

@@ -14,14 +14,14 @@ from typing import Final
 
 from pktdrop.ledger.attribution import Carry, give
 from pktdrop.ledger.entry import NO_COUNTER, PEER, PEER_DRIVERS, STAT_CLASS_LAYERS, Entry, entry_order
-from pktdrop.ledger.events import Drops, Events, Group, Packets, WhyOf
+from pktdrop.ledger.events import DropCounts, EventGroup, Events, GroupPackets, WhyOf
 from pktdrop.ledger.matches import Classify, Increments, Match, by_source, matches_of
-from pktdrop.ledger.verdict import FixedWindows, Judge, WindowBounds, Windows
+from pktdrop.ledger.verdict import CounterJudge, FixedWindows, WindowBounds, Windows
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
 from pktdrop.rules.identities import Identities
 
-__all__ = ["PEER", "PEER_DRIVERS", "Classify", "Drops", "FixedWindows", "Increments", "Reconciler", "Windows"]
+__all__ = ["PEER", "PEER_DRIVERS", "Classify", "DropCounts", "FixedWindows", "Increments", "Reconciler", "Windows"]
 
 #: Sources of what drivers count; names of "driver" are whole: "ethtool.rx_missed".
 _DRIVER_SOURCES: Final = ("driver", "ethtool", "qstats", "links")
@@ -34,11 +34,11 @@ class Reconciled:
     """What counters and events of one window say together."""
 
     entries: tuple[Entry, ...]
-    lost: tuple[tuple[Group, int], ...]
+    lost: tuple[tuple[EventGroup, int], ...]
     """Lost packets by group of events."""
     bounds: WindowBounds | None
 
-    def late(self) -> Iterator[tuple[Group, int]]:
+    def late(self) -> Iterator[tuple[EventGroup, int]]:
         """Yield the lost packets that counters may not have yet, as they were read before the last events."""
         if self.bounds is None:
             return
@@ -56,19 +56,19 @@ class Reconciler:
         self._identities = identities
         self._classify = classify
         self._facts = by_source(identities.counters.values())
-        self._judge = Judge(identities)
+        self._judge = CounterJudge(identities)
         self._why = why
         self._events = Events(identities, why)
 
     def entries(
-        self, drops: Drops, increments: Increments, rungs: Mapping[str, str], windows: Windows | None = None
+        self, drops: DropCounts, increments: Increments, rungs: Mapping[str, str], windows: Windows | None = None
     ) -> tuple[Entry, ...]:
         """Return the entries of `reconcile` alone."""
         return self.reconcile(drops, increments, rungs, windows).entries
 
     def reconcile(
         self,
-        drops: Drops,
+        drops: DropCounts,
         increments: Increments,
         rungs: Mapping[str, str],
         windows: Windows | None = None,
@@ -148,7 +148,7 @@ def _settled(matches: Iterable[Match]) -> Mapping[int, int]:
     return settled
 
 
-def _doubts(groups: Iterable[Group], packets: Packets, settled: Mapping[int, int]) -> Iterator[Entry]:
+def _doubts(groups: Iterable[EventGroup], packets: GroupPackets, settled: Mapping[int, int]) -> Iterator[Entry]:
     """Events of which neither their call site nor a counter tells whether packets were lost."""
     open_: dict[tuple[str, str, Netns | None, str], int] = {}
     for group in groups:
@@ -161,7 +161,7 @@ def _doubts(groups: Iterable[Group], packets: Packets, settled: Mapping[int, int
 
 
 def _silent(
-    groups: Iterable[Group], packets: Packets, bounds: WindowBounds | None, summed: frozenset[str]
+    groups: Iterable[EventGroup], packets: GroupPackets, bounds: WindowBounds | None, summed: frozenset[str]
 ) -> Iterator[Entry]:
     """Lost packets that no counter shows: none exists, or none of theirs moved."""
     quiet: dict[tuple[str, str, Scope, str], int] = {}

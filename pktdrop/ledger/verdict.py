@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from typing import Final, NamedTuple, Protocol
 
 from pktdrop.ledger.entry import FOLDED, PEER, STAT_CLASS_LAYERS, Entry
-from pktdrop.ledger.events import Drops, Events, Group, Packets
+from pktdrop.ledger.events import DropCounts, EventGroup, Events, GroupPackets
 from pktdrop.ledger.matches import Match
 from pktdrop.rules.identities import ANY_LAYER, Identities
 from pktdrop.rules.layers import LAYERS
@@ -25,19 +25,19 @@ class Windows(Protocol):
     """Events of two windows, one inside and one around the time between the readings of the counters."""
 
     @property
-    def inner(self) -> Drops:
+    def inner(self) -> DropCounts:
         """Return what surely happened between the readings."""
 
     @property
-    def outer(self) -> Drops:
+    def outer(self) -> DropCounts:
         """Return what may have happened between them."""
 
 
 class FixedWindows(NamedTuple):
     """Both windows, worked out."""
 
-    inner: Drops
-    outer: Drops
+    inner: DropCounts
+    outer: DropCounts
 
 
 class WindowBounds:
@@ -50,7 +50,7 @@ class WindowBounds:
         self._floating: dict[str, int] = {}
 
     @cached_property
-    def _packets(self) -> tuple[Packets, Packets]:
+    def _packets(self) -> tuple[GroupPackets, GroupPackets]:
         if self._windows is None:
             return (), ()
         inner, outer = self._events.count(self._windows.inner), self._events.count(self._windows.outer)
@@ -69,11 +69,11 @@ class WindowBounds:
         high += match.earlier
         return low <= match.delta and (open_ended or match.delta <= high + self._elsewhere(match.fact.name))
 
-    def inner(self, group: Group, packets: int) -> int:
+    def inner(self, group: EventGroup, packets: int) -> int:
         """Return how many of the packets of a group surely came between the readings of the counters."""
         return packets if self._windows is None else self._packets[0][group.number]
 
-    def may_come_later(self, group: Group) -> bool:
+    def may_come_later(self, group: EventGroup) -> bool:
         """Tell whether the counters may have been read before any of these events."""
         return self._windows is not None and not self._packets[0][group.number]
 
@@ -87,7 +87,7 @@ class WindowBounds:
         return self._floating[counter]
 
 
-class Judge:
+class CounterJudge:
     """Says of each counter what its increments are."""
 
     def __init__(self, identities: Identities) -> None:

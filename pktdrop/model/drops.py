@@ -32,7 +32,7 @@ def full_reason(subsystem: str, reason: str) -> str:
     return reason if subsystem == "core" else f"{subsystem}/{reason}"
 
 
-def in_order(netns: Netns | None) -> tuple[int, ...]:
+def netns_order(netns: Netns | None) -> tuple[int, ...]:
     """Return what namespaces are sorted by: one of which nothing is known comes first."""
     return () if netns is None else (netns.inode, netns.cookie or 0, netns.number)
 

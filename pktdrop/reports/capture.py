@@ -10,7 +10,7 @@ from pktdrop.errors import PktdropError
 from pktdrop.model.drops import Count, DropKey, Judge, Netns
 from pktdrop.model.sample import Sample
 from pktdrop.process import files
-from pktdrop.samples.gather import ByKind, in_order
+from pktdrop.samples.gather import ByKind, by_time
 from pktdrop.samples.pcapng import Pcapng
 from pktdrop.views.packets import comment
 from pktdrop.views.table import interface_of, netns_of
@@ -47,7 +47,7 @@ class Capture:
 
     def add(self, drops: Mapping[DropKey, Count], samples: ByKind, judge: Judge) -> None:
         """Write the samples of a look in their order; the last of each interface says how many others were dropped."""
-        ordered = in_order(samples, drops)
+        ordered = by_time(samples, drops)
         for key, count in drops.items():
             wire = _wire(key)
             self._unseen[wire] = self._unseen.get(wire, 0) + count.packets - len(samples.get(key, ()))

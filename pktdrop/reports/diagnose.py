@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from pktdrop import __version__, filters
 from pktdrop.account import Account
-from pktdrop.diagnosis.diagnosis import CONDITIONS, Circumstances, Tables, diagnose, failures
+from pktdrop.diagnosis.diagnosis import CONDITIONS, Circumstances, Tables, diagnosis_of, failures
 from pktdrop.diagnosis.stations import Peaks
-from pktdrop.diagnosis.values import Host
+from pktdrop.diagnosis.values import HostValues
 from pktdrop.diagnosis.who import Seen
 from pktdrop.errors import PktdropError, WrongUse
 from pktdrop.host.namespaces import Namespaces
@@ -32,7 +32,7 @@ FAILED = 3
 
 
 @dataclass(frozen=True)
-class Settings:
+class DiagnoseSettings:
     """What to watch and what to show."""
 
     duration: float
@@ -51,7 +51,7 @@ class DiagnoseReport:
     watch: Watch
     refused: PktdropError | None
     """Why nothing is traced."""
-    settings: Settings
+    settings: DiagnoseSettings
     output: Output
     _peaks: Peaks = field(default_factory=Peaks)
     _seen: Seen = field(default_factory=Seen)
@@ -76,8 +76,8 @@ class DiagnoseReport:
         limits = (*(() if self.refused is None else (_without_events(self.refused),)), *watch.limits)
         how = Circumstances(kernel.rungs, limits, known.present, known.sees_host, self._peaks, self._seen)
         self._whole = watch.whole()
-        host = Host(self._whole.look, watch.ask)
-        self._judged = diagnose(self._whole, how, host, Tables.load(kernel.reasons))
+        host = HostValues(self._whole.look, watch.ask)
+        self._judged = diagnosis_of(self._whole, how, host, Tables.load(kernel.reasons))
 
     def show(self) -> int:
         """Write the diagnosis; return the exit status."""
@@ -92,7 +92,7 @@ class DiagnoseReport:
         return FAILED if failed else 0
 
 
-def watch_and_judge(settings: Settings, output: Output) -> int:
+def watch_and_judge(settings: DiagnoseSettings, output: Output) -> int:
     """Watch, write the diagnosis, and return the exit status.
 
     Raises WrongUse where --fail-on names a reason that this kernel does not have, PktdropError where it asks

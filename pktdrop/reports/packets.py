@@ -21,7 +21,7 @@ from pktdrop.reports.capture import Capture
 from pktdrop.rules.layers import Layers
 from pktdrop.rules.protocols import Protocols
 from pktdrop.run import probes
-from pktdrop.samples.gather import ByKind, by_kind, in_order
+from pktdrop.samples.gather import ByKind, by_kind, by_time
 from pktdrop.text.wording import number
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.packets import as_json, line
@@ -38,7 +38,7 @@ class Packets(NamedTuple):
     judge: Judge
 
 
-class Source:
+class PacketsSource:
     """Looks at drops and their samples alone; no counter is read."""
 
     def __init__(self, namespaces: Namespaces, tracer: Tracer) -> None:
@@ -67,7 +67,7 @@ class Source:
         return Packets(step, by_kind(taken, step.drops), self._judge)
 
 
-class Settings(NamedTuple):
+class PacketsSettings(NamedTuple):
     """What is shown."""
 
     most: int | None
@@ -81,9 +81,9 @@ class PacketsReport:
 
     def __init__(
         self,
-        source: Source,
+        source: PacketsSource,
         filters: Filters,
-        settings: Settings,
+        settings: PacketsSettings,
         protocols: Protocols,
         view: JsonView | None,
         capture: Capture | None,
@@ -114,7 +114,7 @@ class PacketsReport:
         selection = self._filters.select(step.interval.drops, step.judge)
         self._filtered += selection.filtered
         self._dropped += sum(count.packets for count in selection.drops.values())
-        chosen = in_order(step.samples, selection.drops)
+        chosen = by_time(step.samples, selection.drops)
         # as many as in a second may come at once
         self._allowed = min(self._allowed + step.interval.seconds * self._settings.rate, self._settings.rate)
         shown = chosen[: int(self._allowed)]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pktdrop.rules.driver_tables import ERRORS, LINKS, TABLE, LinkRule, Rule
+from pktdrop.rules.driver_tables import ERRORS, LINKS, TABLE, LinkRule, StatRule
 from pktdrop.rules.match import ANY, statistic
 
 if TYPE_CHECKING:
@@ -48,15 +48,15 @@ class DriverMeanings:
     #: Most questions whose answers are remembered; names come from drivers and could be endless.
     _REMEMBERED: Final = 65536
 
-    def __init__(self, rules: Iterable[Rule], links: Iterable[LinkRule]) -> None:
+    def __init__(self, rules: Iterable[StatRule], links: Iterable[LinkRule]) -> None:
         self.rules: Final = tuple(rules)
         self.links: Final = tuple(links)
-        self._of_driver: dict[str, list[Rule]] = {}
+        self._of_driver: dict[str, list[StatRule]] = {}
         for rule in self.rules:
             for driver in rule.drivers:
                 self._of_driver.setdefault(driver, []).append(rule)
         # made when a driver is first asked for: a host has a few drivers, the table has all
-        self._patterns: dict[str, tuple[tuple[re.Pattern[str], Rule], ...]] = {}
+        self._patterns: dict[str, tuple[tuple[re.Pattern[str], StatRule], ...]] = {}
         self._links: dict[tuple[str, str], LinkRule] = {}
         for link in self.links:
             for driver in link.drivers:
@@ -131,7 +131,7 @@ class DriverMeanings:
         counts = "hint" if rule.counts == "loss" and (not defined or self.knows(driver)) else rule.counts
         return _meaning(rule, queue, counts, "driver" if defined else "generic")
 
-    def find(self, driver: str, name: str) -> tuple[Rule, int | None] | None:
+    def find(self, driver: str, name: str) -> tuple[StatRule, int | None] | None:
         """Return the first row of a driver that matches a statistic, and the number of the queue in its name."""
         if driver not in self._patterns and driver in self._of_driver:
             # names that are guessed at are compared in whatever case their driver writes them
@@ -187,7 +187,7 @@ def bare(field: str) -> str:
     return field.removeprefix("links.")
 
 
-def _meaning(rule: Rule, queue: int | None, counts: str, confidence: str) -> Meaning | None:
+def _meaning(rule: StatRule, queue: int | None, counts: str, confidence: str) -> Meaning | None:
     if counts == "none":
         return None
     return Meaning(rule.stat_class, rule.events, rule.role, queue, counts, confidence, rule.bits, rule.note, rule.line)

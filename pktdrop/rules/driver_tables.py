@@ -44,7 +44,7 @@ RELATIONS: Final = ("exact", "bound")
 
 
 @dataclass(frozen=True)
-class Rule:
+class StatRule:
     """One row of drivers.tsv; ``line`` is its number there, counted from 1."""
 
     drivers: tuple[str, ...]
@@ -74,14 +74,14 @@ class LinkRule:
     line: int
 
 
-def _rule(cells: Cells) -> Rule:
+def _rule(cells: Cells) -> StatRule:
     if cells.one_of("counts", COUNTS) != "none":
         cells.one_of("stat_class", STAT_CLASSES)
         cells.one_of("role", ROLES)
         if (cells["role"] == "sum") != ("+" in cells["event"]):
             raise cells.wrong("a sum, and only a sum, has several events")
     bits, stat_class = cells.number("bits"), cells["stat_class"]
-    return Rule(
+    return StatRule(
         drivers=tuple(cells["driver"].split(",")),
         name=cells["name"],
         stat_class=stat_class,

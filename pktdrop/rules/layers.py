@@ -37,7 +37,7 @@ UNKNOWN: Final = Verdict("stack", "unspecified", None)
 
 
 @dataclass(frozen=True)
-class Rule:
+class LayerRule:
     """One row of the data file; ``line`` is its number there, counted from 1."""
 
     reason: str
@@ -50,7 +50,7 @@ class Rule:
     line: int
 
 
-def _rule(cells: Cells) -> Rule:
+def _rule(cells: Cells) -> LayerRule:
     reason, _, where = cells["reason"].partition(" where ")
     cells.one_of("protocol", _PROTOCOLS)
     what, why = cells.one_of("verdict", VERDICTS), cells.short("why", WHY_WIDTH)
@@ -62,7 +62,7 @@ def _rule(cells: Cells) -> Rule:
         noise=why if what == "noise" else None,
         doubt=why if what == "doubt" else None,
     )
-    return Rule(reason, where, cells["function"], cells["protocol"], verdict, cells["source"], cells.line)
+    return LayerRule(reason, where, cells["function"], cells["protocol"], verdict, cells["source"], cells.line)
 
 
 TABLE: Final = Table("layers.tsv", "reason function protocol layer nature verdict why source", _rule)
@@ -71,7 +71,7 @@ TABLE: Final = Table("layers.tsv", "reason function protocol layer nature verdic
 class Layers:
     """The rules, ready to be asked; each distinct question is worked out once."""
 
-    def __init__(self, rules: Iterable[Rule], reasons: Collection[str] = ()) -> None:
+    def __init__(self, rules: Iterable[LayerRule], reasons: Collection[str] = ()) -> None:
         """Take the rules, and the core reasons that the kernel has."""
         self.rules: Final = tuple(rule for rule in rules if not rule.where or rule.where in reasons)
         self._patterns = Patterns(Pattern.of(rule, rule.reason, rule.function, rule.protocol) for rule in self.rules)
@@ -94,7 +94,7 @@ class Layers:
             answer = self._verdicts[question] = self._judge(Event.of(*question))
         return answer
 
-    def rule(self, event: Event) -> Rule | None:
+    def rule(self, event: Event) -> LayerRule | None:
         """Return the rule that decides, None if there is none."""
         return self._patterns.first(event.name, function=event.function, protocol=event.protocol)
 

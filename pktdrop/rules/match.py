@@ -48,7 +48,7 @@ _OPERATORS: Final[Mapping[str, Callable[[int, int], bool]]] = MappingProxyType(
 )
 _UNKNOWN: Final = "unknown"
 
-Row = TypeVar("Row")
+_Row = TypeVar("_Row")
 Value = int | str
 Values = Callable[[str], Value | None]
 """Gives a value by its name; None: it is not known."""
@@ -103,30 +103,30 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pattern(Generic[Row]):
+class Pattern(Generic[_Row]):
     """What a row holds for."""
 
-    row: Row
+    row: _Row
     name: Callable[[str], object]
     function: Callable[[str], object]
     protocols: frozenset[int] | None
     is_of_any_function: bool
 
     @classmethod
-    def of(cls, row: Row, name: str, function: str = ANY, protocol: str = ANY) -> Pattern[Row]:
+    def of(cls, row: _Row, name: str, function: str = ANY, protocol: str = ANY) -> Pattern[_Row]:
         """Take a row, and its patterns: of the name, and of the function; and a key of PROTOCOLS or ANY."""
         return cls(row, _test(name), _test(function), PROTOCOLS.get(protocol), function == ANY)
 
 
-class Patterns(Generic[Row]):
+class Patterns(Generic[_Row]):
     """The rows of a table in their order, to be asked."""
 
-    def __init__(self, patterns: Iterable[Pattern[Row]]) -> None:
+    def __init__(self, patterns: Iterable[Pattern[_Row]]) -> None:
         """Take them; which hold for a name is worked out once: there are as many as the kernel has reasons."""
         self._patterns = tuple(patterns)
-        self._fitting: dict[tuple[int, tuple[str, ...]], tuple[Pattern[Row], ...]] = {}
+        self._fitting: dict[tuple[int, tuple[str, ...]], tuple[Pattern[_Row], ...]] = {}
 
-    def fitting(self, *names: str, protocol: int = _OTHER) -> tuple[Pattern[Row], ...]:
+    def fitting(self, *names: str, protocol: int = _OTHER) -> tuple[Pattern[_Row], ...]:
         """Return those that hold for one of these names and a protocol, in some function."""
         question = protocol, names
         found = self._fitting.get(question)
@@ -138,7 +138,7 @@ class Patterns(Generic[Row]):
             )
         return found
 
-    def first(self, *names: str, function: str = "", protocol: int = _OTHER) -> Row | None:
+    def first(self, *names: str, function: str = "", protocol: int = _OTHER) -> _Row | None:
         """Return the first row that holds; None if there is none."""
         return next((one.row for one in self.fitting(*names, protocol=protocol) if one.function(function)), None)
 

@@ -13,7 +13,7 @@ DATA = Path(__file__).parent.parent / "data"
 NOTHING: Final = "-"
 """What stands in a cell that says nothing."""
 
-Row = TypeVar("Row")
+_Row = TypeVar("_Row")
 
 
 class Cells:
@@ -58,21 +58,21 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Table(Generic[Row]):
+class Table(Generic[_Row]):
     """What a file holds."""
 
     file: str
     """Its name in DATA."""
     columns: str
     """With blanks between them."""
-    row: Callable[[Cells], Row]
+    row: Callable[[Cells], _Row]
     """Makes a row; raises ValueError, naming the line, if a cell is wrong."""
 
-    def parse(self, lines: Iterable[str]) -> tuple[Row, ...]:
+    def parse(self, lines: Iterable[str]) -> tuple[_Row, ...]:
         """Return the rows in a text. Raises ValueError that names the line at fault, also for an empty cell."""
         columns = self.columns.split()
         header_seen = False
-        made: list[Row] = []
+        made: list[_Row] = []
         for number, line in enumerate(lines, 1):
             text = line.rstrip("\r\n")
             if not text.strip() or text.startswith("#"):
@@ -92,7 +92,7 @@ class Table(Generic[Row]):
             raise ValueError("no rows: the file is empty or has only a header")
         return tuple(made)
 
-    def load(self, path: Path | None = None) -> tuple[Row, ...]:
+    def load(self, path: Path | None = None) -> tuple[_Row, ...]:
         """Read a file, by default the one that comes with pktdrop.
 
         Raises ValueError, naming file and line, if it is malformed; OSError if it cannot be read.

@@ -30,7 +30,7 @@ def by_kind(samples: "Iterable[Sample]", drops: Mapping[DropKey, Count]) -> ByKi
     return {key: some[: count.packets] for key, some, count in counted if count is not None}
 
 
-def in_order(samples: ByKind, drops: Mapping[DropKey, object]) -> "list[Sample]":
+def by_time(samples: ByKind, drops: Mapping[DropKey, object]) -> "list[Sample]":
     """Return the samples of these kinds of drops, as they were taken one after the other."""
     return sorted((one for key, some in samples.items() if key in drops for one in some), key=lambda one: one.time)
 

@@ -22,14 +22,14 @@ class Adviser:
 
     def losses(self, watch: Watch) -> "tuple[Advised, ...]":
         """Return the losses since the watch began, with advice."""
-        from pktdrop.diagnosis.diagnosis import Circumstances, Tables, diagnose  # not needed before the first loss
-        from pktdrop.diagnosis.values import Host
+        from pktdrop.diagnosis.diagnosis import Circumstances, Tables, diagnosis_of  # not needed before the first loss
+        from pktdrop.diagnosis.values import HostValues
 
         if self._tables is None:
             self._tables = Tables.load(watch.kernel.reasons)
         account: Account = watch.whole()
-        host = Host(account.look, watch.ask)
-        return diagnose(account, Circumstances(watch.kernel.rungs), host, self._tables).losses
+        host = HostValues(account.look, watch.ask)
+        return diagnosis_of(account, Circumstances(watch.kernel.rungs), host, self._tables).losses
 
 
 def concerning(subject: Subject, losses: "Iterable[Advised]") -> list[str]:

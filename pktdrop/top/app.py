@@ -36,7 +36,7 @@ class Prompt(Input):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.drop_prompt", show=False)]
 
 
-class View(Canvas):
+class FocusedCanvas(Canvas):
     """The canvas, which has the focus and so the keys, unless something is typed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -65,7 +65,7 @@ class TopApp(App[None]):
         super().__init__(driver_class=Terminal, ansi_color=True)
         self.state = screen
         self._reader = reader
-        self._canvas = View(self.repaint)
+        self._canvas = FocusedCanvas(self.repaint)
         self._prompt = Prompt(compact=True, select_on_focus=False)
         self._typed: Callable[[str], None] | None = None
         """What becomes of the line when Enter is pressed."""

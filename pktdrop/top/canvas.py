@@ -15,7 +15,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from pktdrop.top.lines import Line
+from pktdrop.top.lines import ScreenLine
 
 #: Only colours that each terminal has its own of, so that dark and bright ones are both readable; what colour says,
 #: marks say as well.
@@ -41,9 +41,9 @@ class Canvas(Widget, can_focus=True):
     def __init__(self) -> None:
         """Show nothing at first."""
         super().__init__()
-        self._lines: Sequence[Line] = ()
+        self._lines: Sequence[ScreenLine] = ()
 
-    def show(self, lines: Sequence[Line]) -> None:
+    def show(self, lines: Sequence[ScreenLine]) -> None:
         """Show lines in place of the ones before."""
         before, self._lines = self._lines, lines
         if len(before) != len(lines):
@@ -65,7 +65,7 @@ class Canvas(Widget, can_focus=True):
         return Strip([Segment(text, _STYLES[style]) for text, style in self._lines[y]])
 
 
-def _changed(was: Line, now: Line) -> tuple[int, int]:
+def _changed(was: ScreenLine, now: ScreenLine) -> tuple[int, int]:
     """Return the first column that differs, and the first one after all that do."""
     before = [(char, style) for text, style in was for char in text]
     after = [(char, style) for text, style in now for char in text]

@@ -11,7 +11,7 @@ from pktdrop.text.escaping import safe
 from pktdrop.text.wording import number
 from pktdrop.top import sums
 from pktdrop.top.history import History
-from pktdrop.top.lines import Line, labelled
+from pktdrop.top.lines import ScreenLine, labelled
 from pktdrop.top.subjects import NO_EVENT, CounterScope, Cpu, InterfaceQueue, OneNetns, Reason, Subject
 from pktdrop.top.sums import Group
 from pktdrop.top.views import Context, reasons_of
@@ -37,7 +37,7 @@ def group_of(seen: History, subject: Subject) -> Group | None:
             return None
 
 
-def lines(seen: History, subject: Subject, context: Context, advice: Sequence[str], width: int) -> list[Line]:
+def lines(seen: History, subject: Subject, context: Context, advice: Sequence[str], width: int) -> list[ScreenLine]:
     """Return what is known about a row."""
     if isinstance(subject, CounterScope):
         found = list(_of_line(seen.lines[subject], context, width)) if subject in seen.lines else []
@@ -72,7 +72,7 @@ class _Amount(NamedTuple):
     now: int
 
 
-def _drops(seen: History, subject: Subject, group: Group, width: int) -> Iterable[Line]:
+def _drops(seen: History, subject: Subject, group: Group, width: int) -> Iterable[ScreenLine]:
     amounts = _amounts(seen, group)
     if not isinstance(subject, Reason):
         yield from labelled("reasons", _shares(seen, amounts, lambda one: reason(one, seen.verdict(one))), width)
@@ -112,7 +112,7 @@ def _shares(seen: History, amounts: Sequence[_Amount], name: Callable[[DropKey],
     return ", ".join(parts) + (f" and {len(ranked) - MOST} more" if len(ranked) > MOST else "")
 
 
-def _matrix(amounts: Sequence[_Amount], width: int) -> Iterable[Line]:
+def _matrix(amounts: Sequence[_Amount], width: int) -> Iterable[ScreenLine]:
     """Draw packets by the CPU that had them and the CPU whose backlog was full; the most for each first."""
     cells: dict[tuple[int, int], int] = {}
     for key, packets, _ in amounts:
@@ -127,7 +127,7 @@ def _matrix(amounts: Sequence[_Amount], width: int) -> Iterable[Line]:
         yield ((f"CPU {source}".ljust(8), "title"), (counts, ""))
 
 
-def _processor(seen: History, cpu: int, width: int) -> list[Line]:
+def _processor(seen: History, cpu: int, width: int) -> list[ScreenLine]:
     found = seen.processors.get(cpu)
     if found is None:
         return []
@@ -136,7 +136,7 @@ def _processor(seen: History, cpu: int, width: int) -> list[Line]:
     return [*labelled("softnet", counted or "nothing moved", width), *labelled("waiting", waiting or "-", width)]
 
 
-def _port(seen: History, subject: InterfaceQueue, width: int) -> list[Line]:
+def _port(seen: History, subject: InterfaceQueue, width: int) -> list[ScreenLine]:
     port = seen.ports.get(subject)
     if port is None or not port.stat_classes:
         return labelled("NIC", "its counters tell of no loss", width)
@@ -153,9 +153,9 @@ def _port(seen: History, subject: InterfaceQueue, width: int) -> list[Line]:
     ]
 
 
-def _ledger(seen: History, subject: Subject, group: Group | None, context: Context, width: int) -> list[Line]:
+def _ledger(seen: History, subject: Subject, group: Group | None, context: Context, width: int) -> list[ScreenLine]:
     """Return the lines of counters that the drops of a row moved, or that stand for a row without drops."""
-    found: list[Line] = []
+    found: list[ScreenLine] = []
     names = {full_reason(one.subsystem, one.reason) for one in (group.keys if group else ())}
     namespaces = {one.netns for one in (group.keys if group else ())}
     for line in seen.lines.values():
@@ -199,14 +199,14 @@ def _sentence(line: sums.Line, context: Context) -> str:
     return safe(text + (f" ({line.entry.note})" if is_open and line.entry.note else ""))
 
 
-def _of_line(line: sums.Line, context: Context, width: int) -> Iterable[Line]:
+def _of_line(line: sums.Line, context: Context, width: int) -> Iterable[ScreenLine]:
     yield from labelled("what", _sentence(line, context), width, "odd" if line.unexplained else "")
     yield from labelled("layer", line.entry.layer, width)
     if line.by:
         yield from labelled("events", safe(reasons_of(line)), width)
 
 
-def _advice(advice: Sequence[str], width: int) -> list[Line]:
+def _advice(advice: Sequence[str], width: int) -> list[ScreenLine]:
     return [line for sentence in advice for line in labelled("advice", safe(sentence), width, "strong")]
 
 

@@ -15,7 +15,7 @@ GAP: Final = 1
 MOST_TREND: Final = 30
 
 
-class Row(NamedTuple):
+class GridRow(NamedTuple):
     """One row: its values, one for each column, and what tells it from others."""
 
     subject: Subject
@@ -34,7 +34,7 @@ class Sort:
     reverse: bool = False
 
 
-def arrange(columns: Sequence[Column], rows: Sequence[Row], sort: Sort, search: str) -> list[Row]:
+def arrange(columns: Sequence[Column], rows: Sequence[GridRow], sort: Sort, search: str) -> list[GridRow]:
     """Return the rows that have all words of `search`, sorted; equal ones by what they are called."""
     wanted = search.lower().split()
     found = [row for row in rows if all(word in row.words for word in wanted)] if wanted else list(rows)
@@ -42,7 +42,7 @@ def arrange(columns: Sequence[Column], rows: Sequence[Row], sort: Sort, search: 
     position = titles.index(sort.title) if sort.title in titles else 0
     is_right, order = is_number(columns[position]), columns[position].order
 
-    def turn(row: Row) -> tuple[bool, Any]:
+    def turn(row: GridRow) -> tuple[bool, Any]:
         value = row.values[position]
         if value is None:  # comes last
             return (not is_right, 0 if is_right else "")

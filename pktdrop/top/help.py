@@ -3,12 +3,12 @@
 
 from pktdrop.text.table import cut
 from pktdrop.top.keys import KEYS
-from pktdrop.top.lines import EMPTY, Line
+from pktdrop.top.lines import EMPTY, ScreenLine
 
 
-def help_page(width: int) -> list[Line]:
+def help_page(width: int) -> list[ScreenLine]:
     """Return the keys and what they do, and the marks."""
-    lines: list[Line] = [(("Keys", "strong"),)]
+    lines: list[ScreenLine] = [(("Keys", "strong"),)]
     lines += [((f"  {key.shown:<14}", "strong"), (key.help, "")) for key in KEYS]
     marks = (
         ("!", "loses packets now, or counted something that is missing"),

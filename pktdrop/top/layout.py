@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from pktdrop.text.escaping import safe
 from pktdrop.text.table import Column, widths
-from pktdrop.top.grid import GAP, Row, Sort, is_number
+from pktdrop.top.grid import GAP, GridRow, Sort, is_number
 from pktdrop.top.help import help_page
-from pktdrop.top.lines import EMPTY, Line, Piece
+from pktdrop.top.lines import EMPTY, Piece, ScreenLine
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Listed:
     """What a table shows."""
 
     columns: Sequence[Column]
-    rows: Sequence[Row]
+    rows: Sequence[GridRow]
     sort: Sort
     cursor: int
     """Place of the row that is chosen."""
@@ -42,7 +42,7 @@ class Listed:
     """What is said where there are no rows."""
 
 
-def table(listed: Listed, above: int, width: int, room: int) -> tuple[list[Line], Spots]:
+def table(listed: Listed, above: int, width: int, room: int) -> tuple[list[ScreenLine], Spots]:
     """Return the titles, below so many lines, and as many rows as there is room for, the one with the cursor too."""
     height = max(0, room - 1)
     first = max(0, min(max(listed.first, listed.cursor - height + 1), listed.cursor, len(listed.rows) - 1))
@@ -55,7 +55,7 @@ def table(listed: Listed, above: int, width: int, room: int) -> tuple[list[Line]
     return [titles, *body][:room], Spots(above, len(shown), first, tuple(columns))
 
 
-def _titles(listed: Listed, given: Sequence[int]) -> tuple[Line, list[tuple[int, int, str]]]:
+def _titles(listed: Listed, given: Sequence[int]) -> tuple[ScreenLine, list[tuple[int, int, str]]]:
     pieces: list[Piece] = [("  ", "title")]
     spots: list[tuple[int, int, str]] = []
     at = 2
@@ -72,7 +72,7 @@ def _titles(listed: Listed, given: Sequence[int]) -> tuple[Line, list[tuple[int,
     return tuple(pieces), spots
 
 
-def _line(columns: Sequence[Column], row: Row, given: Sequence[int], is_chosen: bool) -> Line:
+def _line(columns: Sequence[Column], row: GridRow, given: Sequence[int], is_chosen: bool) -> ScreenLine:
     style = {"!": "loss", "*": "quiet", "?": "odd"}.get(row.mark, "")
     cells = [column.text(value, wide) for column, value, wide in zip(columns, row.values, given, strict=True) if wide]
     text = (" " * GAP).join(cells)
@@ -81,7 +81,7 @@ def _line(columns: Sequence[Column], row: Row, given: Sequence[int], is_chosen: 
     return ((" ", ""), (row.mark, style), (text, style))
 
 
-def page(name: str, limits: Sequence[str], width: int) -> list[Line]:
+def page(name: str, limits: Sequence[str], width: int) -> list[ScreenLine]:
     """Return what is shown in place of the table: "limits", or the help."""
     if name != "limits":
         return help_page(width)
@@ -90,7 +90,7 @@ def page(name: str, limits: Sequence[str], width: int) -> list[Line]:
     return [((title, "strong"),), EMPTY, *((("  " + part, ""),) for part in text)]
 
 
-def from_line(lines: Sequence[Line], start: int, height: int) -> list[Line]:
+def from_line(lines: Sequence[ScreenLine], start: int, height: int) -> list[ScreenLine]:
     """Return `height` lines from one on, or the last ones."""
     start = max(0, min(start, len(lines) - height))
     return list(lines[start : start + height])

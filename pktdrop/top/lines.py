@@ -9,20 +9,20 @@ from pktdrop.text.escaping import safe
 
 Piece = tuple[str, str]
 """Text, and its style, one of STYLES."""
-Line = tuple[Piece, ...]
+ScreenLine = tuple[Piece, ...]
 
 STYLES: Final = ("", "strong", "title", "loss", "odd", "quiet", "cursor", "bar")
 """What a piece is: plain, a figure that matters, a title, lost packets, unexplained ones, what does not matter, the row
 that is chosen, the bar of keys."""
-EMPTY: Final[Line] = ()
+EMPTY: Final[ScreenLine] = ()
 
 
-def plain(line: Line) -> str:
+def plain(line: ScreenLine) -> str:
     """Return the text alone."""
     return "".join(text for text, _ in line)
 
 
-def fitted(line: Iterable[Piece], width: int) -> Line:
+def fitted(line: Iterable[Piece], width: int) -> ScreenLine:
     """Return a line of exactly `width` characters: cut, or filled up in the style of its last piece."""
     pieces: list[Piece] = []
     room, style = width, ""
@@ -37,7 +37,7 @@ def fitted(line: Iterable[Piece], width: int) -> Line:
     return tuple(pieces)
 
 
-def joined(parts: Iterable[Line], width: int, gap: str = "  ") -> Line:
+def joined(parts: Iterable[ScreenLine], width: int, gap: str = "  ") -> ScreenLine:
     """Put parts side by side, as many as there is room for; the first ones matter most."""
     line: list[Piece] = []
     room = width
@@ -50,7 +50,7 @@ def joined(parts: Iterable[Line], width: int, gap: str = "  ") -> Line:
     return tuple(line)
 
 
-def labelled(label: str, text: str, width: int, style: str = "") -> list[Line]:
+def labelled(label: str, text: str, width: int, style: str = "") -> list[ScreenLine]:
     """Return a paragraph that stands beside its label."""
     indent = 8
     body = textwrap.wrap(safe(text), max(20, width - indent), break_on_hyphens=False) or ["-"]
@@ -60,7 +60,7 @@ def labelled(label: str, text: str, width: int, style: str = "") -> list[Line]:
     ]
 
 
-def window(lines: Sequence[Line], start: int, height: int) -> list[Line]:
+def window(lines: Sequence[ScreenLine], start: int, height: int) -> list[ScreenLine]:
     """Return `height` lines from one on, with how many more there are in the last one."""
     start = max(0, min(start, len(lines) - height))
     shown = list(lines[start : start + height])

@@ -11,7 +11,7 @@ from pktdrop.text.escaping import safe
 from pktdrop.text.table import DOUBT, MARK, cut
 from pktdrop.text.wording import number
 from pktdrop.top.history import History
-from pktdrop.top.lines import Line, Piece, joined
+from pktdrop.top.lines import Piece, ScreenLine, joined
 from pktdrop.top.series import sparkline
 
 LEAST_STATION: Final = 10
@@ -41,7 +41,7 @@ class Mode:
     """Why the last look failed; empty if it did not."""
 
 
-def header(history: History, run: Run, mode: Mode, width: int) -> list[Line]:
+def header(history: History, run: Run, mode: Mode, width: int) -> list[ScreenLine]:
     """Return two lines: host and time; what was lost, and what pktdrop itself could not count or explain."""
     clock = time.strftime("%H:%M:%S", time.localtime(history.end)) if history.end is not None else "--:--:--"
     first = joined(
@@ -60,9 +60,9 @@ def header(history: History, run: Run, mode: Mode, width: int) -> list[Line]:
     return [first, joined(_figures(history, mode, width), width)]
 
 
-def _figures(history: History, mode: Mode, width: int) -> list[Line]:
+def _figures(history: History, mode: Mode, width: int) -> list[ScreenLine]:
     rate, lost = history.loss.rate(history.elapsed), history.uncounted.missed
-    state: list[Line] = []
+    state: list[ScreenLine] = []
     if mode.trouble:
         state.append(((cut(f"CANNOT READ: {safe(mode.trouble)}", max(20, width // 2)), "loss"),))
     if mode.frozen:
@@ -82,7 +82,7 @@ def _figures(history: History, mode: Mode, width: int) -> list[Line]:
     ]
 
 
-def _figure(label: str, value: int, style: str, mark: str = "!") -> Line:
+def _figure(label: str, value: int, style: str, mark: str = "!") -> ScreenLine:
     return ((f"{label} ", "title"), (f"{mark if value and style else ''}{number(value)}", style if value else ""))
 
 
@@ -93,7 +93,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
-def stations(history: History, marks: str, width: int) -> list[Line]:
+def stations(history: History, marks: str, width: int) -> list[ScreenLine]:
     """Return three lines: each station, what it loses per second, and how that went.
 
     "!" is a station that loses now, "." one that has lost. Those that lost go first where there is no room for all.
@@ -128,7 +128,7 @@ def short(rate: float) -> str:
     return number(rate) if rate else "0"
 
 
-def footer(keys: Sequence[tuple[str, str]], message: str, width: int) -> tuple[Line, list[tuple[int, int, int]]]:
+def footer(keys: Sequence[tuple[str, str]], message: str, width: int) -> tuple[ScreenLine, list[tuple[int, int, int]]]:
     """Return the bar of keys, and of each first and last column and position in `keys`. A message hides the bar."""
     if message:
         return ((safe(message), "bar"),), []

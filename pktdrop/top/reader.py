@@ -28,7 +28,7 @@ class Shown(NamedTuple):
     """All that was lost so far, with advice; None: not asked for."""
 
 
-class Pace:
+class ScreenPace:
     """Ticks at an interval that the user may change, until it is stopped."""
 
     is_last = interrupted = False
@@ -97,7 +97,7 @@ class Reader:
 
     def __init__(self, start: Callable[[ExitStack], Feed], interval: float) -> None:
         """Take what makes the Feed, and leaves on the stack what is to be closed; and the seconds between two."""
-        self.pace = Pace(interval)
+        self.pace = ScreenPace(interval)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pktdrop-reader")
         self._stack = ExitStack()
         self._starting = self._thread.submit(start, self._stack)

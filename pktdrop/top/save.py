@@ -9,13 +9,13 @@ from pktdrop.errors import PktdropError
 from pktdrop.model.counters import Scope
 from pktdrop.process import files
 from pktdrop.text.escaping import json_text
-from pktdrop.top.lines import Line, plain
+from pktdrop.top.lines import ScreenLine, plain
 from pktdrop.top.screen import Screen
 from pktdrop.top.series import Series
 from pktdrop.views.scope import as_object
 
 
-def save(screen: Screen, lines: Sequence[Line], name: str) -> list[Path]:
+def save(screen: Screen, lines: Sequence[ScreenLine], name: str) -> list[Path]:
     """Write the screen to name.txt and name.json, or to the one of them that `name` is; return what was written.
 
     Never writes over a file that is there, nor where a link of another user leads. Raises PktdropError.
@@ -32,7 +32,7 @@ def save(screen: Screen, lines: Sequence[Line], name: str) -> list[Path]:
     return paths
 
 
-def text_of(lines: Sequence[Line]) -> str:
+def text_of(lines: Sequence[ScreenLine]) -> str:
     """Return lines as text, without blanks at their ends."""
     return "".join(plain(line).rstrip() + "\n" for line in lines)
 

@@ -10,11 +10,11 @@ from pktdrop.model.drops import Known
 from pktdrop.text.table import Column
 from pktdrop.top import detail, panel
 from pktdrop.top.advice import concerning
-from pktdrop.top.grid import Row, Sort, arrange
+from pktdrop.top.grid import GridRow, Sort, arrange
 from pktdrop.top.history import History
 from pktdrop.top.keys import KEYS
 from pktdrop.top.layout import Listed, Spots, from_line, page, table
-from pktdrop.top.lines import EMPTY, Line, fitted, window
+from pktdrop.top.lines import EMPTY, ScreenLine, fitted, window
 from pktdrop.top.reader import Shown
 from pktdrop.top.series import BLOCKS
 from pktdrop.top.subjects import Subject
@@ -61,7 +61,7 @@ class Screen:
         self._below = 0
         """First line of the detail, or of a page, that is shown."""
         self._height = 0
-        self._arranged: tuple[Any, list[Row]] | None = None
+        self._arranged: tuple[Any, list[GridRow]] | None = None
         self._losses: tuple[Advised, ...] = ()
         self._judged: tuple[float, int] | None = None
         """When the losses were judged, and how many packets they were."""
@@ -210,7 +210,7 @@ class Screen:
 
     # --- what follows from it
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[GridRow]:
         """Return the rows of the table, sorted and searched."""
         history, sort = self.history, self._sorts[self._view.name]
         asked = (id(history), history.intervals, self._view.name, sort, self.mode.search, self._context)
@@ -233,14 +233,14 @@ class Screen:
         rows = self.rows()
         return rows[self._position(rows)].subject if rows else None
 
-    def detail(self, width: int) -> list[Line]:
+    def detail(self, width: int) -> list[ScreenLine]:
         """Return all that is known about the row under the cursor."""
         subject = self.chosen
         if subject is None:
             return []
         return detail.lines(self.history, subject, self._context, concerning(subject, self._losses), width)
 
-    def lines(self, width: int, height: int) -> list[Line]:
+    def lines(self, width: int, height: int) -> list[ScreenLine]:
         """Return the whole screen: `height` lines of `width` characters."""
         shown = [
             *panel.header(self.history, self.run, self.mode, width),
@@ -257,7 +257,7 @@ class Screen:
         body += [EMPTY] * (room - len(body))
         return [fitted(line, width) for line in (*shown, *body[:room], bar)][:height]
 
-    def _table_and_detail(self, above: int, width: int, room: int) -> list[Line]:
+    def _table_and_detail(self, above: int, width: int, room: int) -> list[ScreenLine]:
         below = 0
         if above + room + 1 >= _LEAST_WITH_DETAIL:
             unused = room - len(self.rows()) - 1
@@ -268,11 +268,11 @@ class Screen:
         below = min(below, max(5, len(lines) + 1))
         table = self._table(above, width, room - below)
         table += [EMPTY] * (room - below - len(table))
-        rule: Line = (("-" * width, "title"),)
+        rule: ScreenLine = (("-" * width, "title"),)
         self._below = max(0, min(self._below, len(lines) - below + 1))
         return [*table, rule, *window(lines, self._below, below - 1)]
 
-    def _table(self, above: int, width: int, room: int) -> list[Line]:
+    def _table(self, above: int, width: int, room: int) -> list[ScreenLine]:
         rows, sort = self.rows(), self._sorts[self._view.name]
         empty = "no row has these words" if self.mode.search else "nothing lost so far"
         listed = Listed(self.columns, rows, sort, self._position(rows), self._top, empty)
@@ -280,7 +280,7 @@ class Screen:
         self._top, self._height = self.spots.first, max(0, room - 1)
         return lines
 
-    def _position(self, rows: Sequence[Row]) -> int:
+    def _position(self, rows: Sequence[GridRow]) -> int:
         """Return where the cursor is; where its row is gone, it stays at the same height."""
         subject = self._chosen.get(self._view.name)
         position = self._positions.get(self._view.name, 0)
@@ -293,7 +293,7 @@ class Screen:
         self._positions[self._view.name] = position
         return position
 
-    def _choose(self, rows: Sequence[Row], position: int) -> None:
+    def _choose(self, rows: Sequence[GridRow], position: int) -> None:
         self._chosen[self._view.name] = rows[position].subject
         self._positions[self._view.name] = position
         self._below = 0

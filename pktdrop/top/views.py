@@ -10,7 +10,7 @@ from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
 from pktdrop.text.table import DOUBT, Column
 from pktdrop.text.wording import share
-from pktdrop.top.grid import Row, ago, names, numbers, ranges, trend
+from pktdrop.top.grid import GridRow, ago, names, numbers, ranges, trend
 from pktdrop.top.history import History
 from pktdrop.top.subjects import Cpu, OneNetns, Reason
 from pktdrop.top.sums import Group, Line, Tally
@@ -39,7 +39,7 @@ class View:
     sort: str
     """The column it is sorted by at first."""
     columns: Callable[[History, Context], tuple[Column, ...]]
-    rows: Callable[[History, Context], Iterator[Row]]
+    rows: Callable[[History, Context], Iterator[GridRow]]
 
 
 def _seen(history: History) -> Column:
@@ -87,11 +87,11 @@ def _reason_columns(history: History, context: Context) -> tuple[Column, ...]:
     )
 
 
-def _reason_rows(history: History, context: Context) -> Iterator[Row]:
+def _reason_rows(history: History, context: Context) -> Iterator[GridRow]:
     for key, group in history.reasons.items():
         if key.noise is not None and not context.noise:
             continue
-        yield Row(key, _reason_values(key, group, history.elapsed),
+        yield GridRow(key, _reason_values(key, group, history.elapsed),
                   _mark(key, group.tally, history.elapsed), _words(group))  # fmt: skip
 
 
@@ -141,13 +141,13 @@ def _cpu_columns(history: History, context: Context) -> tuple[Column, ...]:
     )
 
 
-def _cpu_rows(history: History, context: Context) -> Iterator[Row]:
+def _cpu_rows(history: History, context: Context) -> Iterator[GridRow]:
     nothing = Group(Tally(1.0))
     for cpu in sorted({*history.cpus, *history.processors, *history.targets}):
         group, target = history.cpus.get(cpu, nothing), history.targets.get(cpu)
         processor = history.processors.get(cpu)
         total = processor.total if processor else {}
-        yield Row(
+        yield GridRow(
             Cpu(cpu),
             (
                 cpu, group.tally.rate(history.elapsed), group.tally.packets, group.tally.packets,
@@ -204,7 +204,7 @@ def _interface_columns(history: History, context: Context) -> tuple[Column, ...]
     )  # fmt: skip
 
 
-def _interface_rows(history: History, context: Context) -> Iterator[Row]:
+def _interface_rows(history: History, context: Context) -> Iterator[GridRow]:
     stat_classes = _stat_classes(history)
     nothing = Group(Tally(1.0))
     for subject in dict.fromkeys((*history.interfaces, *history.ports)):
@@ -213,7 +213,7 @@ def _interface_rows(history: History, context: Context) -> Iterator[Row]:
         whole = group if queue is None else history.interfaces.get(replace(subject, queue=None), nothing)
         namespace = _netns_name(subject.netns, whole, context)
         is_moving = port is not None and port.moved == history.elapsed
-        yield Row(
+        yield GridRow(
             subject,
             (
                 name, -1 if queue is None else queue, namespace, (port.driver if port else "") or "-",
@@ -246,10 +246,10 @@ def _netns_columns(history: History, context: Context) -> tuple[Column, ...]:
     )
 
 
-def _netns_rows(history: History, context: Context) -> Iterator[Row]:
+def _netns_rows(history: History, context: Context) -> Iterator[GridRow]:
     for netns, group in history.netns.items():
         name = _netns_name(netns, group, context)
-        yield Row(
+        yield GridRow(
             OneNetns(netns),
             (
                 group.tally.rate(history.elapsed), group.tally.packets, group.tally.packets, name, netns,
@@ -287,14 +287,14 @@ def _ledger_columns(_history: History, context: Context) -> tuple[Column, ...]:
     )
 
 
-def _ledger_rows(history: History, context: Context) -> Iterator[Row]:
+def _ledger_rows(history: History, context: Context) -> Iterator[GridRow]:
     for subject, line in history.lines.items():
         if line.is_hint:
             continue
         counter, scope = subject.counter, subject.scope
         has_counter = counter != NO_COUNTER
         by = reasons_of(line)
-        yield Row(
+        yield GridRow(
             subject,
             (
                 line.delta if has_counter else None,

@@ -100,6 +100,6 @@ def as_other(tool: str, counters: Counters, seconds: float | None, name: Name) -
     return "\n\n".join(_plain(one) for one in tables) + "\n"
 
 
-def _plain(one: like.Table) -> str:
+def _plain(one: like.LikeTable) -> str:
     columns = [Column(title, "left" if index == 0 else "right") for index, title in enumerate(one.titles)]
     return table(columns, one.rows, 10_000)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import pytest
 
-from pktdrop.demo.causes.cause import Cause
+from pktdrop.demo.causes.cause import DemoCause
 from tests.kit.process import DEADLINE
 
 Place = Literal["here", "nowhere", "none"]
@@ -33,7 +33,7 @@ class Kernel:
         """Return what it gives for a reason that it may not have."""
         return reason if reason in self.reasons else "NOT_SPECIFIED"
 
-    def place(self, cause: Cause) -> Place:
+    def place(self, cause: DemoCause) -> Place:
         """Where the drop is: in its network namespace, in none that is known, or there is no event at all.
 
         TCP forgets the device of a packet before it looks at it (tcp_v4_rcv, net/ipv4/tcp_ipv4.c), so that only the

@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from pktdrop.demo.causes import CAUSES
-from pktdrop.demo.causes.cause import Cause, Traffic
+from pktdrop.demo.causes.cause import DemoCause, Traffic
 from pktdrop.demo.net import Net
 from tests.kit import provoke
 from tests.kit.process import DEADLINE, on_cpu, wait_until
@@ -32,7 +32,7 @@ def send(traffic: Traffic, lose: int, spare: int, cpu: int) -> None:
     assert (lose, spare) == (traffic.lost() - lost, traffic.spared() - spared)
 
 
-def is_answer(drop: dict[str, Any], cause: Cause) -> bool:
+def is_answer(drop: dict[str, Any], cause: DemoCause) -> bool:
     """Whether this is the ICMPv6 error that told a sender of its loss.
 
     icmpv6_rcv() of v5.10 and v6.1 frees as dropped what it has delivered (net/ipv6/icmp.c).

@@ -15,7 +15,7 @@ from pktdrop.model.look import Answer, Look, Question
 from pktdrop.model.lookfile import from_json, to_json
 from pktdrop.process.output import Output
 from pktdrop.reports.counters import CountersReport, Rise
-from pktdrop.reports.diagnose import DiagnoseReport, Settings
+from pktdrop.reports.diagnose import DiagnoseReport, DiagnoseSettings
 from pktdrop.reports.trace import JsonReport, TableReport
 from pktdrop.rules.protocols import Protocols
 from pktdrop.top.advice import Adviser
@@ -150,8 +150,8 @@ def _reports(watch: Watch, to: dict[str, Output]) -> list[_Report]:
     return [
         TableReport(watch, everything, TableView(names, 20, watch.label), to["table"]),
         JsonReport(watch, everything, JsonView(names, watch.is_gone), to["json"]),
-        DiagnoseReport(watch, None, Settings(10.0, True, "table", ()), to["diagnosis"]),
-        DiagnoseReport(watch, None, Settings(10.0, True, "json", ()), to["diagnosis_json"]),
+        DiagnoseReport(watch, None, DiagnoseSettings(10.0, True, "table", ()), to["diagnosis"]),
+        DiagnoseReport(watch, None, DiagnoseSettings(10.0, True, "json", ()), to["diagnosis_json"]),
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pktdrop.demo.causes import CAUSES
-from pktdrop.demo.causes.cause import Cause, Traffic
+from pktdrop.demo.causes.cause import DemoCause, Traffic
 from pktdrop.demo.net import Net
 from tests.kit.kernel import Reasons
 from tests.kit.process import DEADLINE, wait_until
@@ -26,7 +26,7 @@ by_name = {cause.name: cause for cause in CAUSES}
 every_cause = pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.name)
 
 
-def expected(cause: Cause, reasons: Reasons, net: Net, count: int, cpu: int) -> dict[str, Any]:
+def expected(cause: DemoCause, reasons: Reasons, net: Net, count: int, cpu: int) -> dict[str, Any]:
     """What a tracer must say of the drops of a cause, but for their size and place.
 
     Where the kernel does not have the reason, it gives none, and the call site must tell the layer.
@@ -50,7 +50,7 @@ def expected(cause: Cause, reasons: Reasons, net: Net, count: int, cpu: int) -> 
     }
 
 
-def layers(cause: Cause, reasons: Reasons, function: str) -> set[str]:
+def layers(cause: DemoCause, reasons: Reasons, function: str) -> set[str]:
     """The layers that a drop of a cause may be said to be of: without a reason, that of any cause freed there."""
     if cause.reason in reasons:
         return {cause.layer}
@@ -132,7 +132,7 @@ def observed() -> Iterator[Observed]:
 
 @every_cause
 def test_what_is_lost_is_counted_and_nothing_else(
-    cause: Cause, observed: Observed, kernel_reasons: Reasons, record_property: Callable[[str, object], None]
+    cause: DemoCause, observed: Observed, kernel_reasons: Reasons, record_property: Callable[[str, object], None]
 ) -> None:
     """N packets lost among N that get through are N drops of the right kind, in the right place, on the right CPU."""
     provoked = observed.causes[cause.name]
@@ -158,14 +158,14 @@ def test_what_is_lost_is_counted_and_nothing_else(
 
 
 @every_cause
-def test_what_gets_through_is_not_counted(cause: Cause, observed: Observed) -> None:
+def test_what_gets_through_is_not_counted(cause: DemoCause, observed: Observed) -> None:
     """Packets like the lost ones that the kernel accepts leave no drop at all in their namespaces."""
     for summary in observed.spared.values():
         assert observed.causes[cause.name].drops(summary) == []
 
 
 @every_cause
-def test_every_rung_counts_the_same(cause: Cause, observed: Observed) -> None:
+def test_every_rung_counts_the_same(cause: DemoCause, observed: Observed) -> None:
     """Whatever way the probes are attached, the drops are the same to the last key."""
     provoked = observed.causes[cause.name]
     first, *others = (sorted(map(timeless, provoked.drops(summary)), key=place) for summary in observed.lost.values())

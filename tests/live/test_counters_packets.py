@@ -34,7 +34,7 @@ def test_a_capture_that_overflows_loses_copies_only() -> None:
 
             wait_until(lambda: shown() >= N, "the capture to overflow")
             with here.entered():
-                (row,) = packets.Reader().read(Netns(here.inode)).rows.values()
+                (row,) = packets.PacketSocketReader().read(Netns(here.inode)).rows.values()
             assert row.values == (shown(),)
             copies = shown()
             data = judged(made)

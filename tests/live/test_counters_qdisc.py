@@ -61,7 +61,9 @@ def shown_by_tc(namespace: Namespace) -> dict[tuple[str, str], dict[str, int]]:
     return shown
 
 
-def rows(reader: qdisc.Reader, namespace: Namespace) -> tuple[dict[tuple[str, str], Row], dict[tuple[str, str], Row]]:
+def rows(
+    reader: qdisc.QdiscReader, namespace: Namespace
+) -> tuple[dict[tuple[str, str], Row], dict[tuple[str, str], Row]]:
     """Counters and gauges, by interface and qdisc."""
     with namespace.entered():
         both = reader.read_all(namespace.inode)
@@ -128,7 +130,7 @@ def test_every_number_of_every_qdisc_equals_tc(net: Net) -> None:
             send_frames(client, f"x{number}")
     send(net)
     send(net, 2, 100)
-    counters, gauges = rows(qdisc.Reader(), client)
+    counters, gauges = rows(qdisc.QdiscReader(), client)
     assert as_tc(counters, gauges) == shown_by_tc(client)
     assert len({id(row.names) for row in counters.values()}) == 2
     assert ("several", "pfifo_fast 0: parent 7:1") in counters or ("several", "fq_codel 0: parent 7:1") in counters
@@ -182,7 +184,7 @@ def clsact(namespace: Namespace, interface: str) -> None:
 def test_a_queue_below_htb(net: Net) -> None:
     """What a queue in a class of htb drops is counted there and not in htb again."""
     htb_with_queue(net["client"], "eth0")
-    reader = qdisc.Reader()
+    reader = qdisc.QdiscReader()
     rows(reader, net["client"])
     send(net)
     counters, _ = rows(reader, net["client"])
@@ -195,11 +197,11 @@ def test_what_clsact_drops(net: Net) -> None:
     """A filter's drops are those of clsact, and of no queue."""
     clsact(net["client"], "eth0")
     send(net, 17, 100)
-    counters, _ = rows(qdisc.Reader(), net["client"])
+    counters, _ = rows(qdisc.QdiscReader(), net["client"])
     assert drops(counters) == {"clsact ffff:": 17}
     assert received(net) == 0
     send(net, 2)
-    assert drops(rows(qdisc.Reader(), net["client"])[0]) == {"clsact ffff:": 17}
+    assert drops(rows(qdisc.QdiscReader(), net["client"])[0]) == {"clsact ffff:": 17}
     wait_until(lambda: received(net) == 2, "two packets that the filter lets through")
 
 
@@ -209,7 +211,7 @@ def test_what_tbf_drops_itself(net: Net) -> None:
     burst = ("rate", "8bit", "burst", "600b", "limit", "9000")
     tc(client, "qdisc", "add", "dev", "eth0", "root", "handle", "2:", "tbf", *burst)
     tc(client, "qdisc", "add", "dev", "eth0", "parent", "2:1", "handle", "20:", "pfifo", "limit", "2")
-    reader = qdisc.Reader()
+    reader = qdisc.QdiscReader()
     for turn in (1, 2):
         send(net, 5)  # each larger than the burst
         send(net, 7, 400)
@@ -228,7 +230,7 @@ def test_each_lost_packet_is_counted_once(net: Net) -> None:
         if not a_pair_with(client, name, words, *queue):
             continue
         send_frames(client, name)
-        counters, gauges = rows(qdisc.Reader(), client)
+        counters, gauges = rows(qdisc.QdiscReader(), client)
         waiting = max(row.values[1] for (interface, _), row in gauges.items() if interface == name)
         lost = SENT - client.link(f"{name}-peer", "rx.packets") - waiting
         assert sum(drops(counters, name).values()) == lost > 0, words
@@ -243,7 +245,7 @@ def test_a_queue_that_is_not_shown(net: Net) -> None:
     limit = ("rate", "8bit", "burst", "1000b", "limit", "2000")
     tc(net["client"], "qdisc", "add", "dev", "eth0", "root", "handle", "2:", "tbf", *limit)
     send(net)
-    counters, gauges = rows(qdisc.Reader(), net["client"])
+    counters, gauges = rows(qdisc.QdiscReader(), net["client"])
     assert drops(counters) == {"tbf 2:": SENT - received(net) - gauges["eth0", "tbf 2:"].values[1]}
     assert counters["eth0", "tbf 2:"].names == qdisc.NAMES
 
@@ -252,7 +254,7 @@ def test_a_queue_that_goes(net: Net) -> None:
     """No counter rises because a queue is taken out from below htb, though htb keeps what it counted for it."""
     client = net["client"]
     htb_with_queue(client, "eth0")
-    reader = qdisc.Reader()
+    reader = qdisc.QdiscReader()
     send(net)
     before, _ = rows(reader, client)
     lost = sum(drops(before).values())
@@ -270,7 +272,7 @@ def test_nothing_lost(net: Net) -> None:
     """Packets that pass are counted and none as lost."""
     tc(net["client"], "qdisc", "add", "dev", "eth0", "root", "handle", "3:", "pfifo", "limit", "100")
     send(net)
-    counters, gauges = rows(qdisc.Reader(), net["client"])
+    counters, gauges = rows(qdisc.QdiscReader(), net["client"])
     assert received(net) == SENT
     assert counters["eth0", "pfifo 3:"] == Row(qdisc.NAMES, (0, 0, 0, SENT, SENT * (SIZE + 42)))
     assert gauges["eth0", "pfifo 3:"].values == (0, 0)
@@ -279,5 +281,5 @@ def test_nothing_lost(net: Net) -> None:
 def test_nothing_stays_open(net: Net) -> None:
     """A reading leaves no socket behind, which would keep a deleted namespace alive."""
     before = sorted(os.listdir("/proc/self/fd"))
-    rows(qdisc.Reader(), net["client"])
+    rows(qdisc.QdiscReader(), net["client"])
     assert sorted(os.listdir("/proc/self/fd")) == before

@@ -81,7 +81,7 @@ def by_ss(namespace: Namespace) -> dict[int, Shown]:
     return {one.inode: one for one in shown}
 
 
-def read(reader: sockets.Reader, namespace: Namespace) -> sockets.Sockets:
+def read(reader: sockets.SocketReader, namespace: Namespace) -> sockets.Sockets:
     """Read the sockets of a namespace."""
     with namespace.entered():
         found = reader.read_all(namespace.inode)
@@ -111,7 +111,7 @@ def test_full_receive_buffer(net: Net, address: str) -> None:
     lazy = full(net, address)
     spared = net.keep(net["host"].socket(lazy.family, socket.SOCK_DGRAM))
     spared.bind((address, PORT + 1))
-    reader = sockets.Reader()
+    reader = sockets.SocketReader()
     assert drops(read(reader, net["host"])) == {}
     before = fill(net, lazy)
     send(net, lazy, LOST)
@@ -135,8 +135,8 @@ def test_names(net: Net) -> None:
     fill(net, own)
     bound = full(net, "127.0.0.1", interface="lo")
     fill(net, bound)
-    names = sorted(drops(read(sockets.Reader(), net["host"])))
-    assert_equals_ss(read(sockets.Reader(), net["host"]), net["host"])
+    names = sorted(drops(read(sockets.SocketReader(), net["host"])))
+    assert_equals_ss(read(sockets.SocketReader(), net["host"]), net["host"])
     assert [name.rpartition(" ")[0] for name in names] == [f"udp 127.0.0.1%lo:{PORT}", f"udp [::]:{PORT}"]
 
 
@@ -153,7 +153,7 @@ def test_connected(net: Net) -> None:
         return any(one.drops for one in by_ss(net["host"]).values())
 
     wait_until(dropped, "the buffer to be full")
-    found = read(sockets.Reader(), net["host"])
+    found = read(sockets.SocketReader(), net["host"])
     assert_equals_ss(found, net["host"])
     inode = os.fstat(server.fileno()).st_ino
     assert list(drops(found)) == [f"udp 127.0.0.1:{PORT} 127.0.0.1:{PORT + 1} ino:{inode}"]
@@ -169,7 +169,7 @@ def test_two_sockets_with_one_port(net: Net) -> None:
         return all(by_ss(net["host"])[os.fstat(one.fileno()).st_ino].drops for one in both)
 
     wait_until(dropped, "both buffers to be full")
-    found = read(sockets.Reader(), net["host"])
+    found = read(sockets.SocketReader(), net["host"])
     assert_equals_ss(found, net["host"])
     assert len(drops(found)) == 2
 
@@ -178,11 +178,11 @@ def test_a_socket_that_follows_another(net: Net) -> None:
     """The next socket with the same port has a name of its own; the one that is gone has no row."""
     first = full(net)
     fill(net, first)
-    (old,) = drops(read(sockets.Reader(), net["host"]))
+    (old,) = drops(read(sockets.SocketReader(), net["host"]))
     first.close()
-    assert drops(read(sockets.Reader(), net["host"])) == {}
+    assert drops(read(sockets.SocketReader(), net["host"])) == {}
     fill(net, full(net))
-    (new,) = drops(read(sockets.Reader(), net["host"]))
+    (new,) = drops(read(sockets.SocketReader(), net["host"]))
     assert old != new
     assert old.rpartition(" ")[0] == new.rpartition(" ")[0]
 
@@ -197,7 +197,7 @@ def test_accept_queue(net: Net) -> None:
         with net["host"].socket(socket.AF_INET, socket.SOCK_STREAM) as caller:  # closed: it does not try again
             caller.setblocking(False)
             caller.connect_ex(("127.0.0.1", PORT))
-    found = read(sockets.Reader(), net["host"])
+    found = read(sockets.SocketReader(), net["host"])
     assert_equals_ss(found, net["host"])
     ((name, lost),) = drops(found).items()
     assert name.startswith(f"tcp 127.0.0.1:{PORT} ino:")
@@ -230,7 +230,7 @@ def test_raw_socket(v6: bool) -> None:
         wait_until(lambda: by_awk() == before + LOST, "all packets to arrive")
         inode = os.fstat(lazy.fileno()).st_ino
         local = "*" if v6 else "0.0.0.0"
-        assert drops(read(sockets.Reader(), server)) == {f"raw {local}:253 ino:{inode}": before + LOST}
+        assert drops(read(sockets.SocketReader(), server)) == {f"raw {local}:253 ino:{inode}": before + LOST}
 
 
 def test_proc_says_the_same(net: Net) -> None:
@@ -239,13 +239,13 @@ def test_proc_says_the_same(net: Net) -> None:
     fill(net, full(net, "::1"))
     with net["host"].entered():
         found, malformed = [], 0
-        for kind in sockets.KINDS:
+        for kind in sockets.SOCKET_TYPES:
             if kind.file:
                 some, bad = sockets.parse_file(kind, Path("/proc/thread-self/net", kind.file).read_bytes())
                 found += some
                 malformed += bad
     assert malformed == 0
-    diag = read(sockets.Reader(), net["host"])
+    diag = read(sockets.SocketReader(), net["host"])
     assert {one.name(None): one.drops for one in found} == drops(diag)
     assert {one.name(None): one.gauges.values for one in found} == {
         str(scope.socket): row.values[:1] for scope, row in diag.gauges.rows.items()
@@ -256,7 +256,7 @@ def test_other_sockets_are_not_there(net: Net) -> None:
     """TCP connections are not listed, and no socket of another namespace."""
     fill(net, full(net))
     with one_ns() as other:
-        assert drops(read(sockets.Reader(), other["host"])) == {}
+        assert drops(read(sockets.SocketReader(), other["host"])) == {}
 
 
 def test_owner(net: Net) -> None:
@@ -279,5 +279,5 @@ def test_owner(net: Net) -> None:
 def test_nothing_stays_open(net: Net) -> None:
     """A reading leaves no socket behind, which would keep a deleted namespace alive."""
     before = sorted(os.listdir("/proc/self/fd"))
-    read(sockets.Reader(), net["host"])
+    read(sockets.SocketReader(), net["host"])
     assert sorted(os.listdir("/proc/self/fd")) == before

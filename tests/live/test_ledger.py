@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pktdrop.demo.causes.cause import Cause, Traffic
+from pktdrop.demo.causes.cause import DemoCause, Traffic
 from pktdrop.demo.net import Net
 from pktdrop.demo.tools import wait_until
 from pktdrop.rules.identities import Identities
@@ -44,7 +44,7 @@ SECONDS = str(DEADLINE / 15)
 every_cause = pytest.mark.parametrize("cause", ALL, ids=lambda cause: cause.name)
 
 
-def counted(net: Net, cause: Cause) -> dict[str, int]:
+def counted(net: Net, cause: DemoCause) -> dict[str, int]:
     """Read the counters of a cause that this kernel has with other tools, but those that are the whole host's."""
     namespace = net[cause.role]
     mibs: dict[str, int] = {}
@@ -77,7 +77,7 @@ class Provoked:
     rose: dict[str, int] = field(default_factory=dict)
     """By how much counters rose, by other tools."""
 
-    def send(self, cause: Cause, lose: int) -> None:
+    def send(self, cause: DemoCause, lose: int) -> None:
         """Send N packets that get through, and some that are lost."""
         if self.net is None or self.traffic is None:
             return
@@ -102,7 +102,9 @@ class Provoked:
         return {namespace.inode for namespace in self.net.namespaces.values()}
 
 
-def drop_of(cause: Cause, provoked: Provoked, drops: Iterable[dict[str, Any]], kernel: Kernel) -> dict[str, Any] | None:
+def drop_of(
+    cause: DemoCause, provoked: Provoked, drops: Iterable[dict[str, Any]], kernel: Kernel
+) -> dict[str, Any] | None:
     """The one drop of a cause in its namespaces; None where the kernel does not place it there.
 
     Besides it there may be what is no packet, and on older kernels the ICMPv6 errors that told of it: no losses.
@@ -166,7 +168,7 @@ def identities() -> Identities:
 
 
 @every_cause
-def test_what_is_lost_is_dropped_once(cause: Cause, observed: Observed, kernel: Kernel) -> None:
+def test_what_is_lost_is_dropped_once(cause: DemoCause, observed: Observed, kernel: Kernel) -> None:
     """N packets lost among N that get through are one drop of N, of the right kind, in the right place."""
     provoked = observed.causes[cause.name]
     drop = drop_of(cause, provoked, observed.lost[-1]["drops"], kernel)
@@ -186,7 +188,7 @@ def test_what_is_lost_is_dropped_once(cause: Cause, observed: Observed, kernel: 
     assert drop["layer"] in {otherwise.get("layer", cause.layer), *layers}
 
 
-def is_sure(cause: Cause, kernel: Kernel, drop: dict[str, Any]) -> bool:
+def is_sure(cause: DemoCause, kernel: Kernel, drop: dict[str, Any]) -> bool:
     """Tell whether the kernel says enough of a drop for its layer."""
     return cause.reason == cause.named(kernel.reasons) and not (
         cause.reason == "NOT_SPECIFIED" and function_of(drop["location"]) in FREE_LISTS
@@ -208,7 +210,9 @@ def test_what_has_no_place_is_counted_once(observed: Observed, kernel: Kernel) -
 
 
 @every_cause
-def test_what_is_lost_is_explained(cause: Cause, observed: Observed, kernel: Kernel, identities: Identities) -> None:
+def test_what_is_lost_is_explained(
+    cause: DemoCause, observed: Observed, kernel: Kernel, identities: Identities
+) -> None:
     """The counters of the cause rose by N, drop events explain N, and nothing is unexplained."""
     provoked = observed.causes[cause.name]
     inodes, summary = provoked.inodes, observed.lost[-1]
@@ -240,12 +244,12 @@ def test_what_is_lost_is_explained(cause: Cause, observed: Observed, kernel: Ker
         silent(drop, cause, kernel, said)
 
 
-def counts_globally(cause: Cause) -> bool:
+def counts_globally(cause: DemoCause) -> bool:
     """Tell whether counters of the whole host show the packets of a cause."""
     return any(name.startswith(GLOBAL) for name in (*cause.counters, *cause.bounds))
 
 
-def may_be_of_another(cause: Cause, kernel: Kernel, drop: dict[str, Any]) -> bool:
+def may_be_of_another(cause: DemoCause, kernel: Kernel, drop: dict[str, Any]) -> bool:
     """Tell whether a drop looks like one of a cause that counters of the whole host show."""
     function = function_of(drop["location"])
     return not is_sure(cause, kernel, drop) and any(
@@ -253,13 +257,13 @@ def may_be_of_another(cause: Cause, kernel: Kernel, drop: dict[str, Any]) -> boo
     )
 
 
-def may_stand_still(counter: str, cause: Cause, kernel: Kernel) -> bool:
+def may_stand_still(counter: str, cause: DemoCause, kernel: Kernel) -> bool:
     """Tell whether a counter need not rise: that of a bound depends on the kernel, as does the way of some packets."""
     elsewhere = bool(cause.older or cause.since) and cause.named(kernel.reasons) != cause.reason
     return counter in cause.bounds or elsewhere
 
 
-def explained(entry: dict[str, Any], cause: Cause, kernel: Kernel, drop: dict[str, Any] | None) -> None:
+def explained(entry: dict[str, Any], cause: DemoCause, kernel: Kernel, drop: dict[str, Any] | None) -> None:
     """N events of the cause are what a counter of its namespace has, as far as there are events."""
     reason, is_exact = cause.named(kernel.reasons), entry["counter"] in cause.counters
     if kernel.place(cause) == "none":  # events of which nothing is known but a function of TCP may be taken for it
@@ -279,7 +283,7 @@ def explained(entry: dict[str, Any], cause: Cause, kernel: Kernel, drop: dict[st
         assert entry["status"] in ("exact", "bound")
 
 
-def of_all(counter: str, cause: Cause, summary: dict[str, Any], kernel: Kernel) -> None:
+def of_all(counter: str, cause: DemoCause, summary: dict[str, Any], kernel: Kernel) -> None:
     """A counter of the whole host: events of this cause are among what it counted; if they must be all, they are."""
     (entry,) = [one for one in summary["ledger"] if one["counter"] == counter]
     reasons = {one["reason"]: one["count"] for one in entry["by"]}
@@ -295,7 +299,7 @@ def of_all(counter: str, cause: Cause, summary: dict[str, Any], kernel: Kernel) 
         assert ("bound", sum(reasons.values())) == (entry["status"], entry["explained"])
 
 
-def silent(drop: dict[str, Any], cause: Cause, kernel: Kernel, said: list[dict[str, Any]]) -> None:
+def silent(drop: dict[str, Any], cause: DemoCause, kernel: Kernel, said: list[dict[str, Any]]) -> None:
     """No counter shows the packets, and the ledger says so; unless they were no loss of this host."""
     if drop["noise"] or drop["doubt"]:
         assert said == []
@@ -307,7 +311,7 @@ def silent(drop: dict[str, Any], cause: Cause, kernel: Kernel, said: list[dict[s
 
 
 @every_cause
-def test_what_gets_through_is_no_loss(cause: Cause, observed: Observed, identities: Identities) -> None:
+def test_what_gets_through_is_no_loss(cause: DemoCause, observed: Observed, identities: Identities) -> None:
     """Packets like the lost ones that the kernel accepts leave no line in the ledger."""
     found = entries(observed.spared, observed.causes[cause.name].inodes)
     assert losses(found, identities) == []

@@ -16,7 +16,7 @@ from pktdrop.demo.causes.parts import CLOSED
 from pktdrop.demo.net import Net, one_ns, two_ns
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host, prepared, readers, ring
-from pktdrop.kernel.btf import Btf, Kind
+from pktdrop.kernel.btf import Btf, BtfKind
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.model.drops import DropKey
@@ -36,7 +36,7 @@ def _works(reader: str) -> bool:
     host.raise_memlock()  # as a tracer does, before Linux 5.11
     btf = Btf.load(VMLINUX)
     found = readers.facts(btf)
-    tracepoint = btf.find("btf_trace_kfree_skb", Kind.TYPEDEF) or 0
+    tracepoint = btf.find("btf_trace_kfree_skb", BtfKind.TYPEDEF) or 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readers, "ORDER", (reader,))
         return readers.choose(found, tracepoint) == reader

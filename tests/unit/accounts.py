@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pktdrop.account import Account
-from pktdrop.diagnosis.diagnosis import Circumstances, Diagnosis, Tables, diagnose
-from pktdrop.diagnosis.values import Host
+from pktdrop.diagnosis.diagnosis import Circumstances, Diagnosis, Tables, diagnosis_of
+from pktdrop.diagnosis.values import HostValues
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.ledger.books import Books, Rules
 from pktdrop.ledger.loss import Whereabouts
@@ -80,12 +80,12 @@ def make_account(
     )
 
 
-def asked(counters: Counters) -> Host:
+def asked(counters: Counters) -> HostValues:
     """This host, which answers now."""
     namespaces = Namespaces()
     namespaces.own()
     namespaces.paths()
-    return Host(make_look(counters, namespaces=namespaces.known), Asker(namespaces, counters))
+    return HostValues(make_look(counters, namespaces=namespaces.known), Asker(namespaces, counters))
 
 
 @dataclass
@@ -121,4 +121,4 @@ def judge(account: Account, rungs: Mapping[str, str] = TRACED, **changes: Any) -
         sees_all=changes.get("sees_all", True),
         **({"peaks": changes["peaks"]} if "peaks" in changes else {}),
     )
-    return diagnose(account, how, changes.get("host", KnownHost()), TABLES)
+    return diagnosis_of(account, how, changes.get("host", KnownHost()), TABLES)

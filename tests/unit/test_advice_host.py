@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pktdrop.diagnosis.values import Host, _mask, _number
+from pktdrop.diagnosis.values import HostValues, _mask, _number
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.ledger.loss import Whereabouts
 from pktdrop.model.counters import Row, Scope
@@ -28,7 +28,7 @@ LO = Whereabouts(netns=OWN, interface="lo")
 
 
 @pytest.fixture
-def host() -> Host:
+def host() -> HostValues:
     """This host, and a socket of dnsmasq that this process claims not to know."""
     gauges = {"softnet": {}, "qdisc": {}, "socket": {DNS: Row(("rmem_alloc", "rcvbuf"), (1, 212992))}}
     return asked(make_counters(gauges=gauges))
@@ -44,7 +44,7 @@ def host() -> Host:
         ("unres_qlen_bytes", "net.ipv4.neigh.lo.unres_qlen_bytes"),
     ],
 )
-def test_sysctls_are_what_sysctl_shows(host: Host, name: str, setting: str) -> None:
+def test_sysctls_are_what_sysctl_shows(host: HostValues, name: str, setting: str) -> None:
     """Settings of the namespace, of the host, and of an interface."""
     if shutil.which("sysctl") is None:
         pytest.skip("sysctl not installed")
@@ -54,7 +54,7 @@ def test_sysctls_are_what_sysctl_shows(host: Host, name: str, setting: str) -> N
     assert host.value(name, LO) == int(shown.stdout)
 
 
-def test_the_length_of_a_queue_is_what_ip_shows(host: Host) -> None:
+def test_the_length_of_a_queue_is_what_ip_shows(host: HostValues) -> None:
     """Read by an ioctl, which works in any namespace."""
     if shutil.which("ip") is None:
         pytest.skip("ip not installed")
@@ -64,7 +64,7 @@ def test_the_length_of_a_queue_is_what_ip_shows(host: Host) -> None:
     assert host.value("txqueuelen", LO) == shown[0]["txqlen"]
 
 
-def test_nothing_raises_where_nothing_is_known(host: Host) -> None:
+def test_nothing_raises_where_nothing_is_known(host: HostValues) -> None:
     """An interface, a namespace and a socket that are gone: all values are asked for, none is an exception."""
     gone = Whereabouts(netns=Netns(1), interface="gone0", sockets=(Scope(netns=Netns(1), socket="udp *:1 ino:1"),))
     for name in sorted(HOST_VALUES):
@@ -85,7 +85,7 @@ def test_nothing_raises_where_nothing_is_known(host: Host) -> None:
     ],
 )
 def test_commands_enter_the_namespace_by_what_leads_there(
-    host: Host, path: str, command: str, monkeypatch: pytest.MonkeyPatch
+    host: HostValues, path: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not by its name, which may look like that of a process."""
     there = Netns(7, 7)
@@ -93,7 +93,7 @@ def test_commands_enter_the_namespace_by_what_leads_there(
     assert host.value("in_netns", Whereabouts(netns=there)) == command
 
 
-def test_an_unknown_name_has_no_value(host: Host) -> None:
+def test_an_unknown_name_has_no_value(host: HostValues) -> None:
     """The tables are tested for such; at run time it is no reason to end."""
     assert host.value("nothing", LO) is None
 
@@ -110,14 +110,14 @@ def test_values_are_read_once() -> None:
     assert read.total() == 1
 
 
-def test_the_buffer_of_a_socket_is_that_of_the_last_reading(host: Host) -> None:
+def test_the_buffer_of_a_socket_is_that_of_the_last_reading(host: HostValues) -> None:
     """Of one socket, not of several."""
     assert host.value("rcvbuf", Whereabouts(sockets=(DNS,))) == 212992
     assert host.value("rcvbuf", Whereabouts(sockets=(DNS, DNS))) is None
     assert host.process(DNS) is None
 
 
-def test_commands_for_the_own_namespace_have_nothing_before_them(host: Host) -> None:
+def test_commands_for_the_own_namespace_have_nothing_before_them(host: HostValues) -> None:
     """Only for others something must be entered; for those that nobody can name there is no command."""
     assert host.value("in_netns", LO) == ""
     assert host.value("in_netns", Whereabouts(netns=Netns(1))) is None
@@ -140,7 +140,7 @@ def test_more_queues_only_for_cpus_that_there_are() -> None:
             Question("nic", OWN, "eth0"): (None, None, now, 64 + online, None, None, None),
             Question("sysconf", None, "SC_NPROCESSORS_ONLN"): online,
         }
-        assert Host(make_look(make_counters(), answers=answers)).value("combined_more", eth0) == more
+        assert HostValues(make_look(make_counters(), answers=answers)).value("combined_more", eth0) == more
 
 
 @pytest.mark.parametrize(

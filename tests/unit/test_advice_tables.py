@@ -11,7 +11,7 @@ from pktdrop.ledger.entry import STAT_CLASS_LAYERS
 from pktdrop.rules import causes, remedies
 from pktdrop.rules.causes import Causes
 from pktdrop.rules.identities import Identities
-from pktdrop.rules.layers import LAYERS, NATURES, Layers, Rule
+from pktdrop.rules.layers import LAYERS, NATURES, LayerRule, Layers
 from pktdrop.rules.match import Event, Value
 from pktdrop.rules.remedies import HOST_VALUES, SEEN_VALUES, Advice
 
@@ -78,7 +78,7 @@ def test_each_row_can_be_reached() -> None:
 @pytest.mark.parametrize(
     "rule", [rule for rule in RULES if rule.verdict.noise is None], ids=lambda rule: str(rule.line)
 )
-def test_a_cause_says_nothing_that_layers_contradict(rule: Rule) -> None:
+def test_a_cause_says_nothing_that_layers_contradict(rule: LayerRule) -> None:
     """What is policy by layers.tsv has no cause that speaks of lack of room, and the other way round."""
     reason, call_site = rule.reason.replace("*", "X"), rule.function.replace("*", "x")
     nature = rule.verdict.nature

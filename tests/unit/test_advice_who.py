@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from pktdrop.diagnosis.diagnosis import Circumstances, Diagnosis, diagnose
+from pktdrop.diagnosis.diagnosis import Circumstances, Diagnosis, diagnosis_of
 from pktdrop.diagnosis.who import Seen
 from pktdrop.model.drops import DropKey
 from pktdrop.model.packet import IPV4
@@ -34,7 +34,7 @@ def judged(samples: dict[DropKey, list[Sample]], drops: dict[DropKey, int]) -> D
     account = replace(make_account(drops, increments), samples=samples)
     seen = Seen()
     seen.add(account)
-    return diagnose(account, Circumstances(TRACED, seen=seen), KnownHost(), TABLES)
+    return diagnosis_of(account, Circumstances(TRACED, seen=seen), KnownHost(), TABLES)
 
 
 def test_a_loss_says_who() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.kernel import layout
-from pktdrop.kernel.btf import Btf, BtfError, Kind
+from pktdrop.kernel.btf import Btf, BtfError, BtfKind
 from pktdrop.kernel.reasons import ReasonNames
 
 BTF = Path(__file__).parents[1] / "data" / "btf"
@@ -50,16 +50,16 @@ def info(kind: int, length: int = 0, flag: int = 0) -> int:
 @pytest.mark.parametrize(
     ("kernel", "name", "kind", "type_id"),
     [
-        ("5.10.0-32-debian", "btf_trace_kfree_skb", Kind.TYPEDEF, 25),
-        ("6.12.95-debian", "sk_buff", Kind.STRUCT, 1),
-        ("6.12.95-debian", "net_device", Kind.STRUCT, 6),
-        ("6.12.95-debian", "int", Kind.INT, 7),
-        ("6.12.95-debian", "skb_drop_reason", Kind.ENUM, 26),
-        ("6.12.95-debian", "enqueue_to_backlog", Kind.FUNC, 33),
-        ("7.3.4-debian", "enqueue_to_backlog", Kind.FUNC, 36),
+        ("5.10.0-32-debian", "btf_trace_kfree_skb", BtfKind.TYPEDEF, 25),
+        ("6.12.95-debian", "sk_buff", BtfKind.STRUCT, 1),
+        ("6.12.95-debian", "net_device", BtfKind.STRUCT, 6),
+        ("6.12.95-debian", "int", BtfKind.INT, 7),
+        ("6.12.95-debian", "skb_drop_reason", BtfKind.ENUM, 26),
+        ("6.12.95-debian", "enqueue_to_backlog", BtfKind.FUNC, 33),
+        ("7.3.4-debian", "enqueue_to_backlog", BtfKind.FUNC, 36),
     ],
 )
-def test_find(kernel: str, name: str, kind: Kind, type_id: int) -> None:
+def test_find(kernel: str, name: str, kind: BtfKind, type_id: int) -> None:
     """A type is found by name and kind, under the id that the kernel knows it by."""
     btf = load(kernel)
     assert btf.find(name, kind) == type_id
@@ -69,19 +69,19 @@ def test_find(kernel: str, name: str, kind: Kind, type_id: int) -> None:
 @pytest.mark.parametrize("name", ["sk_buf", "k_buff", "sk_buff_head", "sk_buff\0", "skb"])
 def test_find_wants_the_whole_name(name: str) -> None:
     """Parts of a name, names of members and names that are nowhere are not found as structs."""
-    assert load("6.12.95-debian").find(name, Kind.STRUCT) is None
+    assert load("6.12.95-debian").find(name, BtfKind.STRUCT) is None
 
 
 def test_find_wants_the_kind() -> None:
     """A struct is not found as a union, nor as a function."""
     btf = load("6.12.95-debian")
-    assert [btf.find("sk_buff", kind) for kind in (Kind.UNION, Kind.FUNC, Kind.FWD)] == [None, None, None]
+    assert [btf.find("sk_buff", kind) for kind in (BtfKind.UNION, BtfKind.FUNC, BtfKind.FWD)] == [None, None, None]
 
 
 def test_function() -> None:
     """A function is found by name; one that was inlined or renamed is not."""
     btf = load("6.18.44")
-    assert btf.function("enqueue_to_backlog") == btf.find("enqueue_to_backlog", Kind.FUNC)
+    assert btf.function("enqueue_to_backlog") == btf.find("enqueue_to_backlog", BtfKind.FUNC)
     assert btf.function("enqueue_to_backlog.isra.0") is None
 
 
@@ -158,7 +158,7 @@ def test_enum_signs() -> None:
 def test_member(kernel: str, member: str, offset: int, bits: int) -> None:
     """A member is found at its bit, also in nested anonymous unions and as a bit-field."""
     btf = load(kernel)
-    sk_buff = btf.find("sk_buff", Kind.STRUCT)
+    sk_buff = btf.find("sk_buff", BtfKind.STRUCT)
     assert sk_buff is not None
     found = btf.member(sk_buff, member)
     assert found is not None
@@ -169,7 +169,7 @@ def test_missing_member() -> None:
     """A member that is not there is no error, nor is one of something that has no members."""
     btf = load("6.12.95-debian")
     assert btf.member(1, "no_such_member") is None
-    for name, kind in (("int", Kind.INT), ("skb_drop_reason", Kind.ENUM), ("enqueue_to_backlog", Kind.FUNC)):
+    for name, kind in (("int", BtfKind.INT), ("skb_drop_reason", BtfKind.ENUM), ("enqueue_to_backlog", BtfKind.FUNC)):
         type_id = btf.find(name, kind)
         assert type_id is not None
         assert btf.member(type_id, "len") is None
@@ -180,7 +180,7 @@ def test_member_types() -> None:
     btf = load("6.12.95-debian")
     members = {name: btf.member(1, name) for name in ("dev", "len", "skb_iif", "protocol")}
     types = {name: member.type for name, member in members.items() if member is not None}
-    assert btf.kind(types["dev"]) == Kind.PTR
+    assert btf.kind(types["dev"]) == BtfKind.PTR
     assert btf.name(btf.target(types["dev"])) == "net_device"
     integers = [(btf.size(types[name]), btf.is_signed(types[name])) for name in ("len", "skb_iif", "protocol")]
     assert integers == [(4, False), (4, True), (2, False)]
@@ -193,13 +193,13 @@ def test_member_types() -> None:
 @pytest.mark.parametrize(
     ("kernel", "module", "name", "kind", "type_id"),
     [  # the ids that `bpftool -B vmlinux btf dump file MODULE` prints
-        ("6.12.95-debian", "mac80211", "mac80211_drop_reason", Kind.ENUM, 36),
-        ("6.12.95-debian", "openvswitch", "deferred_action", Kind.STRUCT, 36),
-        ("6.12.95-debian", "openvswitch", "ovs_drop_reason", Kind.ENUM, 37),
-        ("7.3.4-debian", "openvswitch", "ovs_drop_reason", Kind.ENUM, 42),
+        ("6.12.95-debian", "mac80211", "mac80211_drop_reason", BtfKind.ENUM, 36),
+        ("6.12.95-debian", "openvswitch", "deferred_action", BtfKind.STRUCT, 36),
+        ("6.12.95-debian", "openvswitch", "ovs_drop_reason", BtfKind.ENUM, 37),
+        ("7.3.4-debian", "openvswitch", "ovs_drop_reason", BtfKind.ENUM, 42),
     ],
 )
-def test_module_ids_go_on_from_vmlinux(kernel: str, module: str, name: str, kind: Kind, type_id: int) -> None:
+def test_module_ids_go_on_from_vmlinux(kernel: str, module: str, name: str, kind: BtfKind, type_id: int) -> None:
     """A module's types are numbered after those of vmlinux; the first of its strings is a name like the others."""
     btf, base = load_module(kernel, module)
     assert btf.find(name, kind) == type_id
@@ -209,7 +209,7 @@ def test_module_ids_go_on_from_vmlinux(kernel: str, module: str, name: str, kind
 def test_module_refers_to_vmlinux() -> None:
     """A type of vmlinux is reached from a module's type, with its name and members."""
     btf, _ = load_module("6.12.95-debian", "openvswitch")
-    deferred_action = btf.find("deferred_action", Kind.STRUCT)
+    deferred_action = btf.find("deferred_action", BtfKind.STRUCT)
     assert deferred_action is not None
     skb = btf.member(deferred_action, "skb")
     assert skb is not None
@@ -222,7 +222,7 @@ def test_module_uses_strings_of_vmlinux() -> None:
     """A module's type is found by a name whose string vmlinux has already, since the strings are kept once."""
     base = Btf(blob([], b"\0shared\0"))
     btf = Btf(blob([1, info(6, 1), 4, 8, 5], b"own\0"), base)
-    assert btf.find("shared", Kind.ENUM) == 1
+    assert btf.find("shared", BtfKind.ENUM) == 1
     assert btf.enum("shared") == {"own": 5}
 
 
@@ -232,11 +232,11 @@ def test_every_kind_is_stepped_over() -> None:
         **{1: 1, 2: 0, 3: 3, 4: 2 * 3, 5: 2 * 3, 6: 2 * 2, 7: 0, 8: 0, 9: 0, 10: 0, 11: 0, 12: 0},
         **{13: 2 * 2, 14: 1, 15: 2 * 3, 16: 0, 17: 1, 18: 0, 19: 2 * 3},
     }
-    assert set(words_after) == set(Kind)
+    assert set(words_after) == set(BtfKind)
     for kind, count in words_after.items():
         length = 2 if count > 3 else 0
         btf = Btf(blob([0, info(kind, length), 0, *[0] * count, 1, info(16), 8], b"\0last\0"))
-        assert btf.find("last", Kind.FLOAT) == 2
+        assert btf.find("last", BtfKind.FLOAT) == 2
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def ask_everything(data: bytes, base: Btf | None = None) -> None:
         lambda btf: btf.tracepoint_parameters("kfree_skb"),
         lambda btf: btf.function("enqueue_to_backlog"),
         lambda btf: btf.enum("ovs_drop_reason"),
-        lambda btf: btf.member(btf.find("deferred_action", Kind.STRUCT) or 1, "skb"),
+        lambda btf: btf.member(btf.find("deferred_action", BtfKind.STRUCT) or 1, "skb"),
     )
     for question in questions:
         with suppress(BtfError):
@@ -320,7 +320,7 @@ def test_garbage_behind_a_good_header(words: list[int], strings: bytes) -> None:
 
 
 WORDS = st.one_of(
-    st.integers(0, 60), st.sampled_from([info(k, 2, f) for k in Kind for f in (0, 1)]), st.integers(0, 2**32 - 1)
+    st.integers(0, 60), st.sampled_from([info(k, 2, f) for k in BtfKind for f in (0, 1)]), st.integers(0, 2**32 - 1)
 )
 
 

@@ -452,7 +452,7 @@ def example(name: str) -> str:
     return name.replace("{queue}", "3").replace("{n}", "1").replace("*", "x")
 
 
-def found(drivers: Drivers, driver: str, name: str) -> module.Rule:
+def found(drivers: Drivers, driver: str, name: str) -> module.StatRule:
     """The row that decides on a statistic."""
     answer = drivers.find(driver, name)
     assert answer is not None
@@ -500,7 +500,7 @@ def test_an_event_has_one_class(drivers: Drivers) -> None:
 
 def test_roles_fit_together(drivers: Drivers) -> None:
     """What is called the single counter of its event is the only one; a queue's counter knows its queue."""
-    counters: dict[tuple[str, str], list[module.Rule]] = {}
+    counters: dict[tuple[str, str], list[module.StatRule]] = {}
     for rule in drivers.rules:
         if rule.role == "queue":
             assert "{queue}" in rule.name or rule.drivers == ("vmxnet3",), rule

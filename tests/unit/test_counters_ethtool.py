@@ -115,21 +115,21 @@ def test_no_value_is_lost_to_a_name_that_repeats(names: list[str]) -> None:
 
 def test_loopback_reports_nothing() -> None:
     """lo has no driver, no statistics, no rings: all of it is "not reported", none of it an error."""
-    assert ethtool.Reader().read(None, {1: "lo"}) == ethtool.Reading({}, ())
+    assert ethtool.StatisticsReader().read(None, {1: "lo"}) == ethtool.Reading({}, ())
     assert ethtool.settings(["lo"]) == ({"lo": NicSettings()}, ())
 
 
 def test_interfaces_that_are_gone_are_left_out() -> None:
     """A name that does not exist, or could not, is no error and never another interface."""
     gone = ["nonesuch0", "a-name-longer-than-an-interface-may-have", ""]
-    assert ethtool.Reader().read(None, dict(enumerate(gone, 1))) == ethtool.Reading({}, ())
+    assert ethtool.StatisticsReader().read(None, dict(enumerate(gone, 1))) == ethtool.Reading({}, ())
     assert ethtool.settings(gone) == ({name: NicSettings() for name in gone}, ())
 
 
 def test_nothing_stays_open() -> None:
     """After a reading no socket is left: it would keep a deleted namespace alive."""
     names = dict(socket.if_nameindex())
-    reader = ethtool.Reader()
+    reader = ethtool.StatisticsReader()
     reader.read(None, names)
     before = len(os.listdir("/proc/self/fd"))
     reader.read(None, names)
@@ -177,7 +177,7 @@ class Driver(Ioctl):
         return memoryview(answer.ljust(size, b"\0"))[:size]
 
 
-def read_nic0(reader: ethtool.Reader, ifindex: int = 2) -> dict[str, int]:
+def read_nic0(reader: ethtool.StatisticsReader, ifindex: int = 2) -> dict[str, int]:
     """The statistics by name, without those of the netdev family."""
     rows = reader.read(Netns(7), {ifindex: "nic0"}).rows
     row = rows.get(Scope(netns=Netns(7), interface="nic0"), Row((), ()))
@@ -187,7 +187,7 @@ def read_nic0(reader: ethtool.Reader, ifindex: int = 2) -> dict[str, int]:
 def test_values_that_stand_still_cost_one_question() -> None:
     """What was read before is not even unpacked again."""
     driver = Driver(rx_dropped=5, rx_missed=0)
-    reader = ethtool.Reader(driver)
+    reader = ethtool.StatisticsReader(driver)
     first = read_nic0(reader)
     driver.asked.clear()
     assert read_nic0(reader) == first == {"ethtool.rx_dropped": 5, "ethtool.rx_missed": 0}
@@ -197,7 +197,7 @@ def test_values_that_stand_still_cost_one_question() -> None:
 def test_what_rises_is_called_by_the_name_that_it_has_then() -> None:
     """A driver changes its names and keeps their number: what rises next is not called by the name of before."""
     driver = Driver(rx_dropped=0, rx_missed=0)
-    reader = ethtool.Reader(driver)
+    reader = ethtool.StatisticsReader(driver)
     read_nic0(reader)
     driver.statistics_now = {"rx_missed": 3, "rx_filtered": 0}
     assert read_nic0(reader) == {"ethtool.rx_missed": 3, "ethtool.rx_filtered": 0}
@@ -209,7 +209,7 @@ def test_what_rises_is_called_by_the_name_that_it_has_then() -> None:
 def test_another_number_of_statistics_is_seen(now: dict[str, int]) -> None:
     """There are fewer, more, or none, though the values of those that stay are the same."""
     driver = Driver(a=1, b=1)
-    reader = ethtool.Reader(driver)
+    reader = ethtool.StatisticsReader(driver)
     read_nic0(reader)
     driver.statistics_now = now
     assert read_nic0(reader) == {f"ethtool.{name}": value for name, value in now.items()}
@@ -218,7 +218,7 @@ def test_another_number_of_statistics_is_seen(now: dict[str, int]) -> None:
 def test_names_are_asked_for_now_and_then() -> None:
     """Where no value ever changes, new names are seen in the end, and not those of all interfaces in one reading."""
     driver = Driver(a=1)
-    reader = ethtool.Reader(driver)
+    reader = ethtool.StatisticsReader(driver)
     for _ in range(64):
         reader.read(Netns(7), {2: "nic0"})
     driver.statistics_now = {"b": 1}
@@ -230,7 +230,7 @@ def test_names_are_asked_for_now_and_then() -> None:
 def test_another_interface_of_the_name_is_asked_for_its_own() -> None:
     """One goes, and another one of its name comes: it has another index, or the namespace was forgotten."""
     driver = Driver(a=1)
-    reader = ethtool.Reader(driver)
+    reader = ethtool.StatisticsReader(driver)
     read_nic0(reader)
     driver.statistics_now = {"b": 1}
     assert read_nic0(reader, ifindex=3) == {"ethtool.b": 1}
@@ -242,7 +242,7 @@ def test_another_interface_of_the_name_is_asked_for_its_own() -> None:
 def test_nothing_is_remembered_of_interfaces_that_are_gone() -> None:
     """Memory is bounded by what was there at the last reading."""
     driver = Driver(a=1)
-    reader = ethtool.Reader(driver)
+    reader = ethtool.StatisticsReader(driver)
     read_nic0(reader)
     reader.read(Netns(7), {})
     driver.statistics_now = {"b": 1}

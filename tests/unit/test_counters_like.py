@@ -8,7 +8,7 @@ import pytest
 
 from pktdrop.counters import like, softnet
 from pktdrop.counters.links import NAMES, parse
-from pktdrop.counters.netlink import Answer
+from pktdrop.counters.netlink import NetlinkAnswer
 from pktdrop.model.counters import Row
 
 DATA = Path(__file__).parent.parent / "data/counters"
@@ -32,7 +32,7 @@ DIFFERENCE = {
 def real() -> dict[str, Row]:
     """Rows of a real namespace by name of interface."""
     names = re.findall(r"^\d+: ([^:@]+)", (DATA / "links-6.18.44/ip.txt").read_text(), re.MULTILINE)
-    rows = parse(Answer([(DATA / "links-6.18.44/getstats").read_bytes()], 1)).rows.values()
+    rows = parse(NetlinkAnswer([(DATA / "links-6.18.44/getstats").read_bytes()], 1)).rows.values()
     return dict(zip(names, rows, strict=True))
 
 

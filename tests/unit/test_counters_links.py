@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pktdrop.counters import links
 from pktdrop.counters.links import NAMES, parse
-from pktdrop.counters.netlink import Answer
+from pktdrop.counters.netlink import NetlinkAnswer
 from pktdrop.model.drops import Netns
 
 DATA = Path(__file__).parent.parent / "data/counters/links-6.18.44"
@@ -46,7 +46,7 @@ ALL = tuple(range(100, 125))
 def test_real_dump_equals_ip() -> None:
     """Of a real answer each counter of each interface is the one that ip(8) showed."""
     shown = json.loads((DATA / "ip.json").read_text())
-    dump = parse(Answer([(DATA / "getstats").read_bytes()], 1))
+    dump = parse(NetlinkAnswer([(DATA / "getstats").read_bytes()], 1))
     assert dump.faults == ()
     assert not dump.interrupted
     assert list(dump.rows) == [link["ifindex"] for link in shown]
@@ -72,14 +72,14 @@ def test_real_dump_equals_ip() -> None:
 @pytest.mark.parametrize(("width", "last"), [(23, "tx_compressed"), (24, "rx_nohandler"), (25, "rx_otherhost_dropped")])
 def test_older_kernels_have_fewer_counters(width: int, last: str) -> None:
     """A row has the counters that the kernel has, and no others."""
-    (row,) = parse(Answer([stats(1, *ALL[:width]) + END], 1)).rows.values()
+    (row,) = parse(NetlinkAnswer([stats(1, *ALL[:width]) + END], 1)).rows.values()
     assert row.names[-1] == last
     assert row.values == ALL[:width]
 
 
 def test_newer_kernels_have_more_counters() -> None:
     """Counters that came after ours are left out, and that is said once."""
-    dump = parse(Answer([stats(1, *ALL, 7, 8) + stats(2, *ALL, 7, 8) + END], 1))
+    dump = parse(NetlinkAnswer([stats(1, *ALL, 7, 8) + stats(2, *ALL, 7, 8) + END], 1))
     assert {row.values for row in dump.rows.values()} == {ALL}
     assert dump.faults == ("this kernel has 2 further counters, which pktdrop does not know",)
 
@@ -88,7 +88,7 @@ def test_many_parts_and_padding() -> None:
     """Interfaces of all parts are there, in the order of their indexes; padding is passed over."""
     head = struct.pack("=BxHII", 0, 0, 3, 1)
     padded = message(NEWSTATS, head + attribute(0, b"") + attribute(5, b"\1\2\3") + attribute(1, struct.pack("=Q", 9)))
-    dump = parse(Answer([stats(7, *ALL) + padded, stats(5, *ALL), END], 1))
+    dump = parse(NetlinkAnswer([stats(7, *ALL) + padded, stats(5, *ALL), END], 1))
     assert dump.faults == ()
     assert list(dump.rows) == [3, 5, 7]
     assert dump.rows[3].values == (9,)
@@ -96,7 +96,7 @@ def test_many_parts_and_padding() -> None:
 
 def test_largest_numbers() -> None:
     """Counters have 64 bits."""
-    (row,) = parse(Answer([stats(1, *[2**64 - 1] * 25) + END], 1)).rows.values()
+    (row,) = parse(NetlinkAnswer([stats(1, *[2**64 - 1] * 25) + END], 1)).rows.values()
     assert set(row.values) == {2**64 - 1}
 
 
@@ -104,7 +104,7 @@ def test_largest_numbers() -> None:
 def test_interrupted_dump(where: str) -> None:
     """The kernel says so where the list may not be whole."""
     end = message(DONE, struct.pack("=i", 0), MULTI | INTERRUPTED) if where == "end" else END
-    dump = parse(Answer([stats(1, *ALL, flags=MULTI | (INTERRUPTED if where == "message" else 0)) + end], 1))
+    dump = parse(NetlinkAnswer([stats(1, *ALL, flags=MULTI | (INTERRUPTED if where == "message" else 0)) + end], 1))
     assert dump.interrupted
     assert len(dump.rows) == 1
 
@@ -112,7 +112,7 @@ def test_interrupted_dump(where: str) -> None:
 @pytest.mark.parametrize("kind", [ERROR, DONE])
 def test_errors_of_the_kernel(kind: int) -> None:
     """An error in place of an end is a fault; what came before stays."""
-    dump = parse(Answer([stats(1, *ALL), message(kind, struct.pack("=i", -errno.EPERM))], 1))
+    dump = parse(NetlinkAnswer([stats(1, *ALL), message(kind, struct.pack("=i", -errno.EPERM))], 1))
     assert dump.faults == (os.strerror(errno.EPERM),)
     assert len(dump.rows) == 1
 
@@ -120,7 +120,7 @@ def test_errors_of_the_kernel(kind: int) -> None:
 def test_answers_to_others_are_passed_over() -> None:
     """What has another sequence number is neither counted nor the end."""
     other = stats(2, *ALL, sequence=9) + message(DONE, b"", sequence=9)
-    dump = parse(Answer([other + stats(1, *ALL) + END], 1))
+    dump = parse(NetlinkAnswer([other + stats(1, *ALL) + END], 1))
     assert list(dump.rows) == [1]
     assert dump.faults == ()
 
@@ -130,7 +130,7 @@ def test_truncated() -> None:
     one = len(stats(1, *ALL))
     whole = stats(1, *ALL) + stats(2, *ALL) + END
     for cut in range(len(whole)):
-        dump = parse(Answer([whole[:cut]], 1))
+        dump = parse(NetlinkAnswer([whole[:cut]], 1))
         assert len(dump.rows) == cut // one
         assert dump.faults
 
@@ -140,7 +140,7 @@ def test_a_malformed_message_does_not_hide_the_next() -> None:
     half = message(NEWSTATS, struct.pack("=BxHII", 0, 0, 1, 1) + attribute(1, bytes(12)))
     none = message(NEWSTATS, struct.pack("=BxHII", 0, 0, 1, 1))
     short = message(NEWSTATS, bytes(4))
-    dump = parse(Answer([half + none + short + stats(2, *ALL) + END], 1))
+    dump = parse(NetlinkAnswer([half + none + short + stats(2, *ALL) + END], 1))
     assert list(dump.rows) == [2]
     assert dump.faults == ("3 malformed parts of the list of the kernel are left out",)
 
@@ -148,7 +148,7 @@ def test_a_malformed_message_does_not_hide_the_next() -> None:
 @given(st.lists(st.binary(max_size=200), max_size=4))
 def test_garbage(datagrams: list[bytes]) -> None:
     """Any bytes at all give no exception, and are not taken for a whole list."""
-    assert parse(Answer(datagrams, 1)).faults
+    assert parse(NetlinkAnswer(datagrams, 1)).faults
 
 
 @given(st.data())
@@ -157,7 +157,7 @@ def test_damaged(data: st.DataObject) -> None:
     answer = bytearray((DATA / "getstats").read_bytes())
     for _ in range(data.draw(st.integers(1, 5))):
         answer[data.draw(st.integers(0, len(answer) - 1))] = data.draw(st.integers(0, 255))
-    for row in parse(Answer([bytes(answer)], 1)).rows.values():
+    for row in parse(NetlinkAnswer([bytes(answer)], 1)).rows.values():
         assert row.names == NAMES[: len(row.values)]
 
 
@@ -179,7 +179,7 @@ def test_an_interrupted_dump_is_repeated_once(
 ) -> None:
     """An interrupted dump is asked for again; if that is interrupted too, it is used and the reading says so."""
     left = list(dumps)
-    monkeypatch.setattr(links, "_dump", lambda: links.Dump({}, left.pop(0)))
+    monkeypatch.setattr(links, "_dump", lambda: links.LinkDump({}, left.pop(0)))
     assert len(links.read_all(Netns(4026531840, 1)).counters.limits) == limits
     assert left == []
 
@@ -189,7 +189,7 @@ def test_an_interface_that_is_gone_has_no_row(monkeypatch: pytest.MonkeyPatch) -
     gone = 2**31 - 1
     loopback = socket.if_nametoindex("lo")
     row = links.Row(NAMES, ALL)
-    monkeypatch.setattr(links, "_dump", lambda: links.Dump({loopback: row, gone: row}))
+    monkeypatch.setattr(links, "_dump", lambda: links.LinkDump({loopback: row, gone: row}))
     reading = links.read_all(Netns(4026531840, 1)).counters
     assert [scope.interface for scope in reading.rows] == ["lo"]
     assert reading.limits == ()

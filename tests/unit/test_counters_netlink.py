@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.counters.netlink import Answer, attributes
+from pktdrop.counters.netlink import NetlinkAnswer, attributes
 
 # include/uapi/linux/netlink.h
 ERROR, DONE = 2, 3
@@ -26,9 +26,9 @@ def message(kind: int, payload: bytes, flags: int = 0, sequence: int = 1) -> byt
 END = message(DONE, struct.pack("=i", 0))
 
 
-def gone_through(*datagrams: bytes) -> tuple[list[bytes], Answer]:
+def gone_through(*datagrams: bytes) -> tuple[list[bytes], NetlinkAnswer]:
     """Give the payloads of the messages that are wanted, and what is known after them."""
-    answer = Answer(datagrams, 1)
+    answer = NetlinkAnswer(datagrams, 1)
     return [data[start:end] for data, start, end in answer.messages(WANTED)], answer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 
-from pktdrop.counters.netlink import Answer
+from pktdrop.counters.netlink import NetlinkAnswer
 from pktdrop.counters.packets import parse
 from pktdrop.model.counters import Scope
 from tests.unit.accounts import HOST, judge, make_account
@@ -24,7 +24,7 @@ _DONE = struct.pack("=IHHIIi", 20, 3, 2, 7, 0, 0)
 
 def test_sockets_that_dropped_are_found() -> None:
     """Interface, inode and drops; one that dropped nothing is left out, one cut short is counted."""
-    answer = Answer([_message(812, 2, 3244) + _message(813, 0, 0) + _message(814, 0, 9) + _DONE], 7)
+    answer = NetlinkAnswer([_message(812, 2, 3244) + _message(813, 0, 0) + _message(814, 0, 9) + _DONE], 7)
     assert parse(answer) == [(2, 812, 3244), (0, 814, 9)]
     assert list(answer.faults()) == []
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters import qdisc
-from pktdrop.counters.netlink import Answer
+from pktdrop.counters.netlink import NetlinkAnswer
 from pktdrop.counters.qdisc import Qdisc, parse
 from pktdrop.model.counters import Reading
 from pktdrop.model.drops import Netns
@@ -65,9 +65,9 @@ class Kernel:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Be asked from now on."""
-        self.reader = qdisc.Reader()
+        self.reader = qdisc.QdiscReader()
         self._answer = b""
-        monkeypatch.setattr(qdisc, "_dump", lambda: parse(Answer([self._answer], 1)))
+        monkeypatch.setattr(qdisc, "_dump", lambda: parse(NetlinkAnswer([self._answer], 1)))
 
     def answers(self, *messages: bytes, end: bytes = END) -> dict[str, dict[str, int]]:
         """Return what the reader makes of an answer: counters of the qdiscs by their names."""
@@ -91,7 +91,7 @@ def test_real_dump_equals_tc() -> None:
     """Of a real answer every number of each qdisc is the one that tc(8) showed, and so are handle and parent."""
     shown = json.loads((DATA / "tc.json").read_text())
     names = json.loads((DATA / "links.json").read_text())
-    dump = parse(Answer([(DATA / "getqdisc").read_bytes()], 1))
+    dump = parse(NetlinkAnswer([(DATA / "getqdisc").read_bytes()], 1))
     assert dump.faults == ()
     found = []
     for one in dump.qdiscs:
@@ -110,9 +110,9 @@ def test_real_dump_equals_tc() -> None:
 def test_sum_of_a_real_dump(monkeypatch: pytest.MonkeyPatch) -> None:
     """htb and the queue in its class count the same 19 packets, which were lost once; two more the filter dropped."""
     names = {int(index): name for index, name in json.loads((DATA / "links.json").read_text()).items()}
-    monkeypatch.setattr(qdisc, "_dump", lambda: parse(Answer([(DATA / "getqdisc").read_bytes()], 1)))
+    monkeypatch.setattr(qdisc, "_dump", lambda: parse(NetlinkAnswer([(DATA / "getqdisc").read_bytes()], 1)))
     monkeypatch.setattr("pktdrop.counters.interfaces.names", lambda wanted: (names, []))
-    rows = qdisc.Reader().read_all(NETNS).counters.rows
+    rows = qdisc.QdiscReader().read_all(NETNS).counters.rows
     drops = {(scope.interface, scope.qdisc): row.values[0] for scope, row in rows.items()}
     assert {place: number for place, number in drops.items() if number} == {
         ("eth0", "pfifo 10:"): 19,
@@ -134,7 +134,7 @@ def test_sum_of_a_real_dump(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_names(handle: int, parent: int, name: str) -> None:
     """Handle and parent are written in hexadecimal as tc writes them; the parent where the handle is not unique."""
-    (one,) = parse(Answer([told("fq_codel", handle, parent, 0) + END], 1)).qdiscs
+    (one,) = parse(NetlinkAnswer([told("fq_codel", handle, parent, 0) + END], 1)).qdiscs
     assert one.name == name
 
 
@@ -215,17 +215,17 @@ def test_taprio(kernel: Kernel) -> None:
 def test_same_handle_on_two_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Handles are those of one interface."""
     answer = b"".join([*tree(9, 4), told("htb", HTB, ROOT, 7, ifindex=900), END])
-    monkeypatch.setattr(qdisc, "_dump", lambda: parse(Answer([answer], 1)))
+    monkeypatch.setattr(qdisc, "_dump", lambda: parse(NetlinkAnswer([answer], 1)))
     monkeypatch.setattr("pktdrop.counters.interfaces.names", lambda wanted: ({LOOPBACK: "lo", 900: "other"}, []))
-    rows = qdisc.Reader().read_all(NETNS).counters.rows
+    rows = qdisc.QdiscReader().read_all(NETNS).counters.rows
     assert [row.values[0] for row in rows.values()] == [5, 4, 7]
 
 
 def test_an_interface_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gone between its counters and its name, an interface is left out, and no limit: it is not there."""
     answer = told("pfifo", HTB, ROOT, 1, ifindex=2**31 - 1) + END
-    monkeypatch.setattr(qdisc, "_dump", lambda: parse(Answer([answer], 1)))
-    assert qdisc.Reader().read_all(NETNS).counters == Reading({})
+    monkeypatch.setattr(qdisc, "_dump", lambda: parse(NetlinkAnswer([answer], 1)))
+    assert qdisc.QdiscReader().read_all(NETNS).counters == Reading({})
 
 
 def test_a_malformed_qdisc(kernel: Kernel) -> None:
@@ -252,7 +252,7 @@ def test_a_malformed_qdisc(kernel: Kernel) -> None:
 )
 def test_malformed_messages(bad: bytes) -> None:
     """A malformed message is left out and counted; the next one is there."""
-    dump = parse(Answer([bad + told("pfifo", 0x20000, ROOT, 3) + END], 1))
+    dump = parse(NetlinkAnswer([bad + told("pfifo", 0x20000, ROOT, 3) + END], 1))
     assert [one.drops for one in dump.qdiscs] == [3]
     assert dump.faults == ("1 malformed parts of the list of the kernel are left out",)
 
@@ -262,7 +262,7 @@ def test_longer_structs() -> None:
     stats = (
         attribute(BASIC, struct.pack("=QI20x", 1, 2)) + attribute(99, b"new") + attribute(QUEUE, bytes(8) + b"\3" * 24)
     )
-    (one,) = parse(Answer([told("pfifo", HTB, ROOT, 0, stats=stats) + END], 1)).qdiscs
+    (one,) = parse(NetlinkAnswer([told("pfifo", HTB, ROOT, 0, stats=stats) + END], 1)).qdiscs
     assert (one.bytes, one.packets, one.drops) == (1, 2, 0x03030303)
 
 
@@ -273,7 +273,7 @@ def test_no_netlink(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(socket, "socket", refuse)
-    both = qdisc.Reader().read_all(NETNS)
+    both = qdisc.QdiscReader().read_all(NETNS)
     assert both.counters == both.gauges
     assert both.counters.rows == {}
     assert both.counters.limits == (f"Queueing disciplines of network namespace {NETNS}: Operation not permitted.",)
@@ -289,7 +289,7 @@ def test_forget(kernel: Kernel) -> None:
 @given(st.lists(st.binary(max_size=200), max_size=4))
 def test_garbage(datagrams: list[bytes]) -> None:
     """Any bytes at all give no exception, and are not taken for a whole list."""
-    assert parse(Answer(datagrams, 1)).faults
+    assert parse(NetlinkAnswer(datagrams, 1)).faults
 
 
 @given(st.data())
@@ -298,12 +298,12 @@ def test_damaged(data: st.DataObject) -> None:
     answer = bytearray((DATA / "getqdisc").read_bytes())
     for _ in range(data.draw(st.integers(1, 5))):
         answer[data.draw(st.integers(0, len(answer) - 1))] = data.draw(st.integers(0, 255))
-    qdiscs = parse(Answer([bytes(answer)], 1)).qdiscs
+    qdiscs = parse(NetlinkAnswer([bytes(answer)], 1)).qdiscs
     assert all(name_is_whole(one) for one in qdiscs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qdisc, "_dump", lambda: parse(Answer([bytes(answer)], 1)))
+        patch.setattr(qdisc, "_dump", lambda: parse(NetlinkAnswer([bytes(answer)], 1)))
         patch.setattr("pktdrop.counters.interfaces.names", lambda wanted: ({one: str(one) for one in wanted}, []))
-        reading = qdisc.Reader().read_all(NETNS).counters
+        reading = qdisc.QdiscReader().read_all(NETNS).counters
     assert all(len(row.names) == len(row.values) for row in reading.rows.values())
 
 

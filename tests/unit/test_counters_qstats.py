@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters import qstats
-from pktdrop.counters.netlink import Answer
+from pktdrop.counters.netlink import NetlinkAnswer
 from pktdrop.model.counters import Reading
 
 FAMILY = 27
@@ -53,18 +53,18 @@ def test_qstats_of_a_queue() -> None:
         attribute(13, b"odd"),
     )
     counters = {"qstats.rx_alloc_fail": 6, "qstats.rx_hw_drop_overruns": 2**40, "qstats.attribute_99": 8}
-    assert qstats.parse(Answer([queue + END], 1), FAMILY) == [(2, 5, counters)]
+    assert qstats.parse(NetlinkAnswer([queue + END], 1), FAMILY) == [(2, 5, counters)]
 
 
 def test_what_names_no_interface_or_has_no_counter_is_nothing() -> None:
     """Neither a counter of nobody nor an interface without any becomes a row."""
     nobody, nothing = qstats_message(attribute(12, struct.pack("=I", 6))), qstats_message(IFINDEX_2)
-    assert qstats.parse(Answer([nobody + nothing + END], 1), FAMILY) == []
+    assert qstats.parse(NetlinkAnswer([nobody + nothing + END], 1), FAMILY) == []
 
 
 def test_a_malformed_attribute_is_told() -> None:
     """A message that cannot be taken apart is left out and counted, those behind it are not."""
-    answer = Answer([qstats_message(struct.pack("=HH", 99, 1)) + qstats_message(IFINDEX_2, IFINDEX_2) + END], 1)
+    answer = NetlinkAnswer([qstats_message(struct.pack("=HH", 99, 1)) + qstats_message(IFINDEX_2, IFINDEX_2) + END], 1)
     assert qstats.parse(answer, FAMILY) == []
     assert answer.faults() == ["1 malformed parts of the list of the kernel are left out"]
 
@@ -73,7 +73,7 @@ def test_a_malformed_attribute_is_told() -> None:
 def test_garbage_raises_nothing(datagrams: list[bytes]) -> None:
     """Whatever the bytes: no exception, and no counter without a name."""
     datagrams = [*datagrams, qstats_message(*datagrams)]
-    for _, _, counters in qstats.parse(Answer(datagrams, 1), FAMILY):
+    for _, _, counters in qstats.parse(NetlinkAnswer(datagrams, 1), FAMILY):
         assert counters
 
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters import netlink, sockets
-from pktdrop.counters.netlink import Answer
-from pktdrop.counters.sockets import KINDS, Socket, parse, parse_file
+from pktdrop.counters.netlink import NetlinkAnswer
+from pktdrop.counters.sockets import SOCKET_TYPES, DroppingSocket, parse, parse_file
 from pktdrop.host.processes import Process, of_sockets
 from pktdrop.model.counters import Reading, Row
 from pktdrop.model.drops import Netns
@@ -26,7 +26,7 @@ NETNS = Netns(4026531840, 1)
 # include/uapi/linux/netlink.h, sock_diag.h, inet_diag.h
 ERROR, DONE, BY_FAMILY = 2, 3, 20
 SKMEMINFO, V6ONLY = 7, 11
-UDP, UDP6, RAW = KINDS[0], KINDS[1], KINDS[2]
+UDP, UDP6, RAW = SOCKET_TYPES[0], SOCKET_TYPES[1], SOCKET_TYPES[2]
 TITLE = (
     b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"
     b"   uid  timeout inode ref pointer drops\n"
@@ -73,7 +73,7 @@ def told(
 
 def name(*arguments: bytes, interface: str | None = None, **how: object) -> str:
     """Name of a socket told of."""
-    (one,) = parse(Answer([told(*(arguments or (memory(1),)), **how) + END], 1), "udp").sockets  # type: ignore[arg-type]
+    (one,) = parse(NetlinkAnswer([told(*(arguments or (memory(1),)), **how) + END], 1), "udp").sockets  # type: ignore[arg-type]
     return one.name(interface)
 
 
@@ -95,9 +95,9 @@ def of_ss() -> Mapping[str, tuple[int, int, int, int, int]]:
 
 def test_real_answers_equal_ss() -> None:
     """Of real answers, each socket that dropped has name, drops, queue and buffer as ss(8) showed them."""
-    found: dict[str, Socket] = {}
+    found: dict[str, DroppingSocket] = {}
     for file in ("udp", "udp6", "tcp", "tcp6"):
-        dump = parse(Answer([(DATA / f"{file}.diag").read_bytes()], 1), file.rstrip("6"))
+        dump = parse(NetlinkAnswer([(DATA / f"{file}.diag").read_bytes()], 1), file.rstrip("6"))
         assert dump.faults == ()
         found.update({one.name(None): one for one in dump.sockets})
     assert {one: it.drops for one, it in found.items()} == {one: numbers[4] for one, numbers in of_ss().items()}
@@ -107,7 +107,7 @@ def test_real_answers_equal_ss() -> None:
 
 
 @pytest.mark.parametrize(("kind", "file"), [(UDP, "udp"), (UDP6, "udp6")])
-def test_real_files_equal_ss(kind: sockets.Kind, file: str) -> None:
+def test_real_files_equal_ss(kind: sockets.SocketType, file: str) -> None:
     """The files of the same moment give the same drops and queues; they do not tell IPv6 alone from both."""
     found, malformed = parse_file(kind, (DATA / file).read_bytes())
     assert malformed == 0
@@ -135,7 +135,7 @@ def test_names() -> None:
 def test_sockets_that_dropped_nothing() -> None:
     """They are left out, wherever SK_MEMINFO stands."""
     idle = told(memory(0)) + told(memory(0) + attribute(99, b"new")) + told(attribute(8, b"\0") + memory(0))
-    dump = parse(Answer([idle + told(memory(2**32 - 1)) + END], 1), "udp")
+    dump = parse(NetlinkAnswer([idle + told(memory(2**32 - 1)) + END], 1), "udp")
     assert [one.drops for one in dump.sockets] == [2**32 - 1]
     assert dump.faults == ()
 
@@ -143,14 +143,14 @@ def test_sockets_that_dropped_nothing() -> None:
 def test_longer_meminfo() -> None:
     """A kernel may append numbers to SK_MEMINFO."""
     longer = attribute(SKMEMINFO, struct.pack("=10I", 11, 22, 0, 0, 0, 0, 0, 0, 6, 0))
-    (one,) = parse(Answer([told(longer) + END], 1), "udp").sockets
+    (one,) = parse(NetlinkAnswer([told(longer) + END], 1), "udp").sockets
     assert one.drops == 6
     assert one.gauges == Row(("rmem_alloc", "rcvbuf"), (11, 22))
 
 
 def test_listeners() -> None:
     """Of a listener the queue of connections is told."""
-    (one,) = parse(Answer([told(memory(6)) + END], 1), "tcp").sockets
+    (one,) = parse(NetlinkAnswer([told(memory(6)) + END], 1), "tcp").sockets
     assert one.gauges == Row(("accept_queue", "accept_limit"), (33, 44))
 
 
@@ -167,7 +167,7 @@ def test_listeners() -> None:
 )
 def test_malformed_messages(bad: bytes) -> None:
     """A malformed message is left out and counted; the next one is there."""
-    dump = parse(Answer([bad + told(memory(3)) + END], 1), "udp")
+    dump = parse(NetlinkAnswer([bad + told(memory(3)) + END], 1), "udp")
     assert [one.drops for one in dump.sockets] == [3]
     assert dump.faults == ("1 malformed parts of the list of the kernel are left out",)
 
@@ -175,7 +175,7 @@ def test_malformed_messages(bad: bytes) -> None:
 @given(st.lists(st.binary(max_size=300), max_size=4))
 def test_garbage(datagrams: list[bytes]) -> None:
     """Any bytes at all give no exception, and are not taken for a whole list."""
-    assert parse(Answer(datagrams, 1), "udp").faults
+    assert parse(NetlinkAnswer(datagrams, 1), "udp").faults
 
 
 @given(st.data())
@@ -184,7 +184,7 @@ def test_damaged(data: st.DataObject) -> None:
     answer = bytearray((DATA / "udp6.diag").read_bytes())
     for _ in range(data.draw(st.integers(1, 5))):
         answer[data.draw(st.integers(0, len(answer) - 1))] = data.draw(st.integers(0, 255))
-    for one in parse(Answer([bytes(answer)], 1), "udp").sockets:
+    for one in parse(NetlinkAnswer([bytes(answer)], 1), "udp").sockets:
         assert one.name("lo").startswith("udp ")
 
 
@@ -261,13 +261,13 @@ class Kernel:
     def close(self) -> None:
         """Be closed."""
 
-    def ask(self, _: int, body: bytes) -> Answer:
+    def ask(self, _: int, body: bytes) -> NetlinkAnswer:
         """Answer: one socket with five drops, or an error."""
-        (protocol,) = [kind.protocol for kind in KINDS if (kind.family, kind.number) == tuple(body[:2])]
+        (protocol,) = [kind.protocol for kind in SOCKET_TYPES if (kind.family, kind.number) == tuple(body[:2])]
         self.asked.append(protocol)
         if protocol in self._protocols:
-            return Answer([told(memory(5), inode=5) + END if body[0] == socket.AF_INET else END], 1)
-        return Answer([message(ERROR, struct.pack("=i", -self._error))], 1)
+            return NetlinkAnswer([told(memory(5), inode=5) + END if body[0] == socket.AF_INET else END], 1)
+        return NetlinkAnswer([message(ERROR, struct.pack("=i", -self._error))], 1)
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def test_what_the_kernel_does_not_have(monkeypatch: pytest.MonkeyPatch, proc: Pa
     """Without raw_diag the file is read, and no second time is it asked for: the kernel would look for a module."""
     kernel = Kernel("udp", "tcp")
     monkeypatch.setattr(sockets, "Netlink", lambda _: kernel)
-    reader = sockets.Reader()
+    reader = sockets.SocketReader()
     for _ in range(2):
         found = reader.read_all(NETNS)
         assert names(found) == {
@@ -305,7 +305,7 @@ def test_what_the_kernel_does_not_have(monkeypatch: pytest.MonkeyPatch, proc: Pa
 def test_no_tcp_diag(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     """What listeners dropped stands nowhere else: that is said, once."""
     monkeypatch.setattr(sockets, "Netlink", lambda _: Kernel("udp"))
-    found = sockets.Reader().read_all(NETNS)
+    found = sockets.SocketReader().read_all(NETNS)
     assert found.counters.limits == (
         f"Sockets of network namespace {NETNS}: this kernel has no tcp_diag, so what listeners dropped is not known.",
     )
@@ -319,7 +319,7 @@ def test_no_sock_diag(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
 
     monkeypatch.setattr(sockets, "Netlink", refuse)
     (proc / "udp6").write_bytes(b"?\n")
-    found = sockets.Reader().read_all(NETNS)
+    found = sockets.SocketReader().read_all(NETNS)
     assert names(found) == {"udp 127.0.0.1:4010 ino:77": 8, "raw 127.0.0.1:4010 ino:78": 8}
     assert [limit.split(": ", 1)[1] for limit in found.counters.limits] == [
         "1 malformed lines of udp6 are left out.",
@@ -331,7 +331,7 @@ def test_a_passing_error(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     """Where it fails for another reason that is said, no other names appear, and it is asked again."""
     kernel = Kernel("udp", "tcp", error=errno.ENOMEM)
     monkeypatch.setattr(sockets, "Netlink", lambda _: kernel)
-    reader = sockets.Reader()
+    reader = sockets.SocketReader()
     for _ in range(2):
         found = reader.read_all(NETNS)
         assert set(names(found)) == {"udp 127.0.0.1:53 ino:5", "tcp 127.0.0.1:53 ino:5"}
@@ -349,11 +349,11 @@ def test_no_netlink(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
 
     monkeypatch.setattr(socket, "socket", refuse)
     limit = f"Sockets of network namespace {NETNS}: Operation not permitted."
-    assert sockets.Reader().read_all(NETNS).counters == Reading({}, (limit,))
+    assert sockets.SocketReader().read_all(NETNS).counters == Reading({}, (limit,))
     kernel = Kernel("udp", "tcp")
     monkeypatch.setattr(kernel, "ask", refuse)
     monkeypatch.setattr(sockets, "Netlink", lambda _: kernel)
-    assert sockets.Reader().read_all(NETNS).counters == Reading({}, (limit,))
+    assert sockets.SocketReader().read_all(NETNS).counters == Reading({}, (limit,))
 
 
 def test_a_socket_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,18 +361,20 @@ def test_a_socket_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     told_of: list[bytes] = []
 
     class Changing(Kernel):
-        def ask(self, _: int, body: bytes) -> Answer:
-            return Answer([told_of[0] + END if tuple(body[:2]) == (socket.AF_INET, socket.IPPROTO_UDP) else END], 1)
+        def ask(self, _: int, body: bytes) -> NetlinkAnswer:
+            return NetlinkAnswer(
+                [told_of[0] + END if tuple(body[:2]) == (socket.AF_INET, socket.IPPROTO_UDP) else END], 1
+            )
 
     monkeypatch.setattr(sockets, "Netlink", lambda _: Changing())
-    reader = sockets.Reader()
+    reader = sockets.SocketReader()
     loopback = socket.if_nametoindex("lo")
     told_of[:] = [told(memory(5), ifindex=loopback)]
     assert names(reader.read_all(NETNS)) == {"udp 127.0.0.1%lo:53 ino:77": 5}
     told_of[:] = [told(memory(6), ifindex=2**31 - 1, destination="192.0.2.1", ports=(53, 9))]
     assert names(reader.read_all(NETNS)) == {"udp 127.0.0.1%lo:53 ino:77": 6}
     told_of[:] = [told(memory(7), ifindex=2**31 - 1)]
-    assert names(sockets.Reader().read_all(NETNS)) == {f"udp 127.0.0.1%{2**31 - 1}:53 ino:77": 7}
+    assert names(sockets.SocketReader().read_all(NETNS)) == {f"udp 127.0.0.1%{2**31 - 1}:53 ino:77": 7}
     told_of[:] = [told(memory(1), inode=78)]
     assert names(reader.read_all(NETNS)) == {"udp 127.0.0.1:53 ino:78": 1}
     reader.forget(NETNS)
@@ -385,7 +387,7 @@ def test_unreadable_file(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     monkeypatch.setattr(sockets, "Netlink", lambda _: Kernel("udp", "tcp"))
     (proc / "raw").unlink()
     (proc / "raw").mkdir()
-    assert sockets.Reader().read_all(NETNS).counters.limits == (
+    assert sockets.SocketReader().read_all(NETNS).counters.limits == (
         f"Sockets of network namespace {NETNS}: raw cannot be read: {os.strerror(errno.EISDIR)}.",
     )
 
@@ -394,7 +396,7 @@ def test_sockets_without_inode_in_proc(monkeypatch: pytest.MonkeyPatch, proc: Pa
     """Those that look the same are counted together, and nobody is asked for."""
     monkeypatch.setattr(sockets, "Netlink", lambda _: Kernel("udp", "tcp"))
     (proc / "raw").write_bytes(TITLE + LINE.replace(b" 77 ", b" 0 ") * 2)
-    found = sockets.Reader().read_all(NETNS)
+    found = sockets.SocketReader().read_all(NETNS)
     assert names(found)["raw 127.0.0.1:4010 sk:0"] == 16
     assert 0 not in found.inodes.values()
 

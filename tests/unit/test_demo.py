@@ -24,14 +24,14 @@ from pktdrop import __version__
 from pktdrop.cli import main
 from pktdrop.demo import causes, stage
 from pktdrop.demo.causes import CAUSES
-from pktdrop.demo.causes.cause import Cause, Traffic
+from pktdrop.demo.causes.cause import DemoCause, Traffic
 from pktdrop.demo.choice import USUAL, choose
 from pktdrop.demo.claim import Claim
 from pktdrop.demo.namespace import Namespace
-from pktdrop.demo.net import Names, Net
-from pktdrop.demo.stage import Account, set_up
+from pktdrop.demo.net import Net, RoleNames
+from pktdrop.demo.stage import Performance, set_up
 from pktdrop.demo.tools import run, wait_until
-from pktdrop.demo.view import JsonReport, Report, TableReport, list_json, list_table
+from pktdrop.demo.view import DemoJsonReport, DemoReport, DemoTableReport, list_json, list_table
 from pktdrop.errors import PktdropError
 from pktdrop.process.output import Output
 from tests.kit.patience import PATIENCE
@@ -65,7 +65,7 @@ def test_no_cause_is_forgotten() -> None:
         for name, value in vars(module).items()
         if isinstance(value, tuple) and name != "CAUSES"
         for cause in value
-        if isinstance(cause, Cause)
+        if isinstance(cause, DemoCause)
     ]
     assert sorted(cause.name for cause in defined) == sorted(cause.name for cause in CAUSES)
     assert len(CAUSES) >= 43
@@ -77,7 +77,7 @@ def test_names_are_unique() -> None:
 
 
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.name)
-def test_a_cause_is_described_in_a_sentence(cause: Cause) -> None:
+def test_a_cause_is_described_in_a_sentence(cause: DemoCause) -> None:
     """It says what gets lost, in one sentence of at most a line; its short name can be part of a namespace's."""
     assert re.fullmatch(r"[A-Z][^.]+\.", cause.description)
     assert len(cause.description) <= 90
@@ -201,15 +201,17 @@ def test_the_list_in_any_width(width: int) -> None:
 # --- what it shows
 
 
-def _accounts() -> list[Account]:
+def _performances() -> list[Performance]:
     return [
-        Account(cause, 4026532000 + number, f"demo-{cause.short}-{LARGEST_PID}", A_LOT, A_LOT + number)
+        Performance(cause, 4026532000 + number, f"demo-{cause.short}-{LARGEST_PID}", A_LOT, A_LOT + number)
         for number, cause in enumerate(CAUSES)
     ]
 
 
 @contextmanager
-def _shown(path: Path, style: type[TableReport] | type[JsonReport], known: frozenset[str] | None) -> Iterator[Report]:
+def _shown(
+    path: Path, style: type[DemoTableReport] | type[DemoJsonReport], known: frozenset[str] | None
+) -> Iterator[DemoReport]:
     with path.open("w", encoding="utf-8") as stream:
         yield style(Output(stream), known)
 
@@ -217,10 +219,10 @@ def _shown(path: Path, style: type[TableReport] | type[JsonReport], known: froze
 def test_tables_fit_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the longest names and large numbers, start and end fit a terminal, and hold every cause and number."""
     monkeypatch.setenv("COLUMNS", "80")
-    with _shown(tmp_path / "shown", TableReport, frozenset()) as report:
-        report.start(0, 20, _accounts())
-        report.interval(0, 1, _accounts())
-        report.summary(0, 60, _accounts())
+    with _shown(tmp_path / "shown", DemoTableReport, frozenset()) as report:
+        report.start(0, 20, _performances())
+        report.interval(0, 1, _performances())
+        report.summary(0, 60, _performances())
     text = (tmp_path / "shown").read_text()
     assert _widest(text) <= 80
     start, _, end = text.partition("packets sent.")
@@ -237,13 +239,13 @@ def test_a_reason_that_the_kernel_does_not_know_is_marked(tmp_path: Path) -> Non
         (frozenset({"OTHER"}), "NO_SOCKET?"),
         (None, "NO_SOCKET "),
     ):
-        with _shown(tmp_path / "shown", TableReport, known) as report:
-            report.start(0, 20, _accounts()[:1])
+        with _shown(tmp_path / "shown", DemoTableReport, known) as report:
+            report.start(0, 20, _performances()[:1])
         text = (tmp_path / "shown").read_text()
         assert mark in text
         assert ("this kernel has no reason of that name" in text) == ("?" in mark)
-        with _shown(tmp_path / "shown", JsonReport, known) as report:
-            report.start(0, 20, _accounts()[:1])
+        with _shown(tmp_path / "shown", DemoJsonReport, known) as report:
+            report.start(0, 20, _performances()[:1])
         (cause,) = json.loads((tmp_path / "shown").read_text())["causes"]
         assert cause["reason"] == (None if "?" in mark else "NO_SOCKET")
 
@@ -254,9 +256,9 @@ def test_a_reason_that_the_kernel_does_not_know_is_marked(tmp_path: Path) -> Non
 )
 def test_a_difference_is_explained(tmp_path: Path, lost: int | None, note: str | None) -> None:
     """What differs between sent and dropped has a sentence; a witness that says nothing is no zero."""
-    account = replace(_accounts()[0], sent=100, lost=lost)
-    with _shown(tmp_path / "shown", TableReport, None) as report:
-        report.summary(0, 60, [account])
+    performance = replace(_performances()[0], sent=100, lost=lost)
+    with _shown(tmp_path / "shown", DemoTableReport, None) as report:
+        report.summary(0, 60, [performance])
     text = (tmp_path / "shown").read_text()
     assert ("than sent" in text) == (note is not None)
     assert (note or "") in text
@@ -266,12 +268,12 @@ def test_a_difference_is_explained(tmp_path: Path, lost: int | None, note: str |
 
 def test_json_intervals_add_up(tmp_path: Path) -> None:
     """Each interval has what was sent in it and begins where the one before ended."""
-    account = _accounts()[0]
-    with _shown(tmp_path / "shown", JsonReport, None) as report:
-        report.start(10, 20, [replace(account, sent=0)])
-        report.interval(10, 11, [replace(account, sent=20)])
-        report.interval(10, 12.5, [replace(account, sent=50)])
-        report.summary(10, 13, [replace(account, sent=60, lost=61)])
+    performance = _performances()[0]
+    with _shown(tmp_path / "shown", DemoJsonReport, None) as report:
+        report.start(10, 20, [replace(performance, sent=0)])
+        report.interval(10, 11, [replace(performance, sent=20)])
+        report.interval(10, 12.5, [replace(performance, sent=50)])
+        report.summary(10, 13, [replace(performance, sent=60, lost=61)])
     start, first, second, summary = [json.loads(line) for line in (tmp_path / "shown").read_text().splitlines()]
     assert [line["type"] for line in (start, first, second, summary)] == ["start", "interval", "interval", "summary"]
     assert (first["start"], first["end"], first["causes"]) == (10, 11, [{"cause": "udp_closed_port", "sent": 20}])
@@ -339,7 +341,7 @@ class Cellar:
         self.cause = replace(CAUSES[0], name=name, topology=self._topology, build=self._build)
 
     @contextmanager
-    def _topology(self, ipv6: bool, names: Names | None) -> Iterator[Net]:
+    def _topology(self, ipv6: bool, names: RoleNames | None) -> Iterator[Net]:
         net = Net()
         net.namespaces["host"] = Namespace("/proc/self/ns/net")  # has an inode, and is not to be changed
         try:
@@ -359,7 +361,7 @@ class Cellar:
         return Traffic(lose, lambda: 5 + self.sent * self._loses, lambda: None, lambda: 0, filled=2)
 
 
-def _names(cause: Cause) -> Callable[[str], str]:
+def _names(cause: DemoCause) -> Callable[[str], str]:
     return lambda role: role
 
 
@@ -370,7 +372,7 @@ def test_each_sends_what_is_due() -> None:
         for due in (0, 3, 3, 1000):
             performing.send(due)
             assert [cellar.sent for cellar in cellars] == [due, due]
-        assert [(one.sent, one.lost) for one in performing.accounts()] == [(1000, None)] * 2
+        assert [(one.sent, one.lost) for one in performing.performances()] == [(1000, None)] * 2
         assert [(one.sent, one.lost) for one in performing.settled()] == [(1000, 1002)] * 2
         assert performing.limits == []
     assert [cellar.closed for cellar in cellars] == [True, True]
@@ -419,7 +421,7 @@ def test_setting_up_can_be_interrupted() -> None:
     cellars = [Cellar("one"), Cellar("two")]
     ended = iter([False, True])
     with set_up([cellar.cause for cellar in cellars], _names, lambda: next(ended)) as performing:
-        assert [one.cause.name for one in performing.accounts()] == ["one"]
+        assert [one.cause.name for one in performing.performances()] == ["one"]
     assert cellars[0].closed
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.model.drops import Verdict
-from pktdrop.rules.layers import LAYERS, TABLE, UNKNOWN, WHY_WIDTH, Layers, Rule
+from pktdrop.rules.layers import LAYERS, TABLE, UNKNOWN, WHY_WIDTH, LayerRule, Layers
 from pktdrop.rules.match import GROUP, Event, function_of
 from tests.unit.kernel_reasons import CORE_6_18, REASONS
 
@@ -30,13 +30,13 @@ def layers() -> Layers:
     return Layers.load()
 
 
-def ask(layers: Layers, name: str, call_site: str, protocol: int) -> Rule | None:
+def ask(layers: Layers, name: str, call_site: str, protocol: int) -> LayerRule | None:
     """Return the row that decides on "REASON" or "subsystem/REASON"."""
     subsystem, _, reason = name.rpartition("/")
     return layers.rule(Event.of(subsystem or "core", reason, call_site, protocol))
 
 
-def inputs(rule: Rule) -> Iterator[tuple[str, str, int]]:
+def inputs(rule: LayerRule) -> Iterator[tuple[str, str, int]]:
     """Questions made from a rule's own globs: the known reasons they cover, the functions its source names."""
     reasons = [name for name in REASONS if fnmatchcase(name, rule.reason)]
     functions = [word for word in re.findall(r"\w+", rule.source) if fnmatchcase(word, rule.function)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pktdrop.kernel.banks import Block
 from pktdrop.kernel.records import DROP_KEY, DROP_VALUE, RawKey, RawValue
 from pktdrop.kernel.sources import Sources
-from pktdrop.kernel.tally import Tally
+from pktdrop.kernel.tally import DropTally
 from pktdrop.model.drops import DropKey, Netns
 from tests.unit.make import make_drop
 
@@ -26,7 +26,7 @@ def block(packets: int, *where: Netns) -> Block:
 
 def test_only_keys_of_a_namespace_that_has_a_name_now_are_asked_for_theirs() -> None:
     """With tens of thousands of kinds, and a namespace with a name each second, asking for all takes a look's time."""
-    sources, tally, asked = Sources(named), Tally(), list[DropKey]()
+    sources, tally, asked = Sources(named), DropTally(), list[DropKey]()
     tally.add(sources.risen([block(3)], tally))
 
     def renamed(kind: DropKey) -> DropKey:
@@ -43,7 +43,7 @@ def test_only_keys_of_a_namespace_that_has_a_name_now_are_asked_for_theirs() -> 
 def test_the_kernel_counts_from_zero_when_keys_are_given_up() -> None:
     """Of keys that are not there any more nothing is remembered, or of none; no count is lost or comes twice."""
     for live, forget, left in (((ONE, OTHER), False, 2), ((OTHER,), False, 1), ((ONE, OTHER), True, 0)):
-        sources, tally = Sources(named), Tally()
+        sources, tally = Sources(named), DropTally()
         tally.add(sources.risen([block(3)], tally))
         sources.begin_anew([block(3, *live)], forget)
         assert len(sources) == left

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.kernel.tally import SPARE, Tally
+from pktdrop.kernel.tally import SPARE, DropTally
 from pktdrop.model.drops import Count, DropKey, Netns
 from pktdrop.model.snapshots import Drops, interval
 from tests.unit.make import make_drop, make_snapshot
@@ -25,7 +25,7 @@ STEPS = st.lists(
 @given(STEPS, st.integers(1, 12))
 def test_every_interval_is_exact(steps: list[Any], kinds: int) -> None:
     """Of each interval, and of any of them together, the sum by reason is what was counted in it."""
-    tally = Tally(kinds)
+    tally = DropTally(kinds)
     dropped: list[Counter[str]] = []
     snapshots = [make_snapshot(tally.totals)]
     for step in steps:
@@ -51,7 +51,7 @@ def test_every_interval_is_exact(steps: list[Any], kinds: int) -> None:
     assert sum(not key.other_places for key in tally.totals) <= kinds
 
 
-def add(tally: Tally, *rows: tuple[DropKey, int, int]) -> None:
+def add(tally: DropTally, *rows: tuple[DropKey, int, int]) -> None:
     """Add what kinds rose by."""
     tally.add((tally.number(key), packets, octets) for key, packets, octets in rows)
 
@@ -59,7 +59,7 @@ def add(tally: Tally, *rows: tuple[DropKey, int, int]) -> None:
 def test_while_nothing_moves_nothing_is_made() -> None:
     """While nothing moves the mapping is the same object; one that was handed out never changes."""
     one, other = KEYS[0], KEYS[1]
-    tally = Tally()
+    tally = DropTally()
     add(tally, (one, 1, 10), (other, 2, 20))
     first = tally.totals
     tally.add([])
@@ -72,7 +72,7 @@ def test_while_nothing_moves_nothing_is_made() -> None:
 def test_those_that_moved_last_are_kept_apart() -> None:
     """Kinds that have not moved for the longest time go first, and what they counted goes on."""
     kinds = [make_drop(ifindex=number) for number in range(5)]
-    tally = Tally(kinds=4)
+    tally = DropTally(kinds=4)
     add(tally, *((key, 1, 1) for key in kinds))
     assert set(tally.totals) == {*kinds[1:], kinds[0].of_other_places()}
     add(tally, (kinds[1], 1, 1))
@@ -82,7 +82,7 @@ def test_those_that_moved_last_are_kept_apart() -> None:
 
 def test_kinds_without_end_are_bounded() -> None:
     """A host whose namespaces come and go keeps no more kinds than it may, and no count is lost."""
-    tally = Tally(kinds=50)
+    tally = DropTally(kinds=50)
     for number in range(1000):
         add(tally, (make_drop(netns=Netns(number)), 1, 1))
         assert len(tally.totals) <= 50 + 50 // SPARE + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from pktdrop.diagnosis.diagnosis import Advised, Circumstances, diagnose
+from pktdrop.diagnosis.diagnosis import Advised, Circumstances, diagnosis_of
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, Netns
 from pktdrop.top.advice import concerning
@@ -21,7 +21,7 @@ NO_SOCKET, FULL = Reason("socket", "NO_SOCKET", None), Reason("backlog", "CPU_BA
 def losses() -> tuple[Advised, ...]:
     """Five packets to a closed port in "blue", and nine for the full backlog of CPU 3."""
     account = make_account({make_drop(): 5, make_backlog_drop(): 9}, {"softnet": {Scope(cpu=3): {"dropped": 9}}})
-    return diagnose(account, Circumstances(TRACED), KnownHost({"netdev_max_backlog": 1000}), TABLES).losses
+    return diagnosis_of(account, Circumstances(TRACED), KnownHost({"netdev_max_backlog": 1000}), TABLES).losses
 
 
 @pytest.mark.parametrize(

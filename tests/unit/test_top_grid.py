@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.text.table import Column, widths
-from pktdrop.top.grid import GAP, Row, Sort, ago, arrange, names, numbers, ranges
+from pktdrop.top.grid import GAP, GridRow, Sort, ago, arrange, names, numbers, ranges
 from pktdrop.top.panel import duration, short
 
 COLUMNS = (
@@ -16,9 +16,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def row(total: int | None, reason: str, layer: str = "socket", where: str = "udp_rcv+0x49e") -> Row:
+def row(total: int | None, reason: str, layer: str = "socket", where: str = "udp_rcv+0x49e") -> GridRow:
     """One row, found by its reason."""
-    return Row(reason, (total, reason, layer, where), words=reason.lower())
+    return GridRow(reason, (total, reason, layer, where), words=reason.lower())
 
 
 def test_columns_give_way_before_they_are_left_out() -> None:

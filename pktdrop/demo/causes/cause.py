@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pktdrop.demo.net import Names, Net
+from pktdrop.demo.net import Net, RoleNames
 
-Topology = Callable[[bool, Names | None], AbstractContextManager[Net]]
+Topology = Callable[[bool, RoleNames | None], AbstractContextManager[Net]]
 """Sets up namespaces, with IPv6 or without, under names of the caller's or its own."""
 
 
@@ -43,7 +43,7 @@ class Scene(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cause:
+class DemoCause:
     """A way to lose packets, and what a tracer must say of it."""
 
     name: str
@@ -86,7 +86,7 @@ class Cause:
             return self.reason
         return next((reason for reason in self.older if reason in reasons), "NOT_SPECIFIED")
 
-    def net(self, names: Names | None = None) -> AbstractContextManager[Net]:
+    def net(self, names: RoleNames | None = None) -> AbstractContextManager[Net]:
         """Set the topology up; its namespaces are called what `names` makes of their roles."""
         return self.topology(self.ipv6, names)
 
@@ -109,19 +109,19 @@ def cause(
     older6: tuple[str, ...] | None = None,
     since: str = "",
     otherwise: Mapping[str, str] | None = None,
-) -> Callable[[Callable[[Net, bool], Traffic]], tuple[Cause, ...]]:
+) -> Callable[[Callable[[Net, bool], Traffic]], tuple[DemoCause, ...]]:
     """Make of a function one cause per IP version, described by the first line of its docstring.
 
     What ends in 6 is for IPv6, where that differs.
     """
 
-    def causes(build: Callable[[Net, bool], Traffic]) -> tuple[Cause, ...]:
+    def causes(build: Callable[[Net, bool], Traffic]) -> tuple[DemoCause, ...]:
         return tuple(
             one(build, version == 6, "6" if version == 6 and len(versions) > 1 else "") for version in versions
         )
 
-    def one(build: Callable[[Net, bool], Traffic], v6: bool, suffix: str) -> Cause:
-        return Cause(
+    def one(build: Callable[[Net, bool], Traffic], v6: bool, suffix: str) -> DemoCause:
+        return DemoCause(
             name=build.__name__ + suffix,
             short=short + suffix,
             description=(build.__doc__ or build.__name__).splitlines()[0],

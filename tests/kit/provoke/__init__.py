@@ -3,10 +3,10 @@
 
 from pathlib import Path
 
-from pktdrop.demo.causes.cause import Cause
+from pktdrop.demo.causes.cause import DemoCause
 from tests.kit.provoke import connection, devices, fragments, icmp, ip, listening, policy, sockets, vxlan
 
-CAUSES: tuple[Cause, ...] = (
+CAUSES: tuple[DemoCause, ...] = (
     *listening.CAUSES,
     *connection.CAUSES,
     *fragments.CAUSES,
@@ -28,7 +28,7 @@ NEEDED = {
 """A word in /proc/net/snmp or netstat without which a kernel does not drop such packets, by the cause: of IPv6, too."""
 
 
-def possible(cause: Cause) -> bool:
+def possible(cause: DemoCause) -> bool:
     """Tell whether this kernel drops what the cause provokes."""
     word = NEEDED.get(cause.name.removesuffix("6"))
     return word is None or any(word in Path("/proc/net", name).read_text().split() for name in ("snmp", "netstat"))
