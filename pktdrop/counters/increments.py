@@ -11,7 +11,7 @@ from pktdrop.model.counters import NOTHING, Counters, Row, Scope
 from pktdrop.model.drops import THE_GONE, Netns
 
 Increments = Mapping[str, Mapping[Scope, Mapping[str, int]]]
-"""Counters that rose, by source, scope and name."""
+"""By how much counters rose: by source, scope and name of the counter."""
 
 
 _LEFT = 256

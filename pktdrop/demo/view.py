@@ -113,7 +113,8 @@ class DemoTableReport:
             for one in ranked
         ]
         clock = [time.strftime("%H:%M:%S", time.localtime(moment)) for moment in (start, end)]
-        title = f"{clock[0]} to {clock[1]}, {end - start:.1f} s: {number(sum(one.sent for one in performances))} packets sent."
+        sent = number(sum(one.sent for one in performances))
+        title = f"{clock[0]} to {clock[1]}, {end - start:.1f} s: {sent} packets sent."
         notes = "\n".join(textwrap.fill(note, self._output.width) for note in _notes(performances))
         self._output.write(f"{title}\n\n{table(_SUMMARY, rows, self._output.width)}\n\n{notes}\n")
 

@@ -73,7 +73,7 @@ def give(
 
 
 class _Left:
-    """Packets of candidates that no counter has yet: of this interval, and of earlier ones for counters not read since."""
+    """Packets of candidates that no counter has yet: of this interval, and of earlier ones where none was read."""
 
     def __init__(self, packets: GroupPackets, carry: Carry | None) -> None:
         self._packets = packets
@@ -190,7 +190,7 @@ def _in_place(candidate: Candidate, matches: Mapping[CounterKey, Match]) -> list
 
 
 class _Open:
-    """Lines that take events of other scopes, of the same network namespace or of any; the next one last.
+    """Matches that take events of other scopes, of the same network namespace or of any; the next one last.
 
     A packet whose namespace is known was counted by sockets and protocols there; only interfaces hand packets to others
     in another namespace. Events whose interface is not known may be of any.
@@ -205,7 +205,7 @@ class _Open:
             self._by_name.setdefault((match.fact.name, netns), []).append(match)
 
     def of(self, candidate: Candidate) -> list[Match]:
-        """Return the lines that a candidate may fill, those of its first counter first; candidates share them."""
+        """Return the matches that a candidate may fill, those of its first counter first; candidates share them."""
         counters, netns = candidate.row.counters, candidate.netns if self._by_netns else None
         is_placed, is_known = candidate.netns is not None, bool(candidate.keys)
         found = self._of.get((counters, netns, is_placed, is_known))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The ledger of a window: each counter that rose beside the events that explain it, and the list of losses."""
+"""The ledger of an interval: each counter that rose beside the events that explain it, and the list of losses."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Rules:
 
 
 class Books:
-    """Makes the ledger of each window; knows the tables, and what earlier windows left open."""
+    """Makes the ledger of each interval; knows the tables, and what earlier intervals left open."""
 
     def __init__(self, rungs: Mapping[str, str], rules: Rules, read: Collection[Netns] | None = None) -> None:
         """Take by which rung each probe is attached, and the rules.
@@ -155,8 +155,8 @@ class Books:
     ) -> Ledger:
         """Return the ledger of the next interval; what is out of balance counts as unexplained once it has stayed.
 
-        `read` are the namespaces whose counters were read, `unattributed` how many drops could not be counted. After the
-        last interval nothing is left open.
+        `read` are the namespaces whose counters were read, `unattributed` how many drops were not counted, or not in
+        their scope. After the last interval nothing is left open.
         """
         before = self._read_before
         found = self._reconciler.reconcile(
@@ -222,7 +222,7 @@ class _Unattributed:
         self._left = 0
 
     def explain(self, entries: Iterable[Entry], unattributed: int) -> tuple[Entry, ...]:
-        """Take how many drops of the next window were not counted; call unexplained only what is more than that.
+        """Take how many drops of the next interval were not counted; call unexplained only what is more than that.
 
         One drop moves several counters, so each is compared with all that were not counted.
         """

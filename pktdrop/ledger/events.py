@@ -19,6 +19,7 @@ from pktdrop.rules.identities import NO_COUNTER, Counter, Identities, Identity
 from pktdrop.rules.match import Event
 
 DropCounts = Mapping[DropKey, Count]
+"""Drop events by kind."""
 GroupPackets = Sequence[int]
 """Packets of each group, by its number."""
 
@@ -79,7 +80,7 @@ class Alike(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Candidate:
-    """What one row of identities.tsv says of the events of a group."""
+    """Events of a group that may explain increments of a counter, by one row of identities.tsv."""
 
     group: int
     reason: str
@@ -139,9 +140,9 @@ class Events:
         """Take the rows of both tables, and what tells the causes of events."""
         self.groups: Final[list[EventGroup]] = []
         self.at: Final[dict[CounterKey, list[Candidate]]] = {}
-        """Candidates to a counter in a known scope."""
+        """Candidates for a counter in a known scope."""
         self.floating: Final[dict[str, list[Candidate]]] = {}
-        """Candidates to a counter in any scope."""
+        """Candidates for a counter in any scope."""
         self._identities = identities
         self._why = why
         self._kinds = Kinds()

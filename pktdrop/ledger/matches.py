@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The loss counters that moved."""
+"""The loss counters that rose, each with the events that are matched to it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from pktdrop.counters.increments import Increments
 from pktdrop.ledger.entry import PEER
 from pktdrop.ledger.events import EVERYWHERE, Candidate, CounterKey, EventScope
 from pktdrop.model.counters import Scope
@@ -15,8 +16,6 @@ from pktdrop.rules.identities import Counter
 
 _SCOPE_UNKNOWN: Final = "it is not known of which interface or namespace some of the events are"
 
-Increments = Mapping[str, Mapping[Scope, Mapping[str, int]]]
-"""Differences of counters by source, scope and name."""
 Classify = Callable[[str, Scope], str | None]
 """Takes a counter ("ethtool.rx_missed", "links.rx_dropped") and its scope; returns the class of the packets that the
 driver counts there as lost, None if these are no lost packets, or the driver does not count there; PEER for links.* of
@@ -132,7 +131,7 @@ def matches_of(
     summed: frozenset[str],
     is_late: Callable[[Netns | None], bool] = lambda _: False,
 ) -> dict[CounterKey, Match]:
-    """Return a line for each loss counter that rose, and each scope; `is_late`: of a namespace not read before."""
+    """Return a match for each loss counter that rose, and each scope; `is_late`: of a namespace not read before."""
     matches: dict[CounterKey, Match] = {}
     for source, rows in increments.items():
         known = facts.get(source, {})

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from pktdrop.counters.increments import Increments
 from pktdrop.ledger.attribution import Carry, give
 from pktdrop.ledger.entry import NO_COUNTER, PEER, PEER_DRIVERS, STAT_CLASS_LAYERS, Entry, entry_order
 from pktdrop.ledger.events import DropCounts, EventGroup, Events, GroupPackets, WhyOf
-from pktdrop.ledger.matches import Classify, Increments, Match, by_source, matches_of
+from pktdrop.ledger.matches import Classify, Match, by_source, matches_of
 from pktdrop.ledger.verdict import CounterJudge, FixedWindows, WindowBounds, Windows
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
@@ -78,8 +79,8 @@ class Reconciler:
     ) -> Reconciled:
         """Explain each loss counter that moved, and name the events that no counter shows.
 
-        ``drops`` are those of one interval, noise included (it moves counters as well). ``increments`` are the differences
-        of the counters by source, scope and name. ``rungs`` are the probes: without "kfree_skb" there are no events,
+        ``drops`` are those of one interval, noise included (it moves counters as well). ``increments``: of the
+        counters, by source, scope and name. ``rungs`` are the probes: without "kfree_skb" there are no events,
         and nothing is called unexplained. ``windows``: a counter that differs from ``drops`` but not from both of its
         windows was only read at another moment. ``carry``: events of earlier intervals, for counters of namespaces that
         were not read at the look before (``is_late``); it takes those of namespaces not read now (not ``is_read``).

@@ -125,7 +125,7 @@ class Count(NamedTuple):
 
 
 class Uncounted(NamedTuple):
-    """What is missing from the counts, in packets."""
+    """Drops that are missing from the counts by kind, in packets."""
 
     map_full: int
     """Only where they were is missing: the map had no room for one more kind, so they count at other places."""
