@@ -9,9 +9,11 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks.report import Row, limit_row
+from pktdrop.counters.increments import Increments
 from pktdrop.ledger.books import why_of
+from pktdrop.ledger.entry import PEER
 from pktdrop.ledger.listing import Listing
-from pktdrop.ledger.reconcile import PEER, FixedWindows, Increments, Reconciler
+from pktdrop.ledger.reconcile import Reconciler
 from pktdrop.ledger.steady import Steady
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, DropKey, Netns
@@ -20,6 +22,7 @@ from pktdrop.rules.causes import Causes
 from pktdrop.rules.drivers import Drivers
 from pktdrop.rules.identities import Identities
 from pktdrop.rules.layers import Layers
+from tests.kit.windows import FixedWindows
 
 _SIZES = (100, 1_000, 10_000)
 """Keys."""

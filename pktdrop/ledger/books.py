@@ -19,9 +19,10 @@ from pktdrop.ledger.listing import Listing, LossKey, added, added_doubts, key_of
 from pktdrop.ledger.loss import Loss, by_layer, in_order
 from pktdrop.ledger.narrowing import narrowed
 from pktdrop.ledger.nics import Nic
-from pktdrop.ledger.reconcile import Reconciled, Reconciler, Windows
+from pktdrop.ledger.reconcile import Reconciled, Reconciler
 from pktdrop.ledger.rests import SHARED_FIELDS
 from pktdrop.ledger.steady import Steady
+from pktdrop.ledger.verdict import Windows
 from pktdrop.model.counters import Row, Scope
 from pktdrop.model.drops import THE_GONE, Count, DropKey, Netns
 from pktdrop.rules.causes import Causes

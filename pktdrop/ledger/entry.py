@@ -9,21 +9,7 @@ from typing import Final, NamedTuple
 
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import netns_order
-from pktdrop.rules.identities import NO_COUNTER
 from pktdrop.rules.layers import LAYERS
-
-__all__ = [
-    "FOLDED",
-    "FOLDING_DRIVERS",
-    "NO_COUNTER",
-    "PEER",
-    "PEER_DRIVERS",
-    "SETTLED",
-    "STATUSES",
-    "STAT_CLASS_LAYERS",
-    "Entry",
-    "entry_order",
-]
 
 #: exact: the events are the increments, to the packet. bound: they differ as far as the identity allows, or as they
 #: were read at another moment. no-event: such packets have no events. silent: lost packets that no counter shows, or

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from pktdrop.counters.increments import Increments
-from pktdrop.ledger.entry import NO_COUNTER, STAT_CLASS_LAYERS, Entry
+from pktdrop.ledger.entry import STAT_CLASS_LAYERS, Entry
 from pktdrop.ledger.events import EventGroup, LossOf
 from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.ledger.nics import Nic, Nics
@@ -21,7 +21,7 @@ from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
 from pktdrop.rules.causes import Causes
 from pktdrop.rules.drivers import Drivers
-from pktdrop.rules.identities import Identities
+from pktdrop.rules.identities import NO_COUNTER, Identities
 
 _UNSPECIFIED: Final = "unspecified"
 #: Losses of a run that are told apart; of more, the small ones lose their whereabouts.

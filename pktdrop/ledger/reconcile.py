@@ -14,15 +14,13 @@ from typing import Final
 
 from pktdrop.counters.increments import Increments
 from pktdrop.ledger.attribution import Carry, give
-from pktdrop.ledger.entry import NO_COUNTER, PEER, PEER_DRIVERS, STAT_CLASS_LAYERS, Entry, entry_order
+from pktdrop.ledger.entry import STAT_CLASS_LAYERS, Entry, entry_order
 from pktdrop.ledger.events import DropCounts, EventGroup, Events, GroupPackets, WhyOf
 from pktdrop.ledger.matches import Classify, Match, by_source, matches_of
-from pktdrop.ledger.verdict import CounterJudge, FixedWindows, WindowBounds, Windows
+from pktdrop.ledger.verdict import CounterJudge, WindowBounds, Windows
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
-from pktdrop.rules.identities import Identities
-
-__all__ = ["PEER", "PEER_DRIVERS", "Classify", "DropCounts", "FixedWindows", "Increments", "Reconciler", "Windows"]
+from pktdrop.rules.identities import NO_COUNTER, Identities
 
 #: Sources of what drivers count; names of "driver" are whole: "ethtool.rx_missed".
 _DRIVER_SOURCES: Final = ("driver", "ethtool", "qstats", "links")
@@ -60,12 +58,6 @@ class Reconciler:
         self._judge = CounterJudge(identities)
         self._why = why
         self._events = Events(identities, why)
-
-    def entries(
-        self, drops: DropCounts, increments: Increments, rungs: Mapping[str, str], windows: Windows | None = None
-    ) -> tuple[Entry, ...]:
-        """Return the entries of `reconcile` alone."""
-        return self.reconcile(drops, increments, rungs, windows).entries
 
     def reconcile(
         self,

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pktdrop.ledger.entry import NO_COUNTER, Entry, entry_order
+from pktdrop.ledger.entry import Entry, entry_order
 from pktdrop.model.counters import Scope
+from pktdrop.rules.identities import NO_COUNTER
 
 #: An event or an increment is missing.
 _OUT_OF_BALANCE: Final = ("unexplained", "silent")

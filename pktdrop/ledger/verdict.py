@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache, cached_property
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from pktdrop.ledger.entry import FOLDED, PEER, STAT_CLASS_LAYERS, Entry
 from pktdrop.ledger.events import DropCounts, EventGroup, Events, GroupPackets
@@ -31,13 +31,6 @@ class Windows(Protocol):
     @property
     def outer(self) -> DropCounts:
         """Return what may have happened between them."""
-
-
-class FixedWindows(NamedTuple):
-    """Both windows, worked out."""
-
-    inner: DropCounts
-    outer: DropCounts
 
 
 class WindowBounds:

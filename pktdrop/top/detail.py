@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from pktdrop.ledger.entry import NO_COUNTER
 from pktdrop.model.drops import DropKey, Netns, full_reason
+from pktdrop.rules.identities import NO_COUNTER
 from pktdrop.text.escaping import safe
 from pktdrop.text.wording import number
 from pktdrop.top import sums

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pktdrop.ledger.entry import NO_COUNTER, STAT_CLASS_LAYERS
+from pktdrop.ledger.entry import STAT_CLASS_LAYERS
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
+from pktdrop.rules.identities import NO_COUNTER
 from pktdrop.text.table import DOUBT, Column
 from pktdrop.text.wording import share
 from pktdrop.top.grid import GridRow, ago, names, numbers, ranges, trend

@@ -4,9 +4,10 @@
 from collections.abc import Sequence
 
 from pktdrop.ledger.books import Ledger
-from pktdrop.ledger.entry import NO_COUNTER, Entry
+from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Loss
 from pktdrop.model.counters import Scope
+from pktdrop.rules.identities import NO_COUNTER
 from pktdrop.text.escaping import safe
 from pktdrop.text.table import Column, cut, table
 from pktdrop.text.wording import counted, number

@@ -13,12 +13,12 @@ from pktdrop.diagnosis.values import HostValues
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.ledger.books import Books, Rules
 from pktdrop.ledger.loss import Whereabouts
-from pktdrop.ledger.reconcile import FixedWindows
 from pktdrop.model.counters import SOURCES, Counters, Row, Scope
 from pktdrop.model.drops import Count, DropKey, Netns, Uncounted
 from pktdrop.model.snapshots import Interval
 from pktdrop.observe.ask import Asker
 from pktdrop.rules.match import Value
+from tests.kit.windows import FixedWindows
 from tests.unit.make import NOON, make_look
 
 HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)

@@ -12,7 +12,7 @@ from pktdrop.ledger.entry import PEER, Entry
 from pktdrop.ledger.listing import Listing
 from pktdrop.ledger.loss import by_layer
 from pktdrop.ledger.matches import Classify
-from pktdrop.ledger.reconcile import FixedWindows, Reconciler
+from pktdrop.ledger.reconcile import Reconciler
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, DropKey, Netns
 from pktdrop.rules.causes import Causes
@@ -20,6 +20,7 @@ from pktdrop.rules.driver_tables import LINKS, TABLE
 from pktdrop.rules.drivers import Drivers
 from pktdrop.rules.identities import Identities
 from pktdrop.rules.layers import LAYERS, Layers
+from tests.kit.windows import FixedWindows
 from tests.unit.make import make_drop
 
 NETNS, OTHER_NETNS = Netns(4026531833, 1), Netns(4026532281, 7)
@@ -175,7 +176,7 @@ def reconcile(
     windows: FixedWindows | None = None,
 ) -> tuple[Entry, ...]:
     """Explain one interval alone."""
-    return Reconciler(identities, classify, WHY).entries(drops, increments, rungs, windows)
+    return Reconciler(identities, classify, WHY).reconcile(drops, increments, rungs, windows).entries
 
 
 def ledger(

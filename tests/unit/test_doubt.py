@@ -10,7 +10,6 @@ import pytest
 from pktdrop.diagnosis.diagnosis import Diagnosis, failures
 from pktdrop.filters import Filters, reason_filter
 from pktdrop.ledger.books import Books
-from pktdrop.ledger.reconcile import FixedWindows
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Amounts, Count
 from pktdrop.rules.protocols import Protocols
@@ -19,6 +18,7 @@ from pktdrop.top.subjects import Reason
 from pktdrop.views.diagnose import as_json, as_text
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
+from tests.kit.windows import FixedWindows
 from tests.unit.accounts import BLUE, HOST, RULES, UNTRACED, judge, make_account
 from tests.unit.fates import HERE, counts, drop, ledger, mib
 from tests.unit.make import JUDGE, make_doubt, make_drop, make_interval, make_ledger, make_noise, make_selection

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pktdrop.counters.gone import Together, together
 from pktdrop.ledger.books import Books, Ledger, Rules
-from pktdrop.ledger.reconcile import FixedWindows
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import THE_GONE, Count, DropKey, Netns
+from tests.kit.windows import FixedWindows
 from tests.unit.fates import (
     CAUSES,
     ETH0,

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pktdrop.ledger.entry import STATUSES, Entry
-from pktdrop.ledger.reconcile import PEER, Classify, FixedWindows, Reconciler
+from pktdrop.ledger.entry import PEER, STATUSES, Entry
+from pktdrop.ledger.matches import Classify
+from pktdrop.ledger.reconcile import Reconciler
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, DropKey
 from pktdrop.rules.layers import LAYERS
+from tests.kit.windows import FixedWindows
 from tests.unit.fates import (
     ETH0,
     FATES,
@@ -532,7 +534,7 @@ def test_what_is_remembered_changes_nothing(several: list[Window]) -> None:
     reconciler = Reconciler(IDENTITIES, drivers, WHY)
     for drops, increments, windows in [*several, *several]:
         alone = reconcile(drops, increments, TRACED, IDENTITIES, drivers, windows)
-        assert reconciler.entries(drops, increments, TRACED, windows) == alone
+        assert reconciler.reconcile(drops, increments, TRACED, windows).entries == alone
 
 
 def assert_consistent(entry: Entry) -> None:
@@ -570,12 +572,12 @@ def test_keys_that_do_not_come_again_are_forgotten() -> None:
     many = counts({backlog(0)._replace(interface=f"veth{number}"): 1 for number in range(9_000)})
     one = counts({backlog(0): 3})
     increments = {"softnet": {Scope(cpu=0): {"dropped": 3}}, "links": {ETH0: {"rx_dropped": 3}}}
-    first = reconciler.entries(one, increments, TRACED)
+    first = reconciler.reconcile(one, increments, TRACED).entries
     key = next(iter(many))
     held = sys.getrefcount(key)
-    reconciler.entries(many, {}, TRACED)
+    reconciler.reconcile(many, {}, TRACED)
     assert sys.getrefcount(key) > held
-    assert reconciler.entries(one, increments, TRACED) == first
+    assert reconciler.reconcile(one, increments, TRACED).entries == first
     assert sys.getrefcount(key) == held
 
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pktdrop.ledger.entry import Entry
-from pktdrop.ledger.reconcile import FixedWindows
 from pktdrop.ledger.steady import Steady
 from pktdrop.model.counters import Scope
+from tests.kit.windows import FixedWindows
 from tests.unit.fates import IDENTITIES, TRACED, backlog, counts, drop, mib, reconcile
 
 

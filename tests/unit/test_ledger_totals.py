@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pktdrop.ledger.entry import FOLDED
-from pktdrop.ledger.reconcile import Classify
+from pktdrop.ledger.matches import Classify
 from pktdrop.ledger.rests import Rests
 from pktdrop.model.counters import Scope
 from tests.unit.fates import (

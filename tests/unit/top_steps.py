@@ -11,12 +11,12 @@ from pktdrop.filters import Filters
 from pktdrop.ledger.books import Ledger
 from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Whereabouts
-from pktdrop.ledger.verdict import FixedWindows
 from pktdrop.model.counters import Counters, Row, Scope
 from pktdrop.model.drops import Count, DropKey, Known, Netns
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Shown
 from pktdrop.top.screen import Screen
+from tests.kit.windows import FixedWindows
 from tests.unit.make import (
     JUDGE,
     NOON,
