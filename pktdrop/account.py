@@ -18,8 +18,9 @@ from pktdrop.process import memory
 from pktdrop.samples.gather import ByKind, RunSamples, by_kind
 
 if TYPE_CHECKING:
-    from pktdrop.ledger.books import Books, Ledger, Rules
+    from pktdrop.ledger.books import Books, Ledger
     from pktdrop.ledger.verdict import Windows
+    from pktdrop.rules.rules import Rules
 
 _MANY: Final = 4096
 """Kinds that moved: only with so many it is worth the time to give memory back."""
@@ -88,8 +89,9 @@ class Accountant:
         return (_TOGETHER,) if self._keeper.has_folded else ()
 
     @cached_property
-    def _rules(self) -> "Rules":
-        from pktdrop.ledger.books import Rules  # big tables that are not needed before the first interval
+    def rules(self) -> "Rules":
+        """The tables that all is judged by."""
+        from pktdrop.rules.rules import Rules  # big tables that are not needed before the first interval
 
         return Rules.load(self._first.kernel.tcp_input_has_events, self._first.kernel.reasons)
 
@@ -98,7 +100,7 @@ class Accountant:
         from pktdrop.ledger.books import Books
 
         counters = self._first.counters
-        books = Books(self._first.kernel.rungs, self._rules, counters.netns)
+        books = Books(self._first.kernel.rungs, self.rules, counters.netns)
         books.learn_drivers(counters.drivers, counters.rows.get("driver", {}))
         return books
 
@@ -126,7 +128,7 @@ class Accountant:
         samples = by_kind(look.samples, step.drops)
         self._samples.add(samples)
         return Account(
-            step, ledger, increments, look, windows, self._rules.layers.of, self._keeper.seconds, self._is_kept,
+            step, ledger, increments, look, windows, self.rules.layers.of, self._keeper.seconds, self._is_kept,
             samples, {key: len(some) for key, some in samples.items()},
         )  # fmt: skip
 
@@ -139,7 +141,7 @@ class Accountant:
         drops = run.drops if called is None else called(run.drops)
         read = {netns for netns, is_read in self._known.items() if is_read}
         ledger = self._books.of_run(drops, increments, windows, read, _unattributed(run))
-        judge, of_run = self._rules.layers.of, self._samples
+        judge, of_run = self.rules.layers.of, self._samples
         return Account(run, ledger, increments, self._last, windows, judge, samples=of_run.first, sampled=of_run.taken)
 
     def _forget_gone(self) -> None:

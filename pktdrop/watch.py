@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Accounts of one Look after the other, as a run takes them: wherever the Looks are from."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pktdrop.account import Account, Accountant
 from pktdrop.model.drops import Netns
 from pktdrop.model.look import Answer, Look, Question
+
+if TYPE_CHECKING:
+    from pktdrop.rules.rules import Rules
 
 
 class Looks(Protocol):
@@ -38,6 +41,11 @@ class Watch:
     def look(self) -> Look:
         """The last Look."""
         return self._looks.last
+
+    @property
+    def rules(self) -> "Rules":
+        """The tables that all is judged by."""
+        return self._accountant.rules
 
     @property
     def limits(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -16,12 +16,10 @@ from pktdrop.diagnosis.stations import Peaks, Station, flow_limited, received, s
 from pktdrop.diagnosis.who import Seen, Who
 from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.model.drops import Netns, full_reason
-from pktdrop.rules import remedies
-from pktdrop.rules.causes import Causes
-from pktdrop.rules.drivers import Drivers
-from pktdrop.rules.layers import NATURES, Layers
+from pktdrop.rules.layers import NATURES
 from pktdrop.rules.match import Value
-from pktdrop.rules.remedies import Advice, Remedy
+from pktdrop.rules.remedies import Advice
+from pktdrop.rules.rules import Rules
 from pktdrop.text.wording import counted, number, share
 
 #: What each class of loss is called in a sentence.
@@ -54,21 +52,6 @@ class Host(words.Names, Protocol):
 
     def value(self, name: str, whereabouts: Whereabouts) -> Value | None:
         """Return a value (names: remedies.HOST_VALUES) as it is where packets were lost; None if it is not known."""
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The facts that a diagnosis is made by."""
-
-    causes: Causes
-    remedies: tuple[Remedy, ...]
-    layers: Layers
-    drivers: Drivers
-
-    @classmethod
-    def load(cls, reasons: Collection[str] = ()) -> Tables:
-        """Read those that come with pktdrop, for a kernel that has these reasons of the core."""
-        return cls(Causes.load(), remedies.load(), Layers.load(reasons=reasons), Drivers.load())
 
 
 @dataclass(frozen=True)
@@ -167,7 +150,7 @@ class Circumstances:
     """Packets that were looked at."""
 
 
-def diagnosis_of(account: Account, how: Circumstances, host: Host, tables: Tables) -> Diagnosis:
+def diagnosis_of(account: Account, how: Circumstances, host: Host, rules: Rules) -> Diagnosis:
     """Judge an account."""
     found = account.ledger.losses
     seen = {"squeezed": squeezed(account), "flow_limited": flow_limited(account)}
@@ -175,7 +158,7 @@ def diagnosis_of(account: Account, how: Circumstances, host: Host, tables: Table
     losses = []
     for one in found:
         small = is_small(one.packets, lost)
-        advice = () if small else _advice(one, host, tables, seen)
+        advice = () if small else _advice(one, host, rules, seen)
         losses.append(Advised(one, _where(one, host), advice, small, how.seen.of(one)))
     natures = Tally(dict.fromkeys(NATURES, 0))
     for one in found:
@@ -197,7 +180,7 @@ def diagnosis_of(account: Account, how: Circumstances, host: Host, tables: Table
         unexplained=sum(one.packets for one in found if one.note) if watched.traced else None,
         uncounted=account.interval.uncounted.missed,
         natures={nature: packets for nature, packets in natures.items() if packets},
-        stations=stations(account, found, how.peaks, tables.drivers, host, host.value, _blind(watched)),
+        stations=stations(account, found, how.peaks, rules.drivers, host, host.value, _blind(watched)),
         losses=tuple(sorted(losses, key=_turn)),
         noise=_noise(account),
         doubt=_doubt(account),
@@ -237,7 +220,7 @@ def _where(one: Loss, names: words.Names) -> str:
     return text + "".join(f" ({doubt})" for doubt, holds in doubts if holds)
 
 
-def _advice(one: Loss, host: Host, tables: Tables, seen: Mapping[str, Value]) -> tuple[Advice, ...]:
+def _advice(one: Loss, host: Host, rules: Rules, seen: Mapping[str, Value]) -> tuple[Advice, ...]:
     of_loss: dict[str, Value] = dict(seen)
     if len(one.whereabouts.qdiscs) == 1:
         of_loss["qdisc_kind"] = one.whereabouts.qdiscs[0].partition(" ")[0]
@@ -245,7 +228,7 @@ def _advice(one: Loss, host: Host, tables: Tables, seen: Mapping[str, Value]) ->
     def value(name: str) -> Value | None:
         return of_loss[name] if name in of_loss else host.value(name, one.whereabouts)
 
-    filled = (remedy.advice(value) for remedy in tables.remedies if remedy.cause == one.cause.name)
+    filled = (remedy.advice(value) for remedy in rules.remedies if remedy.cause == one.cause.name)
     return tuple(advice for advice in filled if advice is not None)
 
 

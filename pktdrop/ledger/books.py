@@ -26,10 +26,10 @@ from pktdrop.ledger.verdict import Windows
 from pktdrop.model.counters import Row, Scope
 from pktdrop.model.drops import THE_GONE, Count, DropKey, Netns
 from pktdrop.rules.causes import Causes
-from pktdrop.rules.drivers import Drivers
-from pktdrop.rules.identities import NO_COUNTER, Identities
+from pktdrop.rules.identities import NO_COUNTER
 from pktdrop.rules.layers import LAYERS, Layers
 from pktdrop.rules.match import Event
+from pktdrop.rules.rules import Rules
 
 _NOT_READ: Final = "the counters of its namespace could not be read"
 _PEER_FIELDS: Final = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
@@ -75,25 +75,6 @@ class Ledger:
         return tuple(
             entry for entry in self.entries if entry.counter not in self.hints or entry.status == "unexplained"
         )
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The tables that losses are judged by."""
-
-    identities: Identities
-    drivers: Drivers
-    layers: Layers
-    causes: Causes
-
-    @classmethod
-    def load(cls, tcp_input_has_events: bool = True, reasons: Collection[str] = ()) -> Rules:
-        """Read those that come with pktdrop, for a kernel that frees TCP's input with events or without.
-
-        `reasons` are those of the core that the kernel has. Raises as Table.load() does.
-        """
-        identities = Identities.load(tcp_input_has_events, reasons)
-        return cls(identities, Drivers.load(), Layers.load(reasons=reasons), Causes.load())
 
 
 class Books:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pktdrop import __version__, filters
 from pktdrop.account import Account
-from pktdrop.diagnosis.diagnosis import CONDITIONS, Circumstances, Tables, diagnosis_of, failures
+from pktdrop.diagnosis.diagnosis import CONDITIONS, Circumstances, diagnosis_of, failures
 from pktdrop.diagnosis.stations import Peaks
 from pktdrop.diagnosis.values import HostValues
 from pktdrop.diagnosis.who import Seen
@@ -77,7 +77,7 @@ class DiagnoseReport:
         how = Circumstances(kernel.rungs, limits, known.present, known.sees_host, self._peaks, self._seen)
         self._whole = watch.whole()
         host = HostValues(self._whole.look, watch.ask)
-        self._judged = diagnosis_of(self._whole, how, host, Tables.load(kernel.reasons))
+        self._judged = diagnosis_of(self._whole, how, host, watch.rules)
 
     def show(self) -> int:
         """Write the diagnosis; return the exit status."""

@@ -4,32 +4,25 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pktdrop.account import Account
 from pktdrop.top.subjects import NO_EVENT, CounterScope, Cpu, InterfaceQueue, OneNetns, Reason, Subject
 from pktdrop.watch import Watch
 
 if TYPE_CHECKING:
-    from pktdrop.diagnosis.diagnosis import Advised, Tables
+    from pktdrop.diagnosis.diagnosis import Advised
     from pktdrop.ledger.loss import Loss
 
 
-class Adviser:
-    """Judges what has been lost so far, with the host's own values. Asks for them: in the thread that reads."""
+def advised(watch: Watch) -> "tuple[Advised, ...]":
+    """Return the losses since the watch began, with what to do about each.
 
-    def __init__(self) -> None:
-        """Load nothing yet."""
-        self._tables: Tables | None = None
+    Asks for the host's own values: in the thread that reads.
+    """
+    from pktdrop.diagnosis.diagnosis import Circumstances, diagnosis_of  # not needed before the first loss
+    from pktdrop.diagnosis.values import HostValues
 
-    def losses(self, watch: Watch) -> "tuple[Advised, ...]":
-        """Return the losses since the watch began, with advice."""
-        from pktdrop.diagnosis.diagnosis import Circumstances, Tables, diagnosis_of  # not needed before the first loss
-        from pktdrop.diagnosis.values import HostValues
-
-        if self._tables is None:
-            self._tables = Tables.load(watch.kernel.reasons)
-        account: Account = watch.whole()
-        host = HostValues(account.look, watch.ask)
-        return diagnosis_of(account, Circumstances(watch.kernel.rungs), host, self._tables).losses
+    account = watch.whole()
+    host = HostValues(account.look, watch.ask)
+    return diagnosis_of(account, Circumstances(watch.kernel.rungs), host, watch.rules).losses
 
 
 def concerning(subject: Subject, losses: "Iterable[Advised]") -> list[str]:

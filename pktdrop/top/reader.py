@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pktdrop.account import Account
 from pktdrop.errors import PktdropError
 from pktdrop.run import steps
-from pktdrop.top.advice import Adviser
+from pktdrop.top.advice import advised
 from pktdrop.watch import Watch
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ class Feed:
     def __init__(self, watch: Watch) -> None:
         """Take what is watched."""
         self.watch = watch
-        self._adviser = Adviser()
         self.wants_advice = False
         """Whether losses are to be judged: it costs more than the look."""
 
@@ -86,7 +85,7 @@ class Feed:
         """Look again."""
         try:
             account = self.watch.step()
-            losses = self._adviser.losses(self.watch) if self.wants_advice else None
+            losses = advised(self.watch) if self.wants_advice else None
             return Shown(account, (), losses)
         except (OSError, PktdropError) as failed:
             return failed.what if isinstance(failed, PktdropError) else str(failed)

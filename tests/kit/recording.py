@@ -9,7 +9,6 @@ from typing import Protocol
 
 from pktdrop.account import Account
 from pktdrop.counters.collect import since
-from pktdrop.diagnosis.diagnosis import Tables
 from pktdrop.filters import Filters
 from pktdrop.model.look import Answer, Look, Question
 from pktdrop.model.lookfile import from_json, to_json
@@ -18,7 +17,7 @@ from pktdrop.reports.counters import CountersReport, Rise
 from pktdrop.reports.diagnose import DiagnoseReport, DiagnoseSettings
 from pktdrop.reports.trace import JsonReport, TableReport
 from pktdrop.rules.protocols import Protocols
-from pktdrop.top.advice import Adviser
+from pktdrop.top.advice import advised
 from pktdrop.top.lines import plain
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Shown
@@ -27,8 +26,6 @@ from pktdrop.top.views import VIEWS
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import TableView
 from pktdrop.watch import Looks, Watch
-
-TABLES = Tables.load()
 
 
 class Observing(Looks, Protocol):
@@ -103,7 +100,7 @@ def outputs(looks: Looks, steps: int, file: Path, between: Callable[[], None] = 
     watch = Watch(looks)
     written = {name: file.with_suffix(f".{name}").open("w", encoding="utf-8") for name in NAMES}
     reports = _reports(watch, {name: Output(stream) for name, stream in written.items()})
-    screen, adviser = Screen(Run("box", watch.kernel.release, ""), Filters(()), 1.0), Adviser()
+    screen = Screen(Run("box", watch.kernel.release, ""), Filters(()), 1.0)
     said, drawn, before = [str(watch.limits)], [], watch.look.counters
     said += [str(report.start()) for report in reports]
     counters = CountersReport(_Named(watch), Output(written["counters"]), True, True, True, None, "json")  # type: ignore[arg-type]
@@ -114,7 +111,7 @@ def outputs(looks: Looks, steps: int, file: Path, between: Callable[[], None] = 
             report.step(account)
         counters.step(Rise(since(before, account.counters), before))
         before = account.counters
-        losses = adviser.losses(watch) if number % 2 else None
+        losses = advised(watch) if number % 2 else None
         screen.take(Shown(account, watch.limits, losses))
         drawn += _pictures(screen)
         said.append(str(watch.limits))

@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pktdrop.account import Account
-from pktdrop.diagnosis.diagnosis import Circumstances, Diagnosis, Tables, diagnosis_of
+from pktdrop.diagnosis.diagnosis import Circumstances, Diagnosis, diagnosis_of
 from pktdrop.diagnosis.values import HostValues
 from pktdrop.host.namespaces import Namespaces
-from pktdrop.ledger.books import Books, Rules
+from pktdrop.ledger.books import Books
 from pktdrop.ledger.loss import Whereabouts
 from pktdrop.model.counters import SOURCES, Counters, Row, Scope
 from pktdrop.model.drops import Count, DropKey, Netns, Uncounted
 from pktdrop.model.snapshots import Interval
 from pktdrop.observe.ask import Asker
 from pktdrop.rules.match import Value
+from pktdrop.rules.rules import Rules
 from tests.kit.windows import FixedWindows
 from tests.unit.make import NOON, make_look
 
 HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
 TRACED = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "fentry"}
 UNTRACED = {"kfree_skb": "none", "enqueue_to_backlog": "none"}
-TABLES = Tables.load()
 RULES = Rules.load()
 DNS = Scope(netns=HOST, socket="udp 0.0.0.0:53 ino:812")
 """A socket of dnsmasq."""
@@ -121,4 +121,4 @@ def judge(account: Account, rungs: Mapping[str, str] = TRACED, **changes: Any) -
         sees_all=changes.get("sees_all", True),
         **({"peaks": changes["peaks"]} if "peaks" in changes else {}),
     )
-    return diagnosis_of(account, how, changes.get("host", KnownHost()), TABLES)
+    return diagnosis_of(account, how, changes.get("host", KnownHost()), RULES)

@@ -12,7 +12,7 @@ from pktdrop.model.drops import DropKey
 from pktdrop.model.packet import IPV4
 from pktdrop.model.sample import Owner, Sample, Socket
 from pktdrop.views.diagnose import as_json, as_text
-from tests.unit.accounts import DNS, HOST, TABLES, TRACED, KnownHost, make_account
+from tests.unit.accounts import DNS, HOST, RULES, TRACED, KnownHost, make_account
 from tests.unit.frames import ether, ipv4, udp
 from tests.unit.make import make_backlog_drop, make_drop, make_noise, make_sample
 
@@ -34,7 +34,7 @@ def judged(samples: dict[DropKey, list[Sample]], drops: dict[DropKey, int]) -> D
     account = replace(make_account(drops, increments), samples=samples)
     seen = Seen()
     seen.add(account)
-    return diagnosis_of(account, Circumstances(TRACED, seen=seen), KnownHost(), TABLES)
+    return diagnosis_of(account, Circumstances(TRACED, seen=seen), KnownHost(), RULES)
 
 
 def test_a_loss_says_who() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from pktdrop.ledger.books import Books, Ledger, Rules
+from pktdrop.ledger.books import Books, Ledger
 from pktdrop.model.counters import Row, Scope
 from pktdrop.model.drops import Count, DropKey, Netns
+from pktdrop.rules.rules import Rules
 from tests.kit.windows import FixedWindows
 from tests.unit.accounts import RULES
 from tests.unit.make import make_backlog_drop, make_drop

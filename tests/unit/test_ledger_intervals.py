@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pktdrop.counters.gone import Together, together
-from pktdrop.ledger.books import Books, Ledger, Rules
+from pktdrop.ledger.books import Books, Ledger
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import THE_GONE, Count, DropKey, Netns
+from pktdrop.rules.rules import Rules
 from tests.kit.windows import FixedWindows
 from tests.unit.fates import (
     CAUSES,

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pktdrop.account import Account
-from pktdrop.ledger.books import Rules
 from pktdrop.ledger.loss import Loss
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import DropKey, Netns, Uncounted
+from pktdrop.rules.rules import Rules
 from pktdrop.views.ledger import without_event_lines
 from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, Increments, make_account
 from tests.unit.make import make_backlog_drop, make_doubt, make_drop, make_noise

@@ -11,7 +11,7 @@ from pktdrop.model.drops import Count, Netns
 from pktdrop.top.advice import concerning
 from pktdrop.top.save import text_of
 from pktdrop.top.subjects import Cpu, InterfaceQueue, OneNetns, Reason, Subject
-from tests.unit.accounts import BLUE, TABLES, TRACED, KnownHost, make_account
+from tests.unit.accounts import BLUE, RULES, TRACED, KnownHost, make_account
 from tests.unit.make import make_backlog_drop, make_drop
 from tests.unit.top_steps import make_screen, make_step
 
@@ -21,7 +21,7 @@ NO_SOCKET, FULL = Reason("socket", "NO_SOCKET", None), Reason("backlog", "CPU_BA
 def losses() -> tuple[Advised, ...]:
     """Five packets to a closed port in "blue", and nine for the full backlog of CPU 3."""
     account = make_account({make_drop(): 5, make_backlog_drop(): 9}, {"softnet": {Scope(cpu=3): {"dropped": 9}}})
-    return diagnosis_of(account, Circumstances(TRACED), KnownHost({"netdev_max_backlog": 1000}), TABLES).losses
+    return diagnosis_of(account, Circumstances(TRACED), KnownHost({"netdev_max_backlog": 1000}), RULES).losses
 
 
 @pytest.mark.parametrize(
