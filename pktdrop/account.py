@@ -12,6 +12,7 @@ from pktdrop.counters.gone import Together
 from pktdrop.counters.increments import CounterKeeper, Increments
 from pktdrop.model.counters import Counters
 from pktdrop.model.drops import Count, DropKey, Judge, Netns, netns_order
+from pktdrop.model.limits import Limit
 from pktdrop.model.look import Look
 from pktdrop.model.snapshots import Drops, Interval, Snapshot, interval
 from pktdrop.process import memory
@@ -26,10 +27,7 @@ _MANY: Final = 4096
 """Kinds that moved: only with so many it is worth the time to give memory back."""
 _GONE: Final = 256
 """Namespaces that are gone whose counters and drops the summary of a run tells apart: the last ones."""
-_TOGETHER: Final = (
-    f"network namespaces that are gone, but for the last {_GONE}, are one in the summary's ledger, called gone; so are "
-    f"interfaces and sockets that are gone, but for the last {_GONE} of namespaces that are there."
-)
+_TOGETHER: Final = Limit("gone-together", number=_GONE)
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Accountant:
         self._searches = first.namespaces.searches
 
     @property
-    def limits(self) -> tuple[str, ...]:
+    def limits(self) -> tuple[Limit, ...]:
         """What the summary of a run does not tell apart."""
         return (_TOGETHER,) if self._keeper.has_folded else ()
 

@@ -2,24 +2,26 @@
 """The one run: a source looked at at a steady pace, each step handed to a report, and each limit said once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
+from pktdrop.model.limits import Limit
 from pktdrop.process.messages import say, say_ending
+from pktdrop.views.limits import sentences
 
 Step = TypeVar("Step")
 _Given = TypeVar("_Given", covariant=True)
 _Taken = TypeVar("_Taken", contravariant=True)
-Tell = Callable[[Sequence[str]], None]
+Tell = Callable[[Sequence[Limit]], None]
 """Takes limits that are new."""
-LATE = "pktdrop cannot keep up: a look took longer than an interval. Intervals are as long as shown."
+LATE: Final = Limit("late")
 
 
 class Source(Protocol[_Given]):
     """What is looked at: drops and counters (watch.Watch), or counters alone. It has looked once when it is made."""
 
     @property
-    def limits(self) -> Sequence[str]:
-        """What cannot be known, and why: a sentence each. More may turn up with each step."""
+    def limits(self) -> Sequence[Limit]:
+        """What cannot be known, and why. More may turn up with each step."""
 
     def step(self, is_last: bool) -> _Given:
         """Look again; return what lies between this look and the one before."""
@@ -59,9 +61,9 @@ def probes(rungs: Mapping[str, str]) -> str:
     return ", ".join(f"{probe}: {rung}" for probe, rung in rungs.items())
 
 
-def say_limits(limits: Sequence[str]) -> None:
+def say_limits(limits: Sequence[Limit]) -> None:
     """Write limits to standard error."""
-    say(*(f"Limit: {limit}" for limit in limits))
+    say(*(f"Limit: {limit}" for limit in sentences(limits)))
 
 
 class Limits:
@@ -70,15 +72,15 @@ class Limits:
     def __init__(self, tell: Tell = say_limits) -> None:
         """Take what becomes of those that are new."""
         self._tell = tell
-        self._known: Sequence[str] = ()
+        self._known: Sequence[Limit] = ()
 
-    def now(self, limits: Sequence[str]) -> None:
+    def now(self, limits: Sequence[Limit]) -> None:
         """Tell those that did not hold before."""
         self._tell([limit for limit in limits if limit not in self._known])
         self._known = limits
 
 
-def steps(source: Source[Step], clock: Ticks) -> Iterator[tuple[Step, tuple[str, ...]]]:
+def steps(source: Source[Step], clock: Ticks) -> Iterator[tuple[Step, tuple[Limit, ...]]]:
     """Look at each tick until the clock ends; yield the step, and all limits so far."""
     is_late = False
     for number, _ in enumerate(clock.ticks()):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pktdrop.account import Account, Accountant
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit
 from pktdrop.model.look import Answer, Look, Question
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class Watch:
         return self._accountant.rules
 
     @property
-    def limits(self) -> tuple[str, ...]:
-        """What this run cannot know, and why: a sentence each. More may turn up while it runs."""
+    def limits(self) -> tuple[Limit, ...]:
+        """What this run cannot know, and why. More may turn up while it runs."""
         return *self.look.limits, *self._accountant.limits
 
     def step(self, is_last: bool = False) -> Account:

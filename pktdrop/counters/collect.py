@@ -16,7 +16,7 @@ from pktdrop.counters.moves import InterfaceKey, moves, rename
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.counters import NOTHING, SOURCES, Counters, Interface, Reading, Row, Scope
 from pktdrop.model.drops import Netns, counted_since
-from pktdrop.text.wording import listed
+from pktdrop.model.limits import Limit
 
 _READ_AGAIN: Final = 4
 """Namespaces in one reading, at most."""
@@ -165,7 +165,7 @@ class _Found:
         self.inodes: dict[Scope, int] = {}
         self.netns: set[Netns] = set()
         self.failed: set[str] = set()
-        self.limits: list[str] = []
+        self.limits: list[Limit] = []
         self.renamed: dict[tuple[Netns, int], str] = {}
         """Interfaces that have another name than at the reading before, and that name."""
         self.doubtful: dict[Netns, None] = {}
@@ -195,13 +195,13 @@ class _Found:
         self.drivers = {nic: driver for nic, driver in self.drivers.items() if nic[0] != netns}
         self.inodes = {scope: inode for scope, inode in self.inodes.items() if scope.netns != netns}
 
-    def not_entered(self) -> Iterator[str]:
+    def not_entered(self) -> Iterator[Limit]:
         """Say it once for all: there may be hundreds."""
         for why, names in self.refused.items():
             if len(names) == 1:
-                yield f"Network namespace {names[0]} cannot be entered: {why}."
+                yield Limit("not-entered", tuple(names), why)
             else:
-                yield f"{len(names)} network namespaces cannot be entered ({listed(names)}): {why}."
+                yield Limit("several-not-entered", tuple(names), why, number=len(names))
 
     def add(self, source: str, counters: Reading, gauges: Reading | None = None) -> None:
         self.rows[source].update(counters.rows)

@@ -21,6 +21,7 @@ from pktdrop.counters import qstats
 from pktdrop.counters.ethtool_ioctl import GCHANNELS, GPAUSEPARAM, GRINGPARAM, NAME_BYTES, Ioctl
 from pktdrop.model.counters import NOT_REPORTED, Reading, Row, Scope
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit, of_source, refused
 
 # In how many readings the names of each interface are asked for once, whatever its values are.
 _ANEW: Final = 64
@@ -77,31 +78,24 @@ def names_of(strings: bytes) -> tuple[str, ...]:
     )
 
 
-def rows_of(
-    names: Iterable[str], values: Iterable[int], netns: Netns | None, interface: str
-) -> tuple[dict[Scope, Row], str | None]:
+def rows_of(names: Iterable[str], values: Iterable[int], netns: Netns | None, interface: str) -> dict[Scope, Row]:
     """Statistics of one interface by scope: the device, and each queue that a marker line announces.
 
-    A name that is there twice in one scope is told apart by its number: "drops", "drops#2". The second result is a
-    sentence about what could not be used, None if all could.
+    A name that is there twice in one scope is told apart by its number: "drops", "drops#2". There are as many values as
+    names.
     """
-    names, values = tuple(names), tuple(values)
-    limit = None
-    if len(names) != len(values):
-        limit = f"ethtool statistics of {interface}: {len(names)} names but {len(values)} values, the rest is ignored"
     queue: int | None = None
     found: dict[int | None, dict[str, int]] = {}
-    for name, value in zip(names, values, strict=False):
+    for name, value in zip(names, values, strict=True):
         if _QUEUE_MARKER.fullmatch(name):
             queue = value
         elif name:  # an empty name is a hole that some drivers leave in their table
             of_scope = found.setdefault(queue, {})
             of_scope[_unused(f"ethtool.{name}", of_scope)] = value
-    rows = {
+    return {
         Scope(netns=netns, interface=interface, queue=number): Row(tuple(counters), tuple(counters.values()))
         for number, counters in found.items()
     }
-    return rows, limit
 
 
 def _unused(name: str, taken: Mapping[str, int]) -> str:
@@ -134,7 +128,7 @@ class _Names(NamedTuple):
     def of(cls, strings: bytes) -> "_Names":
         """Take the data of struct ethtool_gstrings."""
         names = names_of(strings)
-        rows, _ = rows_of(names, range(len(names)), None, "")
+        rows = rows_of(names, range(len(names)), None, "")
         row = rows.get(Scope(interface=""))
         return cls(names, row.names if row is not None and len(row.names) == len(names) else None)
 
@@ -174,23 +168,25 @@ class StatisticsReader:
         Interfaces are given by index. One that is gone or has no statistics is not in the result; what failed otherwise
         is told in `limits`.
         """
-        limits: list[str] = []
+        limits: list[Limit] = []
         rows: dict[Scope, Row] = {}
         try:
             rows.update(self._read_statistics(netns, interfaces, limits))
         except OSError as error:
-            limits.append(f"ethtool statistics: {error}")
+            limits.append(refused(error)._replace(source="driver"))
         try:
             if self._netdev is not None:
                 of_queues = qstats.read(self._netdev, netns, interfaces.values())
                 merge(rows, of_queues.rows)
                 limits += of_queues.limits
+        except qstats.Incomplete as answer:
+            limits += of_source("qstats", None, answer.limits)
         except OSError as error:
-            limits.append(f"netdev qstats: {error}")
+            limits.append(refused(error)._replace(source="qstats"))
         return Reading(rows, tuple(limits))
 
     def _read_statistics(
-        self, netns: Netns | None, interfaces: Mapping[int, str], limits: list[str]
+        self, netns: Netns | None, interfaces: Mapping[int, str], limits: list[Limit]
     ) -> dict[Scope, Row]:
         here = self._of.setdefault(netns, _Here())
         here.readings += 1
@@ -205,10 +201,10 @@ class StatisticsReader:
                     found = self._statistics(ioctl, netns, name, before)
                 except OSError as error:
                     if error.errno not in NOT_REPORTED:
-                        limits.append(f"ethtool statistics of {name}: {error.strerror}")
+                        limits.append(refused(error, "refused", name)._replace(source="driver"))
                     continue
                 if found is None:
-                    limits.append(f"ethtool statistics of {name}: their number changed while they were read")
+                    limits.append(Limit("statistics-changed", (name,), source="driver"))
                 elif found.values:
                     here.statistics[ifindex, name] = found
                     rows.update(found.rows)
@@ -235,7 +231,7 @@ class StatisticsReader:
         if names.of_one_row is not None:
             rows = {Scope(netns=netns, interface=interface): Row(names.of_one_row, values)}
         else:
-            rows, _ = rows_of(names.names, values, netns, interface)
+            rows = rows_of(names.names, values, netns, interface)
         return _Statistics(found[1], rows)
 
     def _named(self, strings: bytes) -> _Names:
@@ -273,41 +269,28 @@ def _driver(ioctl: Ioctl, interface: str) -> str:
         return ""
 
 
-def settings(interfaces: Iterable[str]) -> tuple[dict[str, NicSettings], tuple[str, ...]]:
-    """How these interfaces of the namespace the thread is in are set up, and sentences about what failed."""
-    found: dict[str, NicSettings] = {}
-    limits: list[str] = []
+def settings(interfaces: Iterable[str]) -> dict[str, NicSettings]:
+    """How these interfaces of the namespace the thread is in are set up; what a driver does not tell is not known."""
     try:
         ioctl = Ioctl()
-    except OSError as error:
-        return found, (f"ethtool settings: {error}",)
+    except OSError:
+        return {}
     try:
-        for interface in interfaces:
-            found[interface] = _settings(ioctl, interface, limits)
+        return {interface: _settings(ioctl, interface) for interface in interfaces}
     finally:
         ioctl.close()
-    return found, tuple(limits)
 
 
-def _settings(ioctl: Ioctl, interface: str, limits: list[str]) -> NicSettings:
-    def numbers(what: str, command: int, count: int) -> tuple[int | None, ...]:
+def _settings(ioctl: Ioctl, interface: str) -> NicSettings:
+    def numbers(command: int, count: int) -> tuple[int | None, ...]:
         try:
             return ioctl.numbers(interface, command, count)
-        except OSError as error:
-            if error.errno not in NOT_REPORTED:
-                limits.append(f"ethtool {what} of {interface}: {error.strerror}")
+        except OSError:
             return (None,) * count
 
-    try:
-        driver = ioctl.driver(interface)
-    except OSError as error:
-        driver = ""
-        if error.errno not in NOT_REPORTED:
-            limits.append(f"ethtool driver of {interface}: {error.strerror}")
-    ring = _pairs(numbers("ring sizes", GRINGPARAM, 8))
-    channel = _pairs(numbers("channels", GCHANNELS, 8))
-    pause = [None if flag is None else bool(flag) for flag in numbers("pause", GPAUSEPARAM, 3)]
-    return NicSettings(driver or None, *ring, *channel, *pause)
+    ring, channel = _pairs(numbers(GRINGPARAM, 8)), _pairs(numbers(GCHANNELS, 8))
+    pause = [None if flag is None else bool(flag) for flag in numbers(GPAUSEPARAM, 3)]
+    return NicSettings(_driver(ioctl, interface) or None, *ring, *channel, *pause)
 
 
 def _pairs(numbers: tuple[int | None, ...]) -> tuple[Pair, Pair, Pair, Pair]:

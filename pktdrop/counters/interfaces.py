@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from fcntl import ioctl
 
+from pktdrop.model.limits import Limit, refused
+
 _SIOCGIFNAME = 0x8910  # include/uapi/linux/sockios.h
 _SIOCGIFHWADDR = 0x8927
 _ADDRESS = slice(18, 32)  # struct ifreq: behind the name, and the family of its struct sockaddr
@@ -27,13 +29,13 @@ def addresses(named: Iterable[str]) -> dict[str, bytes]:
     return found
 
 
-def names(indexes: Iterable[int]) -> tuple[dict[int, str], list[str]]:
-    """Return names in the network namespace this thread is in, and what went wrong, in a few words each.
+def names(indexes: Iterable[int]) -> tuple[dict[int, str], list[Limit]]:
+    """Return names in the network namespace this thread is in, and what went wrong.
 
     Interfaces that are gone are left out. Raises OSError if no name at all can be asked for.
     """
     named: dict[int, str] = {}
-    faults: list[str] = []
+    faults: list[Limit] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
         number = control.fileno()
         for index in indexes:
@@ -41,7 +43,7 @@ def names(indexes: Iterable[int]) -> tuple[dict[int, str], list[str]]:
                 answer = ioctl(number, _SIOCGIFNAME, _IFREQ.pack(b"", index))
             except OSError as error:
                 if error.errno != errno.ENODEV:
-                    faults.append(f"the name of interface {index} cannot be read: {error.strerror}")
+                    faults.append(refused(error, "interface-unnamed")._replace(number=index))
                 continue
             named[index] = os.fsdecode(answer.partition(b"\0")[0])
     return named, faults

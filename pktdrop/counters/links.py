@@ -15,6 +15,7 @@ from pktdrop.counters import interfaces
 from pktdrop.counters.netlink import Netlink, NetlinkAnswer, attributes
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit, of_source, refused
 
 #: Members of struct rtnl_link_stats64 in their order (include/uapi/linux/if_link.h). The kernel only appends to it:
 #: rx_nohandler came in Linux 4.6, rx_otherhost_dropped in 5.19.
@@ -46,8 +47,8 @@ class LinkDump(NamedTuple):
     """By ifindex."""
     interrupted: bool = False
     """Interfaces came or went meanwhile: one may be missing."""
-    faults: tuple[str, ...] = ()
-    """What could not be read, in a few words each."""
+    faults: tuple[Limit, ...] = ()
+    """What could not be read."""
 
 
 class Links(NamedTuple):
@@ -66,12 +67,12 @@ def read_all(netns: Netns) -> Links:
             dump = _dump()
         names, faults = interfaces.names(dump.rows)
     except OSError as error:
-        return Links(Reading({}, (_sentence(netns, error.strerror or str(error)),)), {})
+        return Links(Reading({}, of_source("links", netns, [refused(error)])), {})
     if dump.interrupted:
-        faults.append("interfaces came or went during both attempts to list them, one may be missing")
+        faults.append(Limit("list-changed"))
     # interfaces that are gone meanwhile have no name, and are left out
     rows = {Scope(netns=netns, interface=name): dump.rows[ifindex] for ifindex, name in names.items()}
-    return Links(Reading(rows, tuple(_sentence(netns, fault) for fault in (*dump.faults, *faults))), names)
+    return Links(Reading(rows, of_source("links", netns, (*dump.faults, *faults))), names)
 
 
 def parse(answer: NetlinkAnswer) -> LinkDump:
@@ -92,12 +93,8 @@ def parse(answer: NetlinkAnswer) -> LinkDump:
         unknown = max(unknown, more)
     faults = answer.faults()
     if unknown:
-        faults.append(f"this kernel has {unknown} further counters, which pktdrop does not know")
+        faults.append(Limit("more-counters", number=unknown))
     return LinkDump(dict(sorted(rows.items())), answer.interrupted, tuple(faults))
-
-
-def _sentence(netns: Netns, fault: str) -> str:
-    return f"Interface counters of network namespace {netns}: {fault}."
 
 
 def _row(data: bytes, start: int, end: int) -> tuple[int, Row, int]:

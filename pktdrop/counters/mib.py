@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit, of_source, refused
 
 #: What is no counter: settings and numbers of the moment. A difference of two of them counts nothing.
 #: All but the last are those nstat(8) never shows (misc/nstat.c); the last is MPTCP_MIB_CURRESTAB of net/mptcp/mib.c.
@@ -33,7 +34,7 @@ class Mib(NamedTuple):
     """Counters by name, and what could not be read, in a few words each."""
 
     counters: Row
-    faults: tuple[str, ...]
+    faults: tuple[Limit, ...]
 
 
 class _Section(NamedTuple):
@@ -59,16 +60,13 @@ class Mibs:
 
         Rows of namespaces with the same names share one tuple of them; a Row that did not change is the same object.
         """
-        faults: list[str] = []
+        faults: list[Limit] = []
         files = (_contents("snmp", faults), _contents("netstat", faults), _contents("snmp6", faults))
         known = self._last.get(netns)
         if known is None or known[0] != files:
             known = self._last[netns] = files, self.parse(*files)
         row, of_files = known[1]
-        return Reading(
-            {Scope(netns=netns): row} if row.names else {},
-            tuple(f"SNMP counters of network namespace {netns}: {fault}." for fault in (*faults, *of_files)),
-        )
+        return Reading({Scope(netns=netns): row} if row.names else {}, of_source("mib", netns, (*faults, *of_files)))
 
     def forget(self, netns: Netns) -> None:
         """Drop what is remembered of a namespace that is gone."""
@@ -76,7 +74,7 @@ class Mibs:
 
     def parse(self, snmp: bytes, netstat: bytes, snmp6: bytes) -> Mib:
         """Parse the three files; each may be empty. What is malformed is left out and named in the faults."""
-        faults: list[str] = []
+        faults: list[Limit] = []
         sections = [
             *_parse_pairs("snmp", snmp, faults),
             *_parse_pairs("netstat", netstat, faults),
@@ -95,7 +93,7 @@ class Mibs:
         return layout
 
 
-def _contents(file: str, faults: list[str]) -> bytes:
+def _contents(file: str, faults: list[Limit]) -> bytes:
     """Read a file of this namespace; empty, with a fault, if it cannot be read."""
     parts = []
     try:
@@ -107,14 +105,14 @@ def _contents(file: str, faults: list[str]) -> bytes:
             os.close(descriptor)
     except FileNotFoundError:
         if file != "snmp6":  # which is not there where the kernel has no IPv6
-            faults.append(f"{file} is missing")
+            faults.append(Limit("missing", (file,)))
     except OSError as error:
-        faults.append(f"{file} cannot be read: {error.strerror}")
+        faults.append(refused(error, "unreadable", file))
         return b""
     return b"".join(parts)
 
 
-def _parse_pairs(file: str, data: bytes, faults: list[str]) -> list[_Section]:
+def _parse_pairs(file: str, data: bytes, faults: list[Limit]) -> list[_Section]:
     """Sections of two lines: "Udp: InDatagrams NoPorts" and "Udp: 5 0"."""
     sections = []
     whole, _, cut = data.rpartition(b"\n")
@@ -129,11 +127,11 @@ def _parse_pairs(file: str, data: bytes, faults: list[str]) -> list[_Section]:
             continue
         sections.append(_Section(title, numbers))
     if malformed:
-        faults.append(f"{malformed} malformed sections of {file} are left out")
+        faults.append(Limit("malformed-sections", (file,), number=malformed))
     return sections
 
 
-def _parse_lines(file: str, data: bytes, faults: list[str]) -> _Section:
+def _parse_lines(file: str, data: bytes, faults: list[Limit]) -> _Section:
     """Lines of a name and a number: "Ip6InReceives  5"."""
     words = data.split()
     numbers = _numbers(b" ".join(words[1::2])) if data.endswith(b"\n") and 2 * data.count(b"\n") == len(words) else None
@@ -144,7 +142,7 @@ def _parse_lines(file: str, data: bytes, faults: list[str]) -> _Section:
     good = [(words[0], found[0]) for words, found in pairs if found is not None and len(found) == 1]
     malformed = len(pairs) - len(good) + bool(cut)
     if malformed:
-        faults.append(f"{malformed} malformed lines of {file} are left out")
+        faults.append(Limit("malformed-lines", (file,), number=malformed))
     return _Section(b":" + b" ".join([name for name, _ in good]), [number for _, number in good])
 
 

@@ -8,6 +8,8 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 
+from pktdrop.model.limits import Limit
+
 # include/uapi/linux/netlink.h
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
@@ -98,17 +100,17 @@ class NetlinkAnswer:
                     self._take_status(data, start, end, kind == _NLMSG_ERROR)
                     return
 
-    def faults(self) -> list[str]:
-        """Say in a few words each what could not be read."""
+    def faults(self) -> list[Limit]:
+        """Return what could not be read."""
         faults = []
         if self.error:
-            faults.append(os.strerror(self.error))
+            faults.append(Limit("refused", why=os.strerror(self.error)))
         if self._short_error:
-            faults.append("the kernel sent an error message that is too short")
+            faults.append(Limit("short-error"))
         if not self._ended:
-            faults.append("the list of the kernel has no end")
+            faults.append(Limit("endless"))
         if self.malformed:
-            faults.append(f"{self.malformed} malformed parts of the list of the kernel are left out")
+            faults.append(Limit("malformed-parts", number=self.malformed))
         return faults
 
     def _take_status(self, data: bytes, start: int, end: int, is_error: bool) -> None:

@@ -17,6 +17,7 @@ from pktdrop.counters import interfaces
 from pktdrop.counters.netlink import Netlink, NetlinkAnswer, attributes
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import of_source, refused
 
 NAMES: Final = ("drops",)
 """Copies, one for each packet (packet_rcv in net/packet/af_packet.c)."""
@@ -49,11 +50,11 @@ class PacketSocketReader:
                 found = parse(answer)
         except OSError as error:
             self._refused = error.errno == errno.EPROTONOSUPPORT
-            return Reading({}, () if self._refused else (f"Packet sockets of {netns}: {error.strerror}.",))
+            return Reading({}, () if self._refused else of_source("packet_socket", netns, [refused(error)]))
         if answer.error in (errno.ENOENT, errno.EINVAL):
             self._refused = True
             return Reading({})
-        limits = tuple(f"Packet sockets of network namespace {netns}: {fault}." for fault in answer.faults())
+        limits = of_source("packet_socket", netns, answer.faults())
         names = interfaces.names({index for index, _, _ in found if index}) if found else ({}, [])
         rows = {
             Scope(netns=netns, socket=f"packet {names[0].get(index, index) if index else '*'} ino:{inode}"): Row(

@@ -15,6 +15,7 @@ from typing import Final
 
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit, refused
 
 #: Columns that are no counters.
 GAUGES: Final = frozenset(("entries",))
@@ -42,7 +43,7 @@ def neighbours() -> Reading:
     reading = _reading(Scope(), "arp_cache", "ndisc_cache")
     if reading.rows or reading.limits:
         return reading
-    return Reading({}, ("Counters of neighbours can be read in the host's first network namespace only.",))
+    return Reading({}, (Limit("neighbours-elsewhere"),))
 
 
 def rt_cache() -> Reading:
@@ -81,8 +82,7 @@ def _reading(scope: Scope, *files: str) -> Reading:
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            return Reading({}, (f"/proc/net/stat/{file} cannot be read: {reason}.",))
+            return Reading({}, (refused(error, "unreadable", f"/proc/net/stat/{file}"),))
         for name, number in zip(row.names, row.values, strict=True):
             total[name] = total.get(name, 0) + number
     return Reading({scope: Row(tuple(total), tuple(total.values()))} if total else {})

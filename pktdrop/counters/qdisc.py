@@ -24,6 +24,7 @@ from pktdrop.counters import interfaces
 from pktdrop.counters.netlink import Netlink, NetlinkAnswer, attributes
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns, counted_since
+from pktdrop.model.limits import Limit, of_source, refused
 
 #: Counters of a qdisc with nothing below it. overlimits counts packets that had to wait, requeues those the device gave
 #: back: no losses.
@@ -94,7 +95,7 @@ class QdiscDump(NamedTuple):
     """What the kernel answered."""
 
     qdiscs: tuple[Qdisc, ...]
-    faults: tuple[str, ...]
+    faults: tuple[Limit, ...]
 
 
 _Key = tuple[int, str]
@@ -139,10 +140,10 @@ class QdiscReader:
             dump = _dump()
             others, faults = interfaces.names({qdisc.ifindex for qdisc in dump.qdiscs} - known.keys())
         except OSError as error:
-            nothing = Reading({}, (_sentence(netns, error.strerror or str(error)),))
+            nothing = Reading({}, of_source("qdisc", netns, [refused(error)]))
             return Qdiscs(nothing, nothing)
         names = {**known, **others}
-        limits = tuple(_sentence(netns, fault) for fault in (*dump.faults, *faults))
+        limits = of_source("qdisc", netns, (*dump.faults, *faults))
         qdiscs = {(qdisc.ifindex, qdisc.name): qdisc for qdisc in dump.qdiscs if qdisc.ifindex in names}
         own = _tell_apart(self._own.get(netns, {}), qdiscs)
         if dump.faults:  # what is missing may be below one of these: what those dropped themselves is not known now
@@ -157,10 +158,6 @@ class QdiscReader:
     def forget(self, netns: Netns) -> None:
         """Drop what is remembered of a namespace that is gone."""
         self._own.pop(netns, None)
-
-
-def _sentence(netns: Netns, fault: str) -> str:
-    return f"Queueing disciplines of network namespace {netns}: {fault}."
 
 
 def _class_id(parent: int) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 from pktdrop.counters.netlink import Netlink, NetlinkAnswer, NetlinkPiece, attributes
 from pktdrop.model.counters import NOT_REPORTED, Reading, Row, Scope
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit, of_source, refused
 
 _NETLINK_GENERIC: Final = 16  # include/uapi/linux/netlink.h
 # include/uapi/linux/genetlink.h
@@ -41,8 +42,17 @@ QueueStats = tuple[int, int | None, dict[str, int]]
 """Interface index, queue (None: all of the device) and counters."""
 
 
+class Incomplete(OSError):
+    """The kernel did not answer whole."""
+
+    def __init__(self, limits: list[Limit]) -> None:
+        """Take what was wrong with the answer."""
+        super().__init__()
+        self.limits = limits
+
+
 def family() -> int | None:
-    """Return the number of the family "netdev"; None where the kernel has none. Raises OSError."""
+    """Return the number of the family "netdev"; None: the kernel has none. Raises OSError, which may be Incomplete."""
     with closing(Netlink(_NETLINK_GENERIC)) as netlink:
         answer = netlink.ask(_GENL_ID_CTRL, _GENL.pack(_CTRL_CMD_GETFAMILY, 1, 0))
         for data, start, end in answer.messages(_GENL_ID_CTRL):
@@ -54,14 +64,14 @@ def family() -> int | None:
             if found.get(_CTRL_ATTR_FAMILY_NAME) == b"netdev\0" and _CTRL_ATTR_FAMILY_ID in found:
                 return int.from_bytes(found[_CTRL_ATTR_FAMILY_ID], sys.byteorder)
         if faults := answer.faults():
-            raise OSError(", ".join(faults))
+            raise Incomplete(faults)
     return None
 
 
 def read(number: int, netns: Netns | None, interfaces: Iterable[str]) -> Reading:
     """Read the statistics of these interfaces, by the number of the family."""
     told: list[QueueStats] = []
-    faults: list[str] = []
+    faults: list[Limit] = []
     try:
         with closing(Netlink(_NETLINK_GENERIC)) as netlink:
             for scope in (b"", _BY_QUEUE):
@@ -71,7 +81,7 @@ def read(number: int, netns: Netns | None, interfaces: Iterable[str]) -> Reading
                     break
                 faults += answer.faults()
     except OSError as error:
-        faults.append(error.strerror or str(error))
+        faults.append(refused(error))
     found: dict[Scope, dict[str, int]] = {}
     wanted = frozenset(interfaces)
     names = dict(socket.if_nameindex()) if told else {}  # few drivers tell anything
@@ -80,7 +90,7 @@ def read(number: int, netns: Netns | None, interfaces: Iterable[str]) -> Reading
             # RX queue 3 and TX queue 3 have no name in common
             found.setdefault(Scope(netns=netns, interface=names[ifindex], queue=queue), {}).update(counters)
     rows = {scope: Row(tuple(counters), tuple(counters.values())) for scope, counters in found.items()}
-    return Reading(rows, tuple(f"netdev qstats: {fault}" for fault in dict.fromkeys(faults)))
+    return Reading(rows, of_source("qstats", None, dict.fromkeys(faults)))
 
 
 def parse(answer: NetlinkAnswer, number: int) -> list[QueueStats]:

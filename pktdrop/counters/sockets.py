@@ -22,6 +22,7 @@ from pktdrop.counters import interfaces
 from pktdrop.counters.netlink import Netlink, NetlinkAnswer, attributes
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit, of_source, refused
 
 #: The counter of each socket. TCP adds the segments of a large packet, the others one for each packet.
 NAMES: Final = ("drops",)
@@ -121,7 +122,7 @@ class SocketDump(NamedTuple):
     sockets: tuple[DroppingSocket, ...]
     error: int
     """Why the kernel refused: an errno, or 0."""
-    faults: tuple[str, ...]
+    faults: tuple[Limit, ...]
 
 
 class SocketReader:
@@ -135,7 +136,7 @@ class SocketReader:
     def read_all(self, netns: Netns) -> Sockets:
         """Read drops, queues and inodes at once."""
         sockets: list[DroppingSocket] = []
-        faults: list[str] = []
+        faults: list[Limit] = []
         self._ask(sockets, faults)
         for socket_type in SOCKET_TYPES:
             if socket_type in self._refused:
@@ -144,7 +145,7 @@ class SocketReader:
         drops: dict[Scope, int] = {}
         for scope, one in zip(scopes, sockets, strict=True):
             drops[scope] = drops.get(scope, 0) + one.drops  # in /proc/net, sockets without inode may look the same
-        limits = tuple(f"Sockets of network namespace {netns}: {fault}." for fault in faults)
+        limits = of_source("socket", netns, faults)
         return Sockets(
             Reading({scope: Row(NAMES, (dropped,)) for scope, dropped in drops.items()}, limits),
             Reading({scope: one.gauges for scope, one in zip(scopes, sockets, strict=True)}, limits),
@@ -155,7 +156,7 @@ class SocketReader:
         """Drop what is remembered of a namespace that is gone."""
         self._scopes.pop(netns, None)
 
-    def _ask(self, sockets: list[DroppingSocket], faults: list[str]) -> None:
+    def _ask(self, sockets: list[DroppingSocket], faults: list[Limit]) -> None:
         asked = [socket_type for socket_type in SOCKET_TYPES if socket_type not in self._refused]
         try:
             with closing(Netlink(_NETLINK_SOCK_DIAG)) as netlink:
@@ -168,14 +169,14 @@ class SocketReader:
                         self._refused.add(socket_type)
                     else:
                         sockets += dump.sockets
-                        faults += [f"{socket_type.protocol}: {fault}" for fault in dump.faults]
+                        faults += [fault._replace(names=(socket_type.protocol,)) for fault in dump.faults]
         except OSError as error:
             if error.errno == errno.EPROTONOSUPPORT:  # the kernel has no sock_diag at all
                 self._refused.update(asked)
             else:
-                faults.append(error.strerror or str(error))
+                faults.append(refused(error))
 
-    def _name(self, netns: Netns, sockets: list[DroppingSocket], faults: list[str]) -> list[Scope]:
+    def _name(self, netns: Netns, sockets: list[DroppingSocket], faults: list[Limit]) -> list[Scope]:
         """Give the scope of each socket."""
         known = self._scopes.get(netns, {})
         bound = {one.ifindex for one in sockets if one.ifindex and one.identity not in known}
@@ -278,30 +279,30 @@ def _end(end: tuple[str, int], interface: str) -> str:
     return f"{bracketed}{interface}:{port or '*'}"
 
 
-def _interfaces(indexes: Collection[int]) -> tuple[dict[int, str], list[str]]:
+def _interfaces(indexes: Collection[int]) -> tuple[dict[int, str], list[Limit]]:
     """Names of interfaces, and what went wrong."""
     try:
         return interfaces.names(indexes)
     except OSError as error:
-        return {}, [f"names of interfaces cannot be read: {error.strerror}"]
+        return {}, [refused(error, "interfaces-unnamed")]
 
 
-def _read_file(socket_type: SocketType, sockets: list[DroppingSocket], faults: list[str]) -> None:
+def _read_file(socket_type: SocketType, sockets: list[DroppingSocket], faults: list[Limit]) -> None:
     if socket_type.file is None:
         if socket_type.family == socket.AF_INET:
-            faults.append(f"this kernel has no {socket_type.protocol}_diag, so what listeners dropped is not known")
+            faults.append(Limit("no-diag", (socket_type.protocol,)))
         return
     try:
         data = Path(_PROC, socket_type.file).read_bytes()
     except FileNotFoundError:  # no IPv6
         return
     except OSError as error:
-        faults.append(f"{socket_type.file} cannot be read: {error.strerror}")
+        faults.append(refused(error, "unreadable", socket_type.file))
         return
     found, malformed = parse_file(socket_type, data)
     sockets += found
     if malformed:
-        faults.append(f"{malformed} malformed lines of {socket_type.file} are left out")
+        faults.append(Limit("malformed-lines", (socket_type.file,), number=malformed))
 
 
 def _of_line(socket_type: SocketType, columns: list[bytes]) -> DroppingSocket:

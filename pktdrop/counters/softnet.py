@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pktdrop.model.counters import Reading, Row, Scope
+from pktdrop.model.limits import Limit, refused
 
 #: Bits of a counter: differences are to be taken modulo 2**WIDTH.
 WIDTH: Final = 32
@@ -47,8 +48,7 @@ def read_all() -> Softnet:
         data = _STAT.read_bytes()
         online = () if _names_cpus(data) else parse_cpus(_ONLINE.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        limit = (f"Counters of the CPUs (softnet_stat) cannot be read: {reason}.",)
+        limit = (refused(error, "no-softnet"),)
         return Softnet(Reading({}, limit), Reading({}, limit))
     return parse(data, online)
 
@@ -60,7 +60,7 @@ def parse(data: bytes, online: Sequence[int]) -> Softnet:
     lines = [line if line and len(line) == width else None for line in lines]
     limits = _limits(lines, width)
     if 0 < width <= CPU_COLUMN and len(lines) != len(online):
-        limits.append(f"softnet_stat has {len(lines)} lines for {len(online)} CPUs that are online: all left out.")
+        limits.append(Limit("lines-without-cpu", (_STAT.name,), number=len(lines), of=len(online)))
         lines = []
     counters: dict[Scope, Row] = {}
     gauges: dict[Scope, Row] = {}
@@ -103,13 +103,13 @@ def _columns(line: bytes) -> tuple[int, ...] | None:
     return struct.unpack(f">{len(packed) // 4}I", packed)
 
 
-def _limits(lines: Sequence[tuple[int, ...] | None], width: int) -> list[str]:
+def _limits(lines: Sequence[tuple[int, ...] | None], width: int) -> list[Limit]:
     limits = []
     malformed = lines.count(None)
     if malformed:
-        limits.append(f"{malformed} malformed lines of softnet_stat are left out.")
+        limits.append(Limit("malformed-lines", (_STAT.name,), number=malformed))
     if not lines:
-        limits.append("softnet_stat is empty.")
+        limits.append(Limit("empty", (_STAT.name,)))
     if width > _KNOWN_COLUMNS:
-        limits.append(f"softnet_stat has {width - _KNOWN_COLUMNS} columns that pktdrop does not know.")
+        limits.append(Limit("more-columns", (_STAT.name,), number=width - _KNOWN_COLUMNS))
     return limits

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit, of_source, refused
 
 _FILE = Path("/proc/thread-self/net/xfrm_stat")  # /proc/net is that of the process; this thread may be somewhere else
 _LARGEST = 2**64 - 1
@@ -28,9 +29,9 @@ def read(netns: Netns) -> Reading:
     except FileNotFoundError:
         return Reading({})
     except OSError as error:
-        return Reading({}, (f"IPsec counters of network namespace {netns} cannot be read: {error.strerror}.",))
-    limit = f"IPsec counters of network namespace {netns}: {errors.malformed} malformed lines are left out."
-    return Reading({Scope(netns=netns): errors.row} if errors.row.names else {}, (limit,) if errors.malformed else ())
+        return Reading({}, of_source("xfrm", netns, [refused(error, "unreadable", _FILE.name)]))
+    malformed = [Limit("malformed-lines", (_FILE.name,), number=errors.malformed)] if errors.malformed else []
+    return Reading({Scope(netns=netns): errors.row} if errors.row.names else {}, of_source("xfrm", netns, malformed))
 
 
 def parse(data: bytes) -> Errors:

@@ -10,6 +10,7 @@ from pktdrop.demo.causes.cause import DemoCause, Traffic
 from pktdrop.demo.net import Net, RoleNames
 from pktdrop.demo.tools import wait_until
 from pktdrop.errors import PktdropError
+from pktdrop.model.limits import Limit
 
 _CHUNK = 64
 """Packets of one cause before it is the turn of the next."""
@@ -97,13 +98,13 @@ class Stage:
         return tuple(actor for actor in self._actors if actor.broken is None)
 
     @property
-    def limits(self) -> list[str]:
-        """What does not work, a sentence or two each."""
+    def limits(self) -> list[Limit]:
+        """What does not work."""
         broken = {actor.cause.name: actor.broken for actor in self._actors if actor.broken is not None}
         return [
-            *(f"{name} is left out. {why}" for name, why in self._failures.items()),
-            *(f"{name} works no more. {why}" for name, why in broken.items()),
-            *(["This host cannot send that many packets per second: some are left out."] if self._late else []),
+            *(Limit("left-out", (name,), why) for name, why in self._failures.items()),
+            *(Limit("stopped", (name,), why) for name, why in broken.items()),
+            *([Limit("slow-sender")] if self._late else []),
         ]
 
     def send(self, due: int) -> None:

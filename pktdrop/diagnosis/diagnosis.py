@@ -16,6 +16,7 @@ from pktdrop.diagnosis.stations import Peaks, Station, flow_limited, received, s
 from pktdrop.diagnosis.who import Seen, Who
 from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.model.drops import Netns, full_reason
+from pktdrop.model.limits import Limit
 from pktdrop.rules.layers import NATURES
 from pktdrop.rules.match import Value
 from pktdrop.rules.remedies import Advice
@@ -123,8 +124,8 @@ class Diagnosis:
     doubt: tuple[Noise, ...]
     """Of which it is not known whether they were lost; neither among the lost nor among the noise."""
     watched: Watched
-    limits: tuple[str, ...]
-    """What could not be seen, a sentence each."""
+    limits: tuple[Limit, ...]
+    """What could not be seen."""
 
     @property
     def verdict(self) -> str:
@@ -138,7 +139,7 @@ class Circumstances:
 
     rungs: Mapping[str, str]
     """By which way each probe was attached; "none": it was not."""
-    limits: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
     """What could not be seen."""
     present: frozenset[Netns] = frozenset()
     """Network namespaces there are."""

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from pktdrop.host.netns import HERE, identify, inside
 from pktdrop.model.drops import HOST, Known, Netns
+from pktdrop.model.limits import Limit
 
 _KTHREADD = 2
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h
@@ -77,19 +78,15 @@ class Namespaces:
         self._listed.clear()
 
     @property
-    def limits(self) -> tuple[str, ...]:
-        """What the last search could not see or read: a sentence each."""
-        names = f"names of network namespaces: {self._run} cannot be read: {self._refused}."
-        return (*((names,) if self._refused else ()), *self._unseen())
+    def limits(self) -> tuple[Limit, ...]:
+        """What the last search could not see or read."""
+        names = (Limit("unnamed", (str(self._run),), self._refused),) if self._refused else ()
+        return (*names, *self._unseen())
 
-    def _unseen(self) -> tuple[str, ...]:
+    def _unseen(self) -> tuple[Limit, ...]:
         if not self.searches or self.sees_host or _is_kernel_thread(self._proc / str(_KTHREADD)):
             return ()
-        where = "/proc hides those of others (hidepid)" if self._hides_processes() else "this is a PID namespace"
-        return (
-            f"processes and network namespaces of the host cannot be seen: {where}. Drops in those show an inode, and "
-            "their counters are not read.",
-        )
+        return (Limit("hidden-by-proc" if self._hides_processes() else "hidden-by-pid-namespace"),)
 
     def _hides_processes(self) -> bool:
         with suppress(OSError):

@@ -18,6 +18,7 @@ from pktdrop.kernel.ring import Ring
 from pktdrop.kernel.sources import Sources
 from pktdrop.kernel.tally import DropTally
 from pktdrop.model.drops import DropKey, Netns, Uncounted
+from pktdrop.model.limits import Limit
 from pktdrop.model.snapshots import Snapshot
 
 if TYPE_CHECKING:
@@ -118,39 +119,31 @@ class Tracer:
         return self._facts.reasons.tcp_input_has_events
 
     @property
-    def limits(self) -> tuple[str, ...]:
-        """What this run cannot know, and why: a sentence each. More may turn up while it runs."""
+    def limits(self) -> tuple[Limit, ...]:
+        """What this run cannot know, and why. More may turn up while it runs."""
         refused = self._probes.refused
         found = []
         if self._probes.kfree_skb == "raw" and "tp_btf" in refused:
-            found.append(f"kfree_skb is traced at about three times the cost (tp_btf: {refused['tp_btf']}).")
+            found.append(Limit("slow-kfree-skb", why=refused["tp_btf"]))
         if self._probes.enqueue_to_backlog == "none":
             why = "; ".join(f"{rung}: {refused[rung]}" for rung in probes.BACKLOG if rung in refused)
-            found.append(f"drops of the CPU backlog carry no target CPU ({why or 'not probed'}).")
+            found.append(Limit("no-target-cpu", why=why or "not probed"))
         if self._facts.reasons.source == "none":
-            found.append("this kernel gives no drop reasons: all are NOT_SPECIFIED, the call site tells.")
+            found.append(Limit("no-reasons"))
         if not self.tcp_input_has_events:
-            found.append("this kernel frees the input that TCP drops without an event: counters only.")
+            found.append(Limit("no-tcp-input"))
         elif self._facts.arguments < 4:
             # tcp_v4_rcv() clears skb->dev before the socket looks at the packet (net/ipv4/tcp_ipv4.c, v6.1)
-            found.append("drops of TCP input carry no namespace: this kernel does not say for which socket (rx_sk).")
+            found.append(Limit("tcp-input-without-netns"))
         if self._banks.reads_in_batches:
-            found.append(
-                "there are thousands of kinds of drops: each time they are read, the CPU that reads traces none for "
-                "a few milliseconds, and those are not counted as missed (the ledger tells)."
-            )
+            found.append(Limit("read-in-batches"))
         if self.packets and self._ring is None:
-            why = self._probes.refused.get("samples", "this kernel lets no program read their bytes")
-            found.append(f"packets are counted, but none is shown: {why}.")
+            why = refused.get("samples", "this kernel lets no program read their bytes")
+            found.append(Limit("no-samples", why=why))
         if self._ring is not None and any(self._ring.refused):
-            found.append(
-                "there are too many kinds of drops to show packets of each: more were counted than could be looked at."
-            )
+            found.append(Limit("few-samples"))
         if len(self._kept_apart) and self._naming.symbols.hidden:
-            found.append(
-                f"call sites are addresses: {self._naming.symbols.hidden}. What only they tell is not known: the layer "
-                "of a drop, and whether it is noise; such drops are counted as not known whether lost."
-            )
+            found.append(Limit("no-symbols", why=self._naming.symbols.hidden))
         return tuple(found)
 
     def give_up(self, at_once: bool = False) -> None:

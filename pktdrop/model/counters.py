@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit
 
 #: "does not have it": no such operation, no such device any more, nothing of the kind.
 NOT_REPORTED: Final = (errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL)
@@ -35,8 +36,8 @@ class Reading:
     """One source at one moment."""
 
     rows: Mapping[Scope, Row]
-    limits: tuple[str, ...] = ()
-    """A sentence for each thing that could not be read."""
+    limits: tuple[Limit, ...] = ()
+    """What could not be read."""
 
 
 class Interface(NamedTuple):
@@ -89,7 +90,7 @@ class Counters:
     """Namespaces that were read."""
     failed: frozenset[str]
     """Sources that could not be read whole."""
-    limits: tuple[str, ...]
+    limits: tuple[Limit, ...]
     interfaces: Interfaces = field(default_factory=dict)
     """Of the namespaces that were read."""
     late: int = 0

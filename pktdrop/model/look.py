@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pktdrop.model.counters import Counters
 from pktdrop.model.drops import Known, Netns
+from pktdrop.model.limits import Limit
 from pktdrop.model.sample import Sample
 from pktdrop.model.snapshots import Snapshot
 
@@ -52,8 +53,8 @@ class Look:
     """Namespaces that were there at the first look, and of which no counters have been read."""
     dropped_in: tuple[Netns, ...] = ()
     """Namespaces with drops since the look before."""
-    limits: tuple[str, ...] = ()
-    """What cannot be known, and why: a sentence each."""
+    limits: tuple[Limit, ...] = ()
+    """What cannot be known, and why."""
     is_last: bool = False
     """Whether it is the last one of a run."""
     answers: Mapping[Question, Answer] = field(default_factory=dict)

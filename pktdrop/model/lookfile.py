@@ -14,7 +14,7 @@ from pktdrop.model.drops import Count, DropKey, Uncounted
 from pktdrop.model.look import Look
 from pktdrop.model.snapshots import Drops, Kinds, Snapshot
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of what is written; another one is refused."""
 MOST_TEXT: Final = 1 << 26
 """Characters of a Look: 65,536 kinds of drops take some 10 MB, a namespace 20 kB."""

@@ -19,6 +19,7 @@ from pktdrop.counters.collect import Collector
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.counters import Counters
 from pktdrop.model.drops import Netns, Uncounted
+from pktdrop.model.limits import Limit
 from pktdrop.model.look import Answer, Kernel, Look, Question
 from pktdrop.model.snapshots import Drops, Snapshot
 from pktdrop.process import memory
@@ -39,10 +40,6 @@ _AT_LEAST = 16
 """Namespaces that are read whatever the time: on a slow or busy machine one takes a fifth of a second."""
 _RECENT = 3
 """Intervals for which a namespace is read after a drop in it: its counters may be late."""
-_UNREAD = (
-    "some network namespaces were gone, or hidden, before their counters were read: what only counters show of them, "
-    "such as SYNs at a full listen queue, is not known."
-)
 
 
 class Observer:
@@ -79,12 +76,9 @@ class Observer:
         counters = self._collector.read(wanted, self._out_of_time(math.inf if all_netns else first))
         self._unread = frozenset(found) - counters.netns
         namespaces.name(namespaces.own())
-        self._late = [
-            f"{len(self._unread)} of {len(found)} network namespaces were not read at the start: the counters of each "
-            "are compared from when it is first read (--all-netns reads all)."
-        ][: len(self._unread)]
+        self._late = [Limit("unread-at-start", number=len(self._unread), of=len(found))] if self._unread else []
         """What to say of such that were not read, or not in time."""
-        self._missed: tuple[str, ...] = ()
+        self._missed: tuple[Limit, ...] = ()
         """What to say of such that could not be read."""
         self._kernel = _kernel(tracer)
         self._asker: Asker | None = None
@@ -102,12 +96,9 @@ class Observer:
         wanted = self._wanted(dropped_in, is_last)
         counters = self._collector.read(wanted, self._out_of_time(_LAST if is_last else self._spare, is_last))
         if is_last and counters.late:
-            self._late.append(
-                f"{counters.late} of {len(wanted)} network namespaces were not read at the end, as time ran out: what "
-                "their counters rose by since they were last read is missing."
-            )
+            self._late.append(Limit("unread-at-end", number=counters.late, of=len(wanted)))
         if not counters.late and not counters.netns.issuperset(self._due):
-            self._missed = (_UNREAD,)
+            self._missed = (Limit("unread-and-gone"),)
         self._unread = frozenset(filter(self._namespaces.present, self._unread - counters.netns))
         self.last = self._look(before, counters, dropped_in, is_last)
         return self.last

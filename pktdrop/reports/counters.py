@@ -10,6 +10,7 @@ from pktdrop.counters.collect import since
 from pktdrop.ledger.told import Meanings
 from pktdrop.model.counters import Counters
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit
 from pktdrop.process.output import Output
 from pktdrop.rules.drivers import Drivers
 from pktdrop.rules.identities import Identities
@@ -32,8 +33,8 @@ class Rises:
         self._looks = looks
 
     @property
-    def limits(self) -> tuple[str, ...]:
-        """What could not be read, a sentence each."""
+    def limits(self) -> tuple[Limit, ...]:
+        """What could not be read."""
         return self._looks.last.limits
 
     @property

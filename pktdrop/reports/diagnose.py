@@ -17,6 +17,7 @@ from pktdrop.errors import PktdropError, WrongUse
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.tracer import Tracer
+from pktdrop.model.limits import Limit
 from pktdrop.observe.observer import Observer
 from pktdrop.process.clock import Clock
 from pktdrop.process.messages import say
@@ -73,7 +74,8 @@ class DiagnoseReport:
     def end(self) -> None:
         """Judge, while namespaces are as they were; `show` is for when the probes are detached."""
         watch, known, kernel = self.watch, self.watch.look.namespaces, self.watch.kernel
-        limits = (*(() if self.refused is None else (_without_events(self.refused),)), *watch.limits)
+        untraced = () if self.refused is None else (Limit("untraced", why=self.refused.what, do=self.refused.do),)
+        limits = (*untraced, *watch.limits)
         how = Circumstances(kernel.rungs, limits, known.present, known.sees_host, self._peaks, self._seen)
         self._whole = watch.whole()
         host = HostValues(self._whole.look, watch.ask)
@@ -138,10 +140,3 @@ def _require_no_tracing(conditions: Sequence[str], refused: PktdropError) -> Non
     blind = [*_reasons(conditions), *(one for one in conditions if one.lower() == "unexplained")]
     if blind:
         raise PktdropError(f"--fail-on {blind[0]} needs drops to be traced: {refused.what}", refused.do)
-
-
-def _without_events(refused: PktdropError) -> str:
-    return (
-        f"Drops could not be traced: {refused.what} Losses are known as far as counters show them; their reasons, the "
-        f"CPUs they were dropped on, and drops that no counter shows are not. {refused.do}"
-    )

@@ -12,6 +12,7 @@ from pktdrop.filters import Filters
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.model.drops import Judge, Verdict
+from pktdrop.model.limits import Limit
 from pktdrop.model.sample import Sample
 from pktdrop.model.snapshots import Interval, interval
 from pktdrop.process.clock import Clock
@@ -51,7 +52,7 @@ class PacketsSource:
         self.rungs = tracer.rungs
 
     @property
-    def limits(self) -> Sequence[str]:
+    def limits(self) -> Sequence[Limit]:
         """What cannot be known, and why."""
         return self._tracer.limits
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pktdrop.account import Account
 from pktdrop.errors import PktdropError
+from pktdrop.model.limits import Limit
 from pktdrop.run import steps
 from pktdrop.top.advice import advised
 from pktdrop.watch import Watch
@@ -23,7 +24,7 @@ class Shown(NamedTuple):
     """What a look gives."""
 
     account: Account
-    limits: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
     losses: "tuple[Advised, ...] | None" = None
     """All that was lost so far, with advice; None: not asked for."""
 
@@ -77,8 +78,8 @@ class Feed:
         """Whether losses are to be judged: it costs more than the look."""
 
     @property
-    def limits(self) -> tuple[str, ...]:
-        """What this run cannot know, a sentence each."""
+    def limits(self) -> tuple[Limit, ...]:
+        """What this run cannot know."""
         return self.watch.limits
 
     def step(self, is_last: bool) -> Shown | str:
@@ -116,7 +117,7 @@ class Reader:
         self._thread.shutdown()
 
     @cached_property
-    def _steps(self) -> "Iterator[tuple[Shown | str, tuple[str, ...]]]":
+    def _steps(self) -> "Iterator[tuple[Shown | str, tuple[Limit, ...]]]":
         return steps(self.started(), self.pace)
 
     def _look(self, is_advice_wanted: bool) -> Shown | str:

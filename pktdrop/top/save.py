@@ -12,6 +12,7 @@ from pktdrop.text.escaping import json_text
 from pktdrop.top.lines import ScreenLine, plain
 from pktdrop.top.screen import Screen
 from pktdrop.top.series import Series
+from pktdrop.views.limits import sentences
 from pktdrop.views.scope import as_object
 
 
@@ -55,7 +56,7 @@ def record(screen: Screen) -> Mapping[str, Any]:
         "unexplained": history.unexplained,
         "lost": history.uncounted._asdict(),
         "filtered": history.filtered,
-        "limits": list(screen.limits),
+        "limits": sentences(screen.limits),
         "rows": [
             {
                 column.title: _plain_value(value, history.elapsed)

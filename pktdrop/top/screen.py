@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pktdrop.filters import Filters
 from pktdrop.model.drops import Known
+from pktdrop.model.limits import Limit
 from pktdrop.text.table import Column
 from pktdrop.top import detail, panel
 from pktdrop.top.advice import concerning
@@ -19,6 +20,7 @@ from pktdrop.top.reader import Shown
 from pktdrop.top.series import BLOCKS
 from pktdrop.top.subjects import Subject
 from pktdrop.top.views import VIEWS, Context
+from pktdrop.views.limits import sentence, sentences
 
 if TYPE_CHECKING:
     from pktdrop.diagnosis.diagnosis import Advised
@@ -40,7 +42,7 @@ class Screen:
         """Start with the view of reasons, empty."""
         self.run = run
         self.mode = panel.Mode(interval)
-        self.limits: tuple[str, ...] = ()
+        self.limits: tuple[Limit, ...] = ()
         self.message = ""
         """Stands at the bottom until the next key."""
         self.page: str | None = None
@@ -77,7 +79,7 @@ class Screen:
             self._losses, self._judged = losses, (self._history.elapsed, self._history.loss.packets)
         new = [limit for limit in limits if limit not in self.limits]
         if new:
-            self.message = f"Limit: {new[0]}"
+            self.message = f"Limit: {sentence(new[0])}"
         self.limits = limits
         self.mode = replace(self.mode, limits=len(limits), trouble="")
 
@@ -249,7 +251,7 @@ class Screen:
         room = max(0, height - len(shown) - 1)
         if self.page:
             self.spots = Spots()
-            body = from_line(page(self.page, self.limits, width), self._below, room)
+            body = from_line(page(self.page, sentences(self.limits), width), self._below, room)
         else:
             body = self._table_and_detail(len(shown), width, room)
         bar, spots = panel.footer(_BAR, self.message, width)

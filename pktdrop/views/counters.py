@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pktdrop.counters import like
 from pktdrop.ledger.told import Told
 from pktdrop.model.counters import Counters, Row, Scope
+from pktdrop.model.limits import Limit
 from pktdrop.text.escaping import json_text
 from pktdrop.text.table import Column, table
 from pktdrop.text.wording import number
+from pktdrop.views.limits import sentences
 from pktdrop.views.scope import Name, as_object, scope_text
 
 _COLUMNS = (
@@ -51,7 +53,7 @@ def _kind(told: Told) -> str:
 
 
 def as_json(
-    told: Sequence[Told], start: float | None, end: float, limits: Sequence[str], backlogs: Mapping[int, Row]
+    told: Sequence[Told], start: float | None, end: float, limits: Sequence[Limit], backlogs: Mapping[int, Row]
 ) -> str:
     """Return one line: counters since boot (`start` is null), or how much they rose between two times."""
     return (
@@ -72,7 +74,7 @@ def as_json(
                     for one in told
                 ],
                 "backlog": {str(cpu): dict(zip(row.names, row.values, strict=True)) for cpu, row in backlogs.items()},
-                "limits": list(limits),
+                "limits": sentences(limits),
             }
         )
         + "\n"

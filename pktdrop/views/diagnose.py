@@ -12,6 +12,7 @@ from pktdrop.rules.remedies import Advice
 from pktdrop.text.escaping import json_text, safe
 from pktdrop.text.table import Column, table
 from pktdrop.text.wording import counted, listed, number, share
+from pktdrop.views.limits import sentences
 from pktdrop.views.scope import as_object
 
 _STATIONS = (
@@ -46,7 +47,9 @@ def as_text(diagnosis: Diagnosis, width: int) -> str:
         opening = f"Not lost: {counted(packets, 'packet')} freed without loss (noise)"
         parts.append(_filled(f"{opening}: {_told(diagnosis.noise)}.", width))
     if diagnosis.limits:
-        parts.append("\n".join(["What could not be seen:", *(_item(limit, width) for limit in diagnosis.limits)]))
+        parts.append(
+            "\n".join(["What could not be seen:", *(_item(limit, width) for limit in sentences(diagnosis.limits))])
+        )
     return "\n\n".join(parts) + "\n"
 
 
@@ -205,7 +208,7 @@ def as_json(diagnosis: Diagnosis, failed: Sequence[str], version: str) -> str:
                     "received": watched.received,
                 },
                 "probes": dict(watched.rungs),
-                "limits": list(diagnosis.limits),
+                "limits": sentences(diagnosis.limits),
                 "failed": list(failed),
             }
         )

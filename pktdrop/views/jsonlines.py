@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pktdrop.filters import Selection
 from pktdrop.model.drops import Count, DropKey, Netns, Verdict
+from pktdrop.model.limits import Limit
 from pktdrop.model.snapshots import Drops, Interval
 from pktdrop.rules.protocols import Protocols
 from pktdrop.text.escaping import json_text
+from pktdrop.views.limits import sentences
 from pktdrop.views.scope import as_object
 
 if TYPE_CHECKING:
@@ -37,9 +39,11 @@ class JsonView:
         self._by = by
         self._is_gone = is_gone
 
-    def start(self, time: float, version: str, kernel: str, probes: Mapping[str, str], limits: Sequence[str]) -> str:
+    def start(self, time: float, version: str, kernel: str, probes: Mapping[str, str], limits: Sequence[Limit]) -> str:
         """Return the first line: what runs where, and what it cannot know."""
-        return _line(type="start", time=time, version=version, kernel=kernel, probes=dict(probes), limits=list(limits))
+        return _line(
+            type="start", time=time, version=version, kernel=kernel, probes=dict(probes), limits=sentences(limits)
+        )
 
     def interval(
         self,

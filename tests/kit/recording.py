@@ -24,6 +24,7 @@ from pktdrop.top.reader import Shown
 from pktdrop.top.screen import Screen
 from pktdrop.top.views import VIEWS
 from pktdrop.views.jsonlines import JsonView
+from pktdrop.views.limits import sentences
 from pktdrop.views.table import TableView
 from pktdrop.watch import Looks, Watch
 
@@ -101,7 +102,7 @@ def outputs(looks: Looks, steps: int, file: Path, between: Callable[[], None] = 
     written = {name: file.with_suffix(f".{name}").open("w", encoding="utf-8") for name in NAMES}
     reports = _reports(watch, {name: Output(stream) for name, stream in written.items()})
     screen = Screen(Run("box", watch.kernel.release, ""), Filters(()), 1.0)
-    said, drawn, before = [str(watch.limits)], [], watch.look.counters
+    said, drawn, before = [str(tuple(sentences(watch.limits)))], [], watch.look.counters
     said += [str(report.start()) for report in reports]
     counters = CountersReport(_Named(watch), Output(written["counters"]), True, True, True, None, "json")  # type: ignore[arg-type]
     for number in range(steps):
@@ -114,7 +115,7 @@ def outputs(looks: Looks, steps: int, file: Path, between: Callable[[], None] = 
         losses = advised(watch) if number % 2 else None
         screen.take(Shown(account, watch.limits, losses))
         drawn += _pictures(screen)
-        said.append(str(watch.limits))
+        said.append(str(tuple(sentences(watch.limits))))
     for report in reports:
         report.end()
     for report in reports:

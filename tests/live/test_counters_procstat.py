@@ -13,6 +13,7 @@ from pktdrop.counters import procstat, xfrm
 from pktdrop.demo.frames import ETH_P_IP, ethernet, ip4, udp
 from pktdrop.demo.net import Net, ipv4, mac, two_ns
 from pktdrop.model.counters import Reading, Row, Scope
+from pktdrop.views.limits import sentences
 from tests.kit.process import DEADLINE, need, wait_until
 
 LOST = 31
@@ -64,7 +65,7 @@ def test_neighbours_of_another_namespace() -> None:
     with two_ns() as net, net["client"].entered():
         reading = procstat.neighbours()
     assert reading.rows == {}
-    (limit,) = reading.limits
+    (limit,) = sentences(reading.limits)
     assert "first network namespace" in limit
 
 

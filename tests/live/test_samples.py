@@ -20,6 +20,7 @@ from pktdrop.kernel.btf import Btf, BtfKind
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.model.drops import DropKey
+from pktdrop.model.limits import Limit
 from pktdrop.model.sample import Owner, Sample
 from pktdrop.observe.observer import Observer
 from pktdrop.watch import Watch
@@ -182,7 +183,7 @@ def test_a_full_budget_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             assert count == 23
             # of all that this CPU drops, as others may have it drop something, too
             assert 0 < sum(len(samples) for key, samples in account.samples.items() if key.cpu == LAST_CPU) <= 6
-        assert any("too many" in limit for limit in tracer.limits)
+        assert Limit("few-samples") in tracer.limits
 
 
 def test_a_reader_that_does_not_look_costs_nothing() -> None:

@@ -17,6 +17,7 @@ from pktdrop.model.drops import Netns
 from pktdrop.rules.drivers import Drivers
 from pktdrop.rules.identities import Identities
 from pktdrop.views.counters import as_table, nothing
+from pktdrop.views.limits import sentences
 from pktdrop.views.scope import scope_text
 
 CPU1 = Scope(cpu=1)
@@ -164,11 +165,11 @@ def test_namespaces_that_may_not_be_entered_are_one_sentence() -> None:
     """There may be hundreds: their number is said, and the first names."""
     others = [Netns(number, number) for number in range(1, 6)]
     collector = Collector(Refusing(others))
-    said = [limit for limit in collector.read(others).limits if "entered" in limit]
+    said = [limit for limit in sentences(collector.read(others).limits) if "entered" in limit]
     assert said == ["5 network namespaces cannot be entered (n1, n2, n3 and 2 more): Operation not permitted."]
-    said = [limit for limit in collector.read(others[:2]).limits if "entered" in limit]
+    said = [limit for limit in sentences(collector.read(others[:2]).limits) if "entered" in limit]
     assert said == ["2 network namespaces cannot be entered (n1 and n2): Operation not permitted."]
-    said = [limit for limit in collector.read(others[:1]).limits if "entered" in limit]
+    said = [limit for limit in sentences(collector.read(others[:1]).limits) if "entered" in limit]
     assert said == ["Network namespace n1 cannot be entered: Operation not permitted."]
 
 

@@ -16,6 +16,8 @@ from pktdrop.counters import links
 from pktdrop.counters.links import NAMES, parse
 from pktdrop.counters.netlink import NetlinkAnswer
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit
+from pktdrop.views.limits import sentences
 
 DATA = Path(__file__).parent.parent / "data/counters/links-6.18.44"
 # include/uapi/linux/netlink.h, rtnetlink.h
@@ -81,7 +83,7 @@ def test_newer_kernels_have_more_counters() -> None:
     """Counters that came after ours are left out, and that is said once."""
     dump = parse(NetlinkAnswer([stats(1, *ALL, 7, 8) + stats(2, *ALL, 7, 8) + END], 1))
     assert {row.values for row in dump.rows.values()} == {ALL}
-    assert dump.faults == ("this kernel has 2 further counters, which pktdrop does not know",)
+    assert dump.faults == (Limit("more-counters", number=2),)
 
 
 def test_many_parts_and_padding() -> None:
@@ -113,7 +115,7 @@ def test_interrupted_dump(where: str) -> None:
 def test_errors_of_the_kernel(kind: int) -> None:
     """An error in place of an end is a fault; what came before stays."""
     dump = parse(NetlinkAnswer([stats(1, *ALL), message(kind, struct.pack("=i", -errno.EPERM))], 1))
-    assert dump.faults == (os.strerror(errno.EPERM),)
+    assert dump.faults == (Limit("refused", why=os.strerror(errno.EPERM)),)
     assert len(dump.rows) == 1
 
 
@@ -142,7 +144,7 @@ def test_a_malformed_message_does_not_hide_the_next() -> None:
     short = message(NEWSTATS, bytes(4))
     dump = parse(NetlinkAnswer([half + none + short + stats(2, *ALL) + END], 1))
     assert list(dump.rows) == [2]
-    assert dump.faults == ("3 malformed parts of the list of the kernel are left out",)
+    assert dump.faults == (Limit("malformed-parts", number=3),)
 
 
 @given(st.lists(st.binary(max_size=200), max_size=4))
@@ -170,7 +172,7 @@ def test_no_netlink(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", refuse)
     reading = links.read_all(Netns(4026531840, 1)).counters
     assert reading.rows == {}
-    assert reading.limits == ("Interface counters of network namespace 4026531840: Operation not permitted.",)
+    assert sentences(reading.limits) == ["Interface counters of network namespace 4026531840: Operation not permitted."]
 
 
 @pytest.mark.parametrize(("dumps", "limits"), [((False,), 0), ((True, False), 0), ((True, True), 1)])

@@ -12,6 +12,8 @@ from pktdrop.counters import mib
 from pktdrop.counters.mib import GAUGES, Mib, Mibs
 from pktdrop.model.counters import Row
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit
+from pktdrop.views.limits import sentences
 
 DATA = Path(__file__).parent.parent / "data/counters/mib-6.18.44"
 SNMP, NETSTAT, SNMP6 = ((DATA / file).read_bytes() for file in ("snmp", "netstat", "snmp6"))
@@ -77,7 +79,7 @@ def test_a_malformed_section_does_not_hide_the_others(bad: bytes) -> None:
         "UdpLiteInDatagrams": 5,
         "UdpLiteNoPorts": 6,
     }
-    assert found.faults == ("1 malformed sections of netstat are left out",)
+    assert found.faults == (Limit("malformed-sections", ("netstat",), number=1),)
 
 
 @pytest.mark.parametrize("bad", [b"", b"Ip6InNoRoutes", b"Ip6InNoRoutes 1 2", b"Ip6InNoRoutes x", b"1 2 3 4"])
@@ -85,7 +87,7 @@ def test_a_malformed_line_does_not_hide_the_others(bad: bytes) -> None:
     """Only the malformed line is missing, and it is said of which file."""
     found = parse(snmp6=b"Ip6InReceives  \t5\n" + bad + b"\nIp6InDiscards  \t6\n")
     assert values(found.counters) == {"Ip6InReceives": 5, "Ip6InDiscards": 6}
-    assert found.faults == ("1 malformed lines of snmp6 are left out",)
+    assert found.faults == (Limit("malformed-lines", ("snmp6",), number=1),)
 
 
 def test_largest_numbers_and_new_names() -> None:
@@ -125,4 +127,4 @@ def test_missing_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ((scope, row),) = reading.rows.items()
     assert scope.netns == Netns(4026531840, 1)
     assert values(row) == {"UdpInDatagrams": 5, "UdpNoPorts": 6}
-    assert reading.limits == ("SNMP counters of network namespace 4026531840: netstat is missing.",)
+    assert sentences(reading.limits) == ["SNMP counters of network namespace 4026531840: netstat is missing."]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters.netlink import NetlinkAnswer, attributes
+from pktdrop.model.limits import Limit
 
 # include/uapi/linux/netlink.h
 ERROR, DONE = 2, 3
@@ -58,7 +59,7 @@ def test_refused(kind: int, code: int) -> None:
     payloads, answer = gone_through(message(WANTED, b"a") + message(kind, struct.pack("=i", -code)))
     assert payloads == [b"a"]
     assert answer.error == code
-    assert answer.faults() == [os.strerror(code)]
+    assert answer.faults() == [Limit("refused", why=os.strerror(code))]
 
 
 def test_smallest_error() -> None:
@@ -68,7 +69,7 @@ def test_smallest_error() -> None:
 
 def test_a_short_error() -> None:
     """An error without a number is said; an end without one is an end."""
-    assert gone_through(message(ERROR, b""))[1].faults() == ["the kernel sent an error message that is too short"]
+    assert gone_through(message(ERROR, b""))[1].faults() == [Limit("short-error")]
     assert gone_through(message(DONE, b""))[1].faults() == []
 
 

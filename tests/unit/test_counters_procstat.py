@@ -16,6 +16,7 @@ from pktdrop.counters.procstat import parse
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
 from pktdrop.rules.identities import Identities
+from pktdrop.views.limits import sentences
 
 DATA = Path(__file__).parent.parent / "data/counters"
 KERNELS = ("6.1.0-50-debian", "7.3.4-debian")
@@ -149,16 +150,18 @@ def test_scopes(proc: Path) -> None:
 def test_absent(proc: Path) -> None:
     """What the kernel does not have is no limit, but neighbours are always there, only elsewhere."""
     assert procstat.conntrack(NETNS) == procstat.rt_cache() == Reading({})
-    (limit,) = procstat.neighbours().limits
+    (limit,) = sentences(procstat.neighbours().limits)
     assert limit == "Counters of neighbours can be read in the host's first network namespace only."
 
 
 def test_unreadable(proc: Path) -> None:
     """What cannot be read or understood is said, and there is no half of a sum."""
     (proc / "rt_cache").mkdir()
-    assert procstat.rt_cache().limits == (f"/proc/net/stat/rt_cache cannot be read: {os.strerror(errno.EISDIR)}.",)
+    assert sentences(procstat.rt_cache().limits) == [
+        f"/proc/net/stat/rt_cache cannot be read: {os.strerror(errno.EISDIR)}."
+    ]
     (proc / "arp_cache").write_bytes(FILE)
     (proc / "ndisc_cache").write_bytes(FILE[:-1])
     reading = procstat.neighbours()
     assert reading.rows == {}
-    assert reading.limits == ("/proc/net/stat/ndisc_cache cannot be read: it is cut off.",)
+    assert sentences(reading.limits) == ["/proc/net/stat/ndisc_cache cannot be read: it is cut off."]

@@ -17,6 +17,8 @@ from pktdrop.counters.netlink import NetlinkAnswer
 from pktdrop.counters.qdisc import Qdisc, parse
 from pktdrop.model.counters import Reading
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit
+from pktdrop.views.limits import sentences
 
 DATA = Path(__file__).parent.parent / "data/counters/qdisc-6.18.44"
 NETNS = Netns(4026531840, 1)
@@ -254,7 +256,7 @@ def test_malformed_messages(bad: bytes) -> None:
     """A malformed message is left out and counted; the next one is there."""
     dump = parse(NetlinkAnswer([bad + told("pfifo", 0x20000, ROOT, 3) + END], 1))
     assert [one.drops for one in dump.qdiscs] == [3]
-    assert dump.faults == ("1 malformed parts of the list of the kernel are left out",)
+    assert dump.faults == (Limit("malformed-parts", number=1),)
 
 
 def test_longer_structs() -> None:
@@ -276,7 +278,9 @@ def test_no_netlink(monkeypatch: pytest.MonkeyPatch) -> None:
     both = qdisc.QdiscReader().read_all(NETNS)
     assert both.counters == both.gauges
     assert both.counters.rows == {}
-    assert both.counters.limits == (f"Queueing disciplines of network namespace {NETNS}: Operation not permitted.",)
+    assert sentences(both.counters.limits) == [
+        f"Queueing disciplines of network namespace {NETNS}: Operation not permitted."
+    ]
 
 
 def test_forget(kernel: Kernel) -> None:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from pktdrop.counters import qstats
 from pktdrop.counters.netlink import NetlinkAnswer
 from pktdrop.model.counters import Reading
+from pktdrop.model.limits import Limit
+from pktdrop.views.limits import sentences
 
 FAMILY = 27
 DONE, ERROR = 3, 2
@@ -66,7 +68,7 @@ def test_a_malformed_attribute_is_told() -> None:
     """A message that cannot be taken apart is left out and counted, those behind it are not."""
     answer = NetlinkAnswer([qstats_message(struct.pack("=HH", 99, 1)) + qstats_message(IFINDEX_2, IFINDEX_2) + END], 1)
     assert qstats.parse(answer, FAMILY) == []
-    assert answer.faults() == ["1 malformed parts of the list of the kernel are left out"]
+    assert answer.faults() == [Limit("malformed-parts", number=1)]
 
 
 @given(st.lists(st.binary(max_size=200), max_size=3))
@@ -91,7 +93,7 @@ def test_a_family_that_is_not_there_is_told() -> None:
     """A number that no family has is an error of the kernel, said once although two lists are asked for."""
     read = qstats.read(0x3FF, None, ["lo"])
     assert read.rows == {}
-    assert read.limits == (f"netdev qstats: {os.strerror(errno.ENOENT)}",)
+    assert sentences(read.limits) == [f"netdev qstats: {os.strerror(errno.ENOENT)}."]
 
 
 def test_nothing_stays_open() -> None:

@@ -20,6 +20,8 @@ from pktdrop.counters.sockets import SOCKET_TYPES, DroppingSocket, parse, parse_
 from pktdrop.host.processes import Process, of_sockets
 from pktdrop.model.counters import Reading, Row
 from pktdrop.model.drops import Netns
+from pktdrop.model.limits import Limit
+from pktdrop.views.limits import sentences
 
 DATA = Path(__file__).parent.parent / "data/counters/sockets-6.18.44"
 NETNS = Netns(4026531840, 1)
@@ -169,7 +171,7 @@ def test_malformed_messages(bad: bytes) -> None:
     """A malformed message is left out and counted; the next one is there."""
     dump = parse(NetlinkAnswer([bad + told(memory(3)) + END], 1), "udp")
     assert [one.drops for one in dump.sockets] == [3]
-    assert dump.faults == ("1 malformed parts of the list of the kernel are left out",)
+    assert dump.faults == (Limit("malformed-parts", number=1),)
 
 
 @given(st.lists(st.binary(max_size=300), max_size=4))
@@ -306,9 +308,9 @@ def test_no_tcp_diag(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     """What listeners dropped stands nowhere else: that is said, once."""
     monkeypatch.setattr(sockets, "Netlink", lambda _: Kernel("udp"))
     found = sockets.SocketReader().read_all(NETNS)
-    assert found.counters.limits == (
-        f"Sockets of network namespace {NETNS}: this kernel has no tcp_diag, so what listeners dropped is not known.",
-    )
+    assert sentences(found.counters.limits) == [
+        f"Sockets of network namespace {NETNS}: this kernel has no tcp_diag, so what listeners dropped is not known."
+    ]
 
 
 def test_no_sock_diag(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
@@ -321,7 +323,7 @@ def test_no_sock_diag(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     (proc / "udp6").write_bytes(b"?\n")
     found = sockets.SocketReader().read_all(NETNS)
     assert names(found) == {"udp 127.0.0.1:4010 ino:77": 8, "raw 127.0.0.1:4010 ino:78": 8}
-    assert [limit.split(": ", 1)[1] for limit in found.counters.limits] == [
+    assert [limit.split(": ", 1)[1] for limit in sentences(found.counters.limits)] == [
         "1 malformed lines of udp6 are left out.",
         "this kernel has no tcp_diag, so what listeners dropped is not known.",
     ]
@@ -335,9 +337,10 @@ def test_a_passing_error(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     for _ in range(2):
         found = reader.read_all(NETNS)
         assert set(names(found)) == {"udp 127.0.0.1:53 ino:5", "tcp 127.0.0.1:53 ino:5"}
-        assert found.counters.limits == (
-            f"Sockets of network namespace {NETNS}: raw: {os.strerror(errno.ENOMEM)}.",
-        ) * 2  # fmt: skip
+        assert (
+            sentences(found.counters.limits)
+            == [f"Sockets of network namespace {NETNS}: raw: {os.strerror(errno.ENOMEM)}."] * 2
+        )
     assert kernel.asked.count("raw") == 4
 
 
@@ -348,7 +351,7 @@ def test_no_netlink(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(socket, "socket", refuse)
-    limit = f"Sockets of network namespace {NETNS}: Operation not permitted."
+    limit = Limit("refused", why="Operation not permitted", source="socket", netns=NETNS)
     assert sockets.SocketReader().read_all(NETNS).counters == Reading({}, (limit,))
     kernel = Kernel("udp", "tcp")
     monkeypatch.setattr(kernel, "ask", refuse)
@@ -387,9 +390,9 @@ def test_unreadable_file(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     monkeypatch.setattr(sockets, "Netlink", lambda _: Kernel("udp", "tcp"))
     (proc / "raw").unlink()
     (proc / "raw").mkdir()
-    assert sockets.SocketReader().read_all(NETNS).counters.limits == (
-        f"Sockets of network namespace {NETNS}: raw cannot be read: {os.strerror(errno.EISDIR)}.",
-    )
+    assert sentences(sockets.SocketReader().read_all(NETNS).counters.limits) == [
+        f"Sockets of network namespace {NETNS}: raw cannot be read: {os.strerror(errno.EISDIR)}."
+    ]
 
 
 def test_sockets_without_inode_in_proc(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pktdrop.counters.softnet import WIDTH, parse, parse_cpus
 from pktdrop.model.counters import Scope
+from pktdrop.views.limits import sentences
 
 # net/core/net-procfs.c softnet_seq_show: processed, dropped, time_squeeze, five times 0, cpu_collision, received_rps,
 # flow_limit_count, backlog, CPU, input_pkt_queue, process_queue
@@ -50,14 +51,14 @@ def test_old_kernel_with_another_number_of_cpus() -> None:
     """Where lines and CPUs do not match, nobody can say whose line is whose: none is shown."""
     both = parse(line(*COLUMNS[:11]) * 3, [0, 1])
     assert both.counters.rows == both.gauges.rows == {}
-    assert both.counters.limits == ("softnet_stat has 3 lines for 2 CPUs that are online: all left out.",)
+    assert sentences(both.counters.limits) == ["softnet_stat has 3 lines for 2 CPUs that are online: all left out."]
 
 
 def test_further_columns() -> None:
     """A kernel with more columns is read, and what is left out is said."""
     both = parse(line(*COLUMNS, 99), [])
     assert next(iter(both.counters.rows.values())).values == tuple(COUNTERS.values())
-    assert both.counters.limits == ("softnet_stat has 1 columns that pktdrop does not know.",)
+    assert sentences(both.counters.limits) == ["softnet_stat has 1 columns that pktdrop does not know."]
 
 
 def test_largest_numbers() -> None:
@@ -72,12 +73,12 @@ def test_malformed_line(bad: bytes) -> None:
     data = line(*COLUMNS[:12], 0, 0, 0) + bad + b"\n" + line(*COLUMNS[:12], 1, 0, 0)
     both = parse(data, [])
     assert [scope.cpu for scope in both.counters.rows] == [0, 1]
-    assert both.counters.limits == ("1 malformed lines of softnet_stat are left out.",)
+    assert sentences(both.counters.limits) == ["1 malformed lines of softnet_stat are left out."]
 
 
 def test_empty() -> None:
     """No line at all is said."""
-    assert parse(b"", [0]).counters.limits == ("softnet_stat is empty.",)
+    assert sentences(parse(b"", [0]).counters.limits) == ["softnet_stat is empty."]
 
 
 @given(st.one_of(st.binary(max_size=300), st.text("0123456789abcdef \n", max_size=300).map(str.encode)))

@@ -14,6 +14,7 @@ from pktdrop.counters.xfrm import parse
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
 from pktdrop.rules.identities import Identities
+from pktdrop.views.limits import sentences
 
 DATA = Path(__file__).parent.parent / "data/counters"
 NETNS = Netns(4026531840, 1)
@@ -76,8 +77,13 @@ def test_reading(file: Path) -> None:
     file.write_bytes(FILE)
     assert xfrm.read(NETNS) == Reading({Scope(netns=NETNS): parse(FILE).row})
     file.write_bytes(FILE + b"?\n")
-    assert xfrm.read(NETNS).limits == (f"IPsec counters of network namespace {NETNS}: 1 malformed lines are left out.",)
+    assert sentences(xfrm.read(NETNS).limits) == [
+        f"IPsec counters of network namespace {NETNS}: 1 malformed lines of xfrm_stat are left out."
+    ]
     file.unlink()
     file.mkdir()
-    limit = f"IPsec counters of network namespace {NETNS} cannot be read: {os.strerror(errno.EISDIR)}."
-    assert xfrm.read(NETNS) == Reading({}, (limit,))
+    (limit,) = sentences(xfrm.read(NETNS).limits)
+    assert xfrm.read(NETNS).rows == {}
+    assert (
+        limit == f"IPsec counters of network namespace {NETNS}: xfrm_stat cannot be read: {os.strerror(errno.EISDIR)}."
+    )

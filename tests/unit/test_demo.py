@@ -33,7 +33,9 @@ from pktdrop.demo.stage import Performance, set_up
 from pktdrop.demo.tools import run, wait_until
 from pktdrop.demo.view import DemoJsonReport, DemoReport, DemoTableReport, list_json, list_table
 from pktdrop.errors import PktdropError
+from pktdrop.model.limits import Limit
 from pktdrop.process.output import Output
+from pktdrop.views.limits import sentences
 from tests.kit.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -385,8 +387,7 @@ def test_too_much_to_send_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(stage, "_LONGEST_TURN", 0)
         performing.send(10)
         assert cellar.sent == 0
-        assert len(performing.limits) == 1
-        assert "cannot send that many" in performing.limits[0]
+        assert performing.limits == [Limit("slow-sender")]
         monkeypatch.undo()
         performing.send(13)
         assert cellar.sent == 3
@@ -398,7 +399,7 @@ def test_a_cause_that_cannot_be_set_up_is_left_out() -> None:
     with set_up([bad.cause, good.cause], _names, lambda: False) as performing:
         assert bad.closed
         assert not good.closed
-        assert performing.limits == ["bad is left out. It cannot be. Leave it."]
+        assert sentences(performing.limits) == ["bad is left out. It cannot be. Leave it."]
         performing.send(7)
     assert (bad.sent, good.sent) == (0, 7)
 
@@ -409,7 +410,7 @@ def test_a_cause_that_breaks_is_left_alone() -> None:
     with set_up([bad.cause, good.cause], _names, lambda: False) as performing:
         performing.send(7)
         performing.send(9)
-        assert performing.limits == ["bad works no more. No such device."]
+        assert sentences(performing.limits) == ["bad works no more. No such device."]
         assert [(one.cause.name, one.sent, one.lost) for one in performing.settled()] == [
             ("bad", 3, 5),
             ("good", 9, 11),

@@ -14,6 +14,7 @@ import pytest
 from pktdrop.diagnosis.diagnosis import Diagnosis
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns, Uncounted
+from pktdrop.model.limits import Limit
 from pktdrop.views.diagnose import as_json, as_text, status
 from tests.unit.accounts import BLUE, DNS, HOST, UNTRACED, KnownHost, judge, make_account
 from tests.unit.make import make_backlog_drop, make_doubt, make_drop, make_noise
@@ -36,7 +37,9 @@ CASES: Mapping[str, Diagnosis] = {
     "no root": judge(
         make_account({}, {"mib": {Scope(netns=HOST): {"UdpNoPorts": 4}}}, rungs=UNTRACED),
         UNTRACED,
-        limits=("Drops could not be traced: Tracing needs root, or the capabilities CAP_BPF and CAP_PERFMON.",),
+        limits=(
+            Limit("untraced", why="Tracing needs root, or the capabilities CAP_BPF and CAP_PERFMON.", do="Use sudo."),
+        ),
         present=frozenset((HOST, BLUE, 5)),
     ),
     "uncounted": judge(make_account(uncounted=Uncounted(0, 3))),

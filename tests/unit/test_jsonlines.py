@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.model.drops import Count, Netns, Uncounted
+from pktdrop.model.limits import Limit
 from pktdrop.model.sample import Owner, Socket
 from pktdrop.rules.protocols import Protocols
 from pktdrop.views.jsonlines import JsonView
@@ -40,13 +41,13 @@ def _object(pieces: Iterable[str]) -> dict[str, Any]:
 def test_start() -> None:
     """The first line: when, what runs on what, how the probes are attached, what cannot be known."""
     probes = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "none"}
-    assert _object(VIEW.start(NOON + 0.25, "0.1.0", "6.12.95", probes, ("no target CPU",))) == {
+    assert _object(VIEW.start(NOON + 0.25, "0.1.0", "6.12.95", probes, (Limit("missing", ("nothing",)),))) == {
         "type": "start",
         "time": NOON + 0.25,
         "version": "0.1.0",
         "kernel": "6.12.95",
         "probes": {"kfree_skb": "tp_btf", "enqueue_to_backlog": "none"},
-        "limits": ["no target CPU"],
+        "limits": ["nothing is missing."],
     }
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pktdrop.model.counters import SOURCES, Counters, Interface, Row, Scope
 from pktdrop.model.drops import Count, DropKey, Known, Netns, Uncounted
+from pktdrop.model.limits import Limit
 from pktdrop.model.look import Answer, Kernel, Look, Question
 from pktdrop.model.lookfile import Malformed, from_json, to_json
 from pktdrop.model.sample import Owner, Sample, Socket
@@ -38,6 +39,12 @@ keys = st.builds(
     st.none() | texts, st.none() | namespaces, st.none() | texts, st.integers(0, 65535), texts, st.booleans(),
 )  # fmt: skip
 small = st.integers(0, 65535)
+limits = st.lists(
+    st.builds(
+        Limit, texts, st.lists(texts, max_size=2).map(tuple), texts, texts, small, small, texts, st.none() | namespaces
+    ),
+    max_size=2,
+).map(tuple)
 samples = st.builds(
     Sample, moments, keys, st.binary(max_size=128), small, st.booleans(), st.integers(-32768, 32767), st.none() | small,
     st.booleans(), st.none() | small,
@@ -71,7 +78,7 @@ def looks(draw: st.DrawFn) -> Look:
         draw(moments), draw(moments), draw(_tables(SOURCES)), draw(_tables(("softnet", "qdisc", "socket"))),
         draw(st.dictionaries(st.tuples(st.none() | namespaces, texts), texts, max_size=2)),
         draw(st.dictionaries(scopes, numbers, max_size=2)), draw(some), draw(st.frozensets(texts, max_size=2)),
-        tuple(draw(st.lists(texts, max_size=2))),
+        draw(limits),
         draw(st.dictionaries(namespaces, st.dictionaries(st.integers(1, 9), interfaces, max_size=2), max_size=2)),
         draw(st.integers(0, 9)), draw(st.dictionaries(st.none() | namespaces, moments, max_size=2)),
     )  # fmt: skip
@@ -81,7 +88,7 @@ def looks(draw: st.DrawFn) -> Look:
         snapshots[0], counters, snapshots[1],
         Known(draw(st.dictionaries(namespaces, texts, max_size=2)), draw(some), draw(some), draw(some),
               draw(st.none() | namespaces), draw(st.none() | namespaces), draw(st.integers(0, 9))),
-        draw(some), tuple(draw(some)), tuple(draw(st.lists(texts, max_size=2))), draw(st.booleans()),
+        draw(some), tuple(draw(some)), draw(limits), draw(st.booleans()),
         draw(st.dictionaries(st.builds(Question, texts, st.none() | namespaces, texts), answers, max_size=3)),
         tuple(draw(st.lists(samples, max_size=2))),
     )  # fmt: skip
@@ -139,10 +146,10 @@ def test_what_is_malformed_is_refused_in_a_sentence(look: Look, data: st.DataObj
     [
         ("", "this is no JSON"),
         ("[" * 100_000, "this is no JSON"),
-        ('{"format":1,"limits":NaN}', "NaN is no number"),
-        ("7", "this is no Look in format 1"),
-        ('{"format":2}', "this is no Look in format 1"),
-        ('{"format":1}', "it is missing"),
+        ('{"format":2,"limits":NaN}', "NaN is no number"),
+        ("7", "this is no Look in format 2"),
+        ('{"format":1}', "this is no Look in format 2"),
+        ('{"format":2}', "it is missing"),
         (" " * ((1 << 26) + 1), "a Look has at most 67,108,864 characters"),
     ],
 )

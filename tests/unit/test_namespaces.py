@@ -16,6 +16,7 @@ import pytest
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.host.netns import identify, inside
 from pktdrop.model.drops import HOST, Netns
+from pktdrop.views.limits import sentences
 from tests.kit.patience import PATIENCE
 
 # /proc/PID/stat of 6.18, begun: what a thread of the kernel has, a process, and one that has ended and is not awaited,
@@ -303,7 +304,7 @@ def test_names_that_may_not_be_read_are_said(host: Host) -> None:
     namespaces = Namespaces(Path("/run", "x" * 300), host.proc, host.identify)
     assert namespaces.limits == ()
     assert host.netns("red") in namespaces.paths()
-    (limit,) = namespaces.limits
+    (limit,) = sentences(namespaces.limits)
     assert os.strerror(errno.ENAMETOOLONG) in limit
     assert host.namespaces().limits == ()
 
@@ -368,7 +369,7 @@ def test_nothing_is_called_gone_where_not_all_can_be_seen(tmp_path: Path) -> Non
     fake.process(2, "pod", HOSTILE)
     namespaces = fake.namespaces()
     assert label(namespaces, Netns(1, 1)) is None
-    (limit,) = namespaces.limits
+    (limit,) = sentences(namespaces.limits)
     assert "processes and network namespaces of the host cannot be seen" in limit
     assert "this is a PID namespace" in limit
 
@@ -382,7 +383,7 @@ def test_hidden_processes(tmp_path: Path) -> None:
     (fake.proc / "self/mountinfo").write_text(line)
     namespaces = fake.namespaces()
     namespaces.paths()
-    (limit,) = namespaces.limits
+    (limit,) = sentences(namespaces.limits)
     assert "of the host cannot be seen: /proc hides those of others (hidepid)" in limit
 
 

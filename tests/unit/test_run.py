@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from pktdrop.model.limits import Limit
 from pktdrop.process.clock import Clock
 from pktdrop.run import run
 
@@ -16,7 +17,7 @@ from pktdrop.run import run
 class Steps:
     """A source that gives numbers, slowly, and a report that keeps what it is handed."""
 
-    def __init__(self, seconds: float = 0.0, limits: Sequence[tuple[str, ...]] = ((),)) -> None:
+    def __init__(self, seconds: float = 0.0, limits: Sequence[tuple[Limit, ...]] = ((),)) -> None:
         """Take how long a look takes, and the limits after each; those of the last one stay."""
         self._seconds = seconds
         self._limits = list(limits)
@@ -24,7 +25,7 @@ class Steps:
         self.handed: list[object] = []
 
     @property
-    def limits(self) -> tuple[str, ...]:
+    def limits(self) -> tuple[Limit, ...]:
         """Return those of now."""
         return self._limits[min(self._done, len(self._limits) - 1)]
 
@@ -92,19 +93,25 @@ def test_a_single_look_that_takes_too_long_is_said(capfd: pytest.CaptureFixture[
     assert capfd.readouterr().err.count("Limit: pktdrop cannot keep up") == 1
 
 
-LIMITS = (("one.",), ("one.", "two."), ("two.",), ("one.", "two."))
+ONE, TWO = Limit("missing", ("one",)), Limit("missing", ("two",))
+LIMITS = ((ONE,), (ONE, TWO), (TWO,), (ONE, TWO))
 
 
 def test_a_limit_is_said_when_it_turns_up(clock: Clock, capfd: pytest.CaptureFixture[str]) -> None:
     """Those of the start before the line that it runs; one that went and came back again, those that stay once."""
     steps = Steps(limits=LIMITS)
     run(steps, steps, clock)
-    assert capfd.readouterr().err.splitlines() == ["Limit: one.", "It runs.", "Limit: two.", "Limit: one."]
+    assert capfd.readouterr().err.splitlines() == [
+        "Limit: one is missing.",
+        "It runs.",
+        "Limit: two is missing.",
+        "Limit: one is missing.",
+    ]
 
 
 def test_limits_go_where_they_are_wanted(clock: Clock, capfd: pytest.CaptureFixture[str]) -> None:
     """A report that shows limits itself is told them, and none is said."""
-    steps, told = Steps(limits=LIMITS), list[str]()
+    steps, told = Steps(limits=LIMITS), list[Limit]()
     run(steps, steps, clock, told.extend)
-    assert told == ["one.", "two.", "one."]
+    assert told == [ONE, TWO, ONE]
     assert capfd.readouterr().err == "It runs.\n"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pktdrop.errors import PktdropError
 from pktdrop.filters import Filters, reason_filter
 from pktdrop.model.drops import Count, Uncounted
+from pktdrop.model.limits import Limit
 from pktdrop.top.keys import KEYS
 from pktdrop.top.lines import STYLES, plain
 from pktdrop.top.save import save, text_of
@@ -343,7 +344,7 @@ def test_large_detail_has_all_lines() -> None:
 def test_new_limits_are_said_and_kept() -> None:
     """A source that fails during the run shows as such, at once and in the list of limits."""
     screen = make_screen(make_step())
-    screen.take(make_step(limits=("Network namespace red cannot be entered: Permission denied.",)))
+    screen.take(make_step(limits=(Limit("not-entered", ("red",), "Permission denied"),)))
     assert "Limit: Network namespace red cannot be entered" in text(screen)
     assert "limits (L) !1" in text(screen)
     screen.show_page("limits")
@@ -412,7 +413,7 @@ def test_every_table_can_be_saved(view: str, tmp_path: Path) -> None:
 def test_limits_do_nothing_to_a_terminal() -> None:
     """They name processes and interfaces, which may be called anything."""
     screen = make_screen(busy_look())
-    screen.limits = (f"Network namespace {RED}[7] cannot be entered: Operation not permitted.",)
+    screen.limits = (Limit("not-entered", (f"{RED}[7]",), "Operation not permitted"),)
     screen.show_page("limits")
     shown = text(screen)
     assert "a\\x1b[31mb[7]" in shown

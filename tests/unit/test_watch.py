@@ -14,6 +14,7 @@ from pktdrop.counters.increments import Increments
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.drops import THE_GONE, Known, Netns
 from pktdrop.observe.observer import AT_START, Observer
+from pktdrop.views.limits import sentence, sentences
 from pktdrop.watch import Watch
 
 
@@ -72,7 +73,7 @@ def test_many_namespaces_are_not_waited_for() -> None:
     crowd = Crowd(500)
     watch = Watch(Observer(crowd, at_start=None))
     (unread,) = watch.limits
-    assert unread.startswith("484 of 500 network namespaces were not read at the start")
+    assert sentence(unread).startswith("484 of 500 network namespaces were not read at the start")
     # and four that are read again: all have an interface with the same address, as if it had come from the other
     assert 16 < len(watch.step().counters.netns) <= 1 + 16 + 4
     last = watch.step(is_last=True).counters
@@ -100,7 +101,7 @@ def test_namespaces_that_were_are_one_in_the_summary(monkeypatch: pytest.MonkeyP
     scopes = {scope.netns for rows in whole.increments.values() for scope in rows}
     assert THE_GONE in scopes
     assert len(scopes) < 16 + 8 + 3 * 8
-    assert len([limit for limit in watch.limits if "called gone" in limit]) == 1
+    assert len([limit for limit in sentences(watch.limits) if "called gone" in limit]) == 1
 
 
 def _sums(increments: Increments) -> Counter[tuple[str, str]]:

@@ -13,6 +13,7 @@ from pktdrop.ledger.entry import Entry
 from pktdrop.ledger.loss import Whereabouts
 from pktdrop.model.counters import Counters, Row, Scope
 from pktdrop.model.drops import Count, DropKey, Known, Netns
+from pktdrop.model.limits import Limit
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Shown
 from pktdrop.top.screen import Screen
@@ -92,7 +93,7 @@ def make_step(
     drops: Mapping[DropKey, Count] | None = None,
     ledger: Ledger | None = None,
     increments: Mapping[str, Mapping[Scope, Mapping[str, int]]] | None = None,
-    limits: tuple[str, ...] = (),
+    limits: tuple[Limit, ...] = (),
     **changes: Any,
 ) -> Shown:
     """Two seconds; what was lost is by layer what the drops are, unless a ledger says otherwise."""
