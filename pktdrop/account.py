@@ -38,7 +38,7 @@ class Account:
     """All drops, whatever the user wants to see."""
     ledger: "Ledger"
     increments: Increments
-    """By how much counters rose."""
+    """By how much counters rose from the look before to this one."""
     look: Look
     """At the end of the window."""
     windows: "Windows"
@@ -46,11 +46,12 @@ class Account:
     judge: Judge
     """What the rules say of each kind of drops."""
     seconds: Mapping[Netns | None, float] = field(default_factory=dict)
-    """In how many seconds the counters of each namespace rose, None: those of the host; new ones are left out."""
+    """Seconds in which the counters of each namespace rose; None: those of the host. Namespaces that are new are left
+    out."""
     is_kept: Callable[[Netns], bool] = lambda netns: True
-    """Whether a namespace is told apart: it is there, or was not long ago."""
+    """Tells whether a namespace has drops and counters of its own still: it is there, or was not long ago."""
     samples: ByKind = field(default_factory=dict)
-    """Packets that were dropped, of the kinds of which there are any; of a whole run, the first ones."""
+    """Samples by kind, of the kinds that have any; of a whole run, the first ones of each kind."""
     sampled: Mapping[DropKey, int] = field(default_factory=dict)
     """How many packets of each kind were sampled."""
 
@@ -66,7 +67,7 @@ class Account:
 
 
 class Accountant:
-    """Takes one Look after the other."""
+    """Makes the Accounts of a run, from one Look after the other."""
 
     def __init__(self, first: Look) -> None:
         """Take the first one."""
@@ -159,7 +160,7 @@ class Accountant:
         self._books.keep(self._is_kept, self._keeper.interfaces())
 
     def _is_kept(self, netns: Netns) -> bool:
-        """Tell whether a namespace is told apart: it is there, or was not long ago."""
+        """Tell whether a namespace keeps drops and counters of its own: it is there, or was not long ago."""
         return netns in self._known or self._last.namespaces.is_present(netns)
 
 

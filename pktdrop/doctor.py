@@ -31,7 +31,7 @@ _VERSION = ctypes.CFUNCTYPE(ctypes.c_char_p)
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `means` and `do` are empty where there is nothing to say."""
+    """One thing that doctor looked at. `means` and `do` are empty where there is nothing to say."""
 
     name: str
     status: CheckStatus

@@ -20,7 +20,7 @@ class Selection:
     drops: Mapping[DropKey, Count]
     filtered: int
     judge: Judge
-    """Tells losses, noise and doubts among them."""
+    """Says what the rules make of a kind: loss, noise or doubt."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def netns_filter(values: Sequence[str]) -> Filter:
 
 
 def cpu_filter(values: Sequence[str]) -> Filter:
-    """Match the CPU that dropped, and the one whose backlog was full."""
+    """Return a filter on the CPU that dropped, and on the one whose backlog was full."""
     for value in values:
         number = value.removeprefix("!")
         if not (number.isascii() and number.isdigit()):

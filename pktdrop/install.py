@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 MARKER = "# Written by the bootstrap script of a pktdrop checkout."
-"""By this a command is known to be one that may be replaced."""
+"""Line by which a command is known to be one that pktdrop's bootstrap wrote, and may replace."""
 _ROOT = (0,)
 _LARGEST = 32 << 20
 """Bytes of one file; what is larger is no part of pktdrop or of what it is drawn with."""
@@ -118,7 +118,7 @@ def _plain(name: str) -> str:
 
 
 def _digest(content: Mapping[str, bytes], packages: Iterable["Distribution"]) -> str:
-    """Return what names a copy: its content, that of packages by their versions."""
+    """Return the name of a copy: a digest of its content, that of packages told by their versions."""
     digest = hashlib.sha256("".join(sorted(f"{one.metadata['Name']}=={one.version}\0" for one in packages)).encode())
     for name, data in sorted(content.items()):
         digest.update(f"{name}\0{len(data)}\0".encode())
@@ -159,7 +159,7 @@ def _leads_to(link: Path) -> str:
 
 
 def _tidy(home: Path, name: str) -> None:
-    """Remove all copies but this one and the newest others."""
+    """Remove all copies but this one and the newest of the others."""
     others = [path for path in home.iterdir() if path.is_dir() and not path.is_symlink() and path.name != name]
     for path in sorted(others, key=lambda one: one.stat().st_mtime, reverse=True)[_KEPT - 1 :]:
         shutil.rmtree(path, ignore_errors=True)

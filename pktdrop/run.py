@@ -12,7 +12,7 @@ Step = TypeVar("Step")
 _Given = TypeVar("_Given", covariant=True)
 _Taken = TypeVar("_Taken", contravariant=True)
 Tell = Callable[[Sequence[Limit]], None]
-"""Takes limits that are new."""
+"""Is called with limits that did not hold before."""
 LATE: Final = Limit("late")
 
 
@@ -31,9 +31,9 @@ class Ticks(Protocol):
     """When to look: clock.Clock, or the pace of a screen."""
 
     is_last: bool
-    """This tick is the last one."""
+    """Whether this tick is the last one."""
     interrupted: bool
-    """Somebody asked for the end."""
+    """Whether somebody asked for the end of the run."""
 
     @property
     def keeps_up(self) -> bool:
@@ -44,7 +44,7 @@ class Ticks(Protocol):
 
 
 class Report(Protocol[_Taken]):
-    """What becomes of the results."""
+    """Shows the results of a run."""
 
     def start(self) -> str | None:
         """Show what is known before the first step; return what to say of what runs now."""
@@ -53,7 +53,7 @@ class Report(Protocol[_Taken]):
         """Show what lies between two looks."""
 
     def end(self) -> None:
-        """Show the whole run."""
+        """Show the results of the whole run."""
 
 
 def probes(rungs: Mapping[str, str]) -> str:
@@ -75,7 +75,7 @@ class Limits:
         self._known: Sequence[Limit] = ()
 
     def now(self, limits: Sequence[Limit]) -> None:
-        """Tell those that did not hold before."""
+        """Tell the limits that did not hold at the look before."""
         self._tell([limit for limit in limits if limit not in self._known])
         self._known = limits
 

@@ -17,17 +17,17 @@ class Looks(Protocol):
 
     @property
     def last(self) -> Look:
-        """Return the last one so far."""
+        """Return the last Look so far."""
 
     def look(self, is_last: bool = False) -> Look:
-        """Make the next one; say whether it is the last one of the run."""
+        """Make the next Look; say whether it is the last one of the run."""
 
     def ask(self, question: Question) -> Answer:
         """Return what the host says of itself, as of the last one."""
 
 
 class Watch:
-    """A run's source of Accounts."""
+    """Makes the Accounts of a run from its Looks."""
 
     def __init__(self, looks: Looks) -> None:
         """Take where Looks are from."""

@@ -21,7 +21,7 @@ class Command(click.Command):
     """A command whose errors are shown as click's own, and that ends quietly when nobody reads its output any more."""
 
     def invoke(self, context: click.Context) -> object:
-        """Run it."""
+        """Run the command; turn pktdrop's errors into messages and exit statuses."""
         try:
             return super().invoke(context)
         except OutputClosed:
@@ -39,7 +39,7 @@ class Seconds(click.FloatRange):
     name = "seconds"
 
     def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        """Return the number."""
+        """Return the number of seconds that an argument says."""
         seconds = float(super().convert(value, parameter, context))
         if not math.isfinite(seconds):
             self.fail(f"{value} is not a number of seconds.", parameter, context)

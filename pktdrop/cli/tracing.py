@@ -41,11 +41,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Attaching:
-    """How to attach the probes."""
+    """How to attach the probes, as the options say."""
 
     no_cache: bool
     rungs: tuple[str, ...]
-    """Only these, where there are any."""
+    """The only rungs to try, for both probes; none: all rungs, the best first."""
     map_entries: int
 
     def tracer(self, namespaces: Namespaces, packets: int = PACKETS, stacks: bool = False) -> Tracer:

@@ -156,7 +156,7 @@ class Collector:
 
 
 class _Found:
-    """What was read so far."""
+    """What a reading has read so far, source by source."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[Scope, Row]] = {source: {} for source in SOURCES}

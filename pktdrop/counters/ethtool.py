@@ -34,7 +34,7 @@ _QUEUE_MARKER: Final = re.compile(r"(?:Rx|Tx) Queue#")
 
 @dataclass(frozen=True)
 class Pair:
-    """A setting as it is and the most it can be; None: not reported."""
+    """A number of the driver's: as it is set, and the most it can be set to; None: not reported."""
 
     now: int | None = None
     max: int | None = None
@@ -134,7 +134,7 @@ class _Names(NamedTuple):
 
 
 class _Statistics(NamedTuple):
-    """Those of an interface as they were last read."""
+    """The statistics of one interface as they were last read."""
 
     values: bytes
     rows: Mapping[Scope, Row]

@@ -22,7 +22,7 @@ def together(scope: Scope, netns: Netns | None, driver: str | None) -> Scope:
 
 
 def driver_of(interface: str | None) -> str | None:
-    """Return the driver of interfaces that are gone, of what stands for them; None for everything else."""
+    """Return the driver of interfaces that are gone, if the name stands for such; None for every other name."""
     if interface is None or not interface.startswith(_GONE):
         return None
     driver = interface.removeprefix(_GONE)
@@ -30,12 +30,12 @@ def driver_of(interface: str | None) -> str | None:
 
 
 def stands_for_gone(scope: Scope) -> bool:
-    """Tell whether this is what several stand under that are gone."""
+    """Tell whether a scope stands for several interfaces or sockets that are gone."""
     return (scope.interface or scope.socket or "").startswith(_GONE)
 
 
 class Together:
-    """Puts drops together as counters are, so that they explain each other."""
+    """Sums drops up as the counters of gone interfaces and namespaces are, so that they still explain each other."""
 
     def __init__(self, is_kept: Callable[[Netns], bool], interfaces: Collection[tuple[Netns | None, str]]) -> None:
         """Take which namespaces and interfaces are told apart, and under what counters stand."""

@@ -21,7 +21,7 @@ _GONE = 256
 _MANY = 1024
 """Sums beyond twice those that were left by fold(): then it is worth doing again."""
 Gone = tuple[Netns, str | None, str | None]
-"""Namespace, and interface or socket."""
+"""An interface or socket that is gone: its namespace, its interface's name, its socket's name."""
 
 
 class CounterKeeper:
@@ -32,18 +32,18 @@ class CounterKeeper:
         self._last: dict[str, dict[Scope, Row]] = {source: dict(rows) for source, rows in first.rows.items()}
         self._interfaces = dict(first.interfaces)
         self._left: dict[InterfaceAt, dict[str, dict[Scope, Row]]] = {}
-        """What was last read of interfaces that left, the last ones: they may be in a namespace that was not read."""
+        """Last counters of interfaces that left, the last 256: each may turn up in a namespace that was not read."""
         self._read_at = dict(first.read_at)
         self.seconds: Mapping[Netns | None, float] = {}
         """In how many seconds the counters of each namespace rose by what add() last returned; None: of the host."""
         self.total: dict[str, dict[Scope, dict[str, int]]] = {}
         """By how much counters rose since the first reading."""
         self._gone: dict[Gone, None] = {}
-        """Whose sums are told apart though they are gone, the last ones last."""
+        """Interfaces and sockets that are gone whose sums are still told apart; those that left last are last."""
         self._folded = 0
         """How many sums fold() left."""
         self.has_folded = False
-        """Whether it ever put some together."""
+        """Whether fold() ever put the sums of several interfaces, sockets or namespaces together."""
 
     def add(self, now: Counters, width: Width, unread: Collection[Netns] = ()) -> Increments:
         """Take the next reading; return by how much counters rose since each was last read.
@@ -138,7 +138,7 @@ class CounterKeeper:
         return found
 
     def _follow(self, now: Counters) -> None:
-        """Let what is remembered of interfaces follow them."""
+        """Let remembered counters follow interfaces that got another name or went to another namespace."""
         rows_left = {one: rows.get("links", {}).get(_scope(one)) for one, rows in self._left.items()}
         rows = self._last.get("links", {}), now.rows.get("links", {})
         found = moves(self._interfaces, now.interfaces, *rows, rows_left)

@@ -41,10 +41,10 @@ _VALUES = tuple(struct.Struct(f"={width}Q") for width in range(len(NAMES) + 1))
 
 
 class LinkDump(NamedTuple):
-    """What the kernel answered."""
+    """What the kernel answered to one RTM_GETSTATS."""
 
     rows: dict[int, Row]
-    """By ifindex."""
+    """Counters of each interface, by ifindex."""
     interrupted: bool = False
     """Interfaces came or went meanwhile: one may be missing."""
     faults: tuple[Limit, ...] = ()
@@ -56,7 +56,7 @@ class Links(NamedTuple):
 
     counters: Reading
     names: dict[int, str]
-    """By ifindex; those that have counters."""
+    """Names of the interfaces that have counters, by ifindex."""
 
 
 def read_all(netns: Netns) -> Links:

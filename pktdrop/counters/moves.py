@@ -31,7 +31,7 @@ class InterfaceAt(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """What became of interfaces."""
+    """What became of interfaces from one reading to the next."""
 
     moved_to: Mapping[InterfaceKey, InterfaceKey | None]
     """Keys of interfaces that moved to another namespace or have another name, and their keys now; None: gone."""

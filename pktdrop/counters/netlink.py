@@ -37,7 +37,7 @@ class Netlink:
         self._sequence = 0
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the netlink socket."""
         self._socket.close()
 
     def ask(self, kind: int, body: bytes) -> NetlinkAnswer:
@@ -46,7 +46,7 @@ class Netlink:
         return NetlinkAnswer(self._parts(), self._sequence)
 
     def ask_one(self, kind: int, body: bytes) -> NetlinkAnswer:
-        """Ask for one thing. The answer is one message: it, or an error. Raises OSError."""
+        """Ask for one thing; the answer is one message with that thing, or an error. Raises OSError."""
         self._send(kind, _NLM_F_REQUEST, body)
         return NetlinkAnswer([self._socket.recv(_RECEIVE)], self._sequence)
 

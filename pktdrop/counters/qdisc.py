@@ -61,9 +61,9 @@ class Qdisc(NamedTuple):
     ifindex: int
     kind: str
     handle: int
-    """Its number; 0 if the kernel made it by default."""
+    """Number of the qdisc; 0 if the kernel made it by default."""
     parent: int
-    """The class it is attached to: in its upper half the handle of another qdisc."""
+    """The class that the qdisc is attached to: in its upper half the handle of another qdisc."""
     drops: int
     overlimits: int
     requeues: int
@@ -74,7 +74,7 @@ class Qdisc(NamedTuple):
 
     @property
     def is_root(self) -> bool:
-        """Whether there is no other qdisc above it."""
+        """Whether the qdisc has no other one above it."""
         return self.parent in (_TC_H_ROOT, _TC_H_INGRESS, 0)
 
     @property
@@ -85,14 +85,14 @@ class Qdisc(NamedTuple):
 
 
 class Qdiscs(NamedTuple):
-    """Counters, and what waits at the same moment."""
+    """Counters of qdiscs, and the lengths of their queues at the same moment."""
 
     counters: Reading
     gauges: Reading
 
 
 class QdiscDump(NamedTuple):
-    """What the kernel answered."""
+    """What the kernel answered to one RTM_GETQDISC."""
 
     qdiscs: tuple[Qdisc, ...]
     faults: tuple[Limit, ...]

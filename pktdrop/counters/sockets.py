@@ -61,7 +61,7 @@ class SocketType(NamedTuple):
     family: socket.AddressFamily
     states: int
     file: str | None
-    """In /proc/net, with the drops."""
+    """File in /proc/net with the drops of such sockets; None: there is none."""
 
 
 SOCKET_TYPES: Final = (
@@ -82,7 +82,7 @@ class DroppingSocket(NamedTuple):
     """Address and port; of a raw socket its protocol. "*": any address of IPv6 and IPv4."""
     remote: tuple[str, int]
     ifindex: int
-    """Interface it is bound to, or 0."""
+    """Interface that the socket is bound to; 0: to none."""
     inode: int
     cookie: int
     drops: int
@@ -90,7 +90,7 @@ class DroppingSocket(NamedTuple):
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """What stays the same as long as the socket is there."""
+        """Protocol, inode and cookie: these stay the same as long as the socket is there."""
         return self.protocol, self.inode, self.cookie
 
     def name(self, interface: str | None) -> str:
@@ -111,13 +111,13 @@ class Sockets(NamedTuple):
 
     counters: Reading
     gauges: Reading
-    """Queue and buffer of the same moment."""
+    """Bytes in the queue of each socket, and in its buffer, at the moment the drops were read."""
     inodes: Mapping[Scope, int]
-    """For `processes.of_sockets`."""
+    """Inode of each socket, by which `processes.of_sockets` finds its owner."""
 
 
 class SocketDump(NamedTuple):
-    """What the kernel answered."""
+    """What the kernel answered to one request of sock_diag."""
 
     sockets: tuple[DroppingSocket, ...]
     error: int

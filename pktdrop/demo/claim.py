@@ -37,7 +37,7 @@ class Claim:
         self._stack = ExitStack()
         self._names: list[str] = []
         self.removed: tuple[str, ...] = ()
-        """Namespaces that killed demos had left."""
+        """Names of the namespaces that killed demos had left."""
 
     def __enter__(self) -> "Claim":
         """Remove what is left of demos that are gone, and open a record."""

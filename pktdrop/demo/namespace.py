@@ -32,11 +32,11 @@ class Namespace:
 
     @property
     def exists(self) -> bool:
-        """Whether there is one of this name."""
+        """Whether /run/netns has a namespace of this name."""
         return (RUN / self.name).exists()
 
     def delete(self) -> None:
-        """Take its name away; it ends with the last process and socket in it."""
+        """Take the namespace's name away; the namespace ends with the last process and socket in it."""
         run("ip", "netns", "delete", self.name)
 
     @contextmanager

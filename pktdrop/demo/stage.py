@@ -34,7 +34,7 @@ class Performance:
 
 
 class Actor:
-    """A cause that is set up, and what it has sent."""
+    """A demo cause that is set up in its namespaces, and what it has sent."""
 
     def __init__(self, cause: DemoCause, net: Net) -> None:
         """Set up its traffic in its namespaces. Raises PktdropError or OSError where that fails."""
@@ -44,10 +44,10 @@ class Actor:
         self._netns, self._netns_name = net[cause.role].inode, net[cause.role].name
         self._sent = 0
         self.broken: str | None = None
-        """Why it sends no more, or its witness says nothing."""
+        """Why this cause sends no more, or why its witness says nothing; None: it works."""
 
     def send(self, count: int) -> None:
-        """Lose so many packets, or stop for good where that fails."""
+        """Lose `count` packets; stop for good where sending fails."""
         try:
             for _ in range(count):
                 self._traffic.lose()
@@ -56,11 +56,11 @@ class Actor:
             self.broken = sentence(error)
 
     def performance(self) -> Performance:
-        """Return what it has sent."""
+        """Return how many packets this cause has sent."""
         return Performance(self.cause, self._netns, self._netns_name, self._sent)
 
     def settled(self) -> Performance:
-        """Return what it has sent and what was lost of it, when all of it is, or when that takes too long."""
+        """Return how many packets were sent and how many of these were lost, after waiting for the last ones."""
 
         def lost() -> int:
             return self._traffic.lost() - self._before
@@ -83,7 +83,7 @@ def sentence(error: OSError | PktdropError) -> str:
 
 
 class Stage:
-    """All causes that could be set up, on the same pace."""
+    """All demo causes that could be set up, sending at the same pace."""
 
     def __init__(self, actors: Sequence[Actor], failures: Mapping[str, str]) -> None:
         """Take what was set up, and why what was not, by name of the cause."""
@@ -94,7 +94,7 @@ class Stage:
 
     @property
     def able(self) -> tuple[Actor, ...]:
-        """Those that send."""
+        """The causes that still send."""
         return tuple(actor for actor in self._actors if actor.broken is None)
 
     @property
@@ -118,7 +118,7 @@ class Stage:
         self._late |= left > 0
 
     def performances(self) -> tuple[Performance, ...]:
-        """Return what each has sent."""
+        """Return how many packets each cause has sent."""
         return tuple(actor.performance() for actor in self._actors)
 
     def settled(self) -> tuple[Performance, ...]:

@@ -95,7 +95,7 @@ class DemoTableReport:
         self._output.write(table(_START, rows, self._output.width) + "\n" + self._unknown(performances) + "\n")
 
     def interval(self, start: float, end: float, performances: Sequence[Performance]) -> None:
-        """Show how much was sent."""
+        """Show how many packets were sent so far, in the status line."""
         sent = sum(one.sent for one in performances)
         self._output.status(f"{end - start:.0f} s, {number(sent)} packets sent"[: self._output.width - 1])
 
@@ -138,7 +138,7 @@ def _notes(performances: Sequence[Performance]) -> list[str]:
 
 
 class DemoJsonReport:
-    """Results as JSON lines."""
+    """The results of a demo as JSON lines."""
 
     def __init__(self, output: Output, known: Set[str] | None) -> None:
         """Take what writes, and the drop reasons that this kernel has, if that is known."""

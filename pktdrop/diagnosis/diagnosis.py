@@ -65,14 +65,14 @@ class Advised:
     advice: tuple[Advice, ...]
     """Nothing is advised about a small loss."""
     is_small: bool = False
-    """Too few packets to change anything for: small losses are summed up."""
+    """Whether the loss has too few packets to change anything for: small losses are summed up."""
     who: Who | None = None
-    """Whose packets those that were looked at were; None: none was."""
+    """Who sent the samples of this loss, and to whom; None: there is no sample."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Frees that are no loss, or of which that is not known, and why."""
+    """Drops for one reason that are no loss, or of which that is not known, and why."""
 
     reason: str
     why: str
@@ -86,15 +86,15 @@ class Watched:
     interfaces: int
     cpus: int
     namespaces: int
-    """Those that were read at the end."""
+    """Network namespaces whose counters were read at the end."""
     unread: int
-    """Namespaces that are there, but could not be read."""
+    """Network namespaces that are there, but whose counters could not be read."""
     sees_all: bool
-    """Whether there can be no others: who has no rights does not see those of other users."""
+    """Whether all network namespaces of the host were found: without rights, those of other users cannot be."""
     received: int
-    """Packets that interfaces received in the window."""
+    """Packets that interfaces received while the host was watched."""
     rungs: Mapping[str, str]
-    """By which way each probe was attached; "none": it was not."""
+    """Rung of each probe; "none": it was not attached."""
 
     @property
     def traced(self) -> bool:
@@ -104,7 +104,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The answer."""
+    """What `pktdrop diagnose` answers: where packets were lost, why, and what to change."""
 
     start: float
     end: float
@@ -112,17 +112,17 @@ class Diagnosis:
     lost: int
     """Packets; the sum of the losses, and of the stations."""
     unexplained: int | None
-    """Of these, what counters show and nothing explains; None: not known without tracing."""
+    """Packets that counters show as lost and no event explains, part of `lost`; None: not known without tracing."""
     uncounted: int
     """Drops that could not be counted."""
     natures: Mapping[str, int]
     """Lost packets by class, in the order of layers.NATURES."""
     stations: tuple[Station, ...]
     losses: tuple[Advised, ...]
-    """Those for lack of room first, then by size; small ones behind the others."""
+    """Losses with advice: those for lack of room first, then by size; small losses are last."""
     noise: tuple[Noise, ...]
     doubt: tuple[Noise, ...]
-    """Of which it is not known whether they were lost; neither among the lost nor among the noise."""
+    """Drops of which it is not known whether packets were lost; they are neither in `lost` nor in `noise`."""
     watched: Watched
     limits: tuple[Limit, ...]
     """What could not be seen."""
@@ -138,21 +138,21 @@ class Circumstances:
     """How an account came about."""
 
     rungs: Mapping[str, str]
-    """By which way each probe was attached; "none": it was not."""
+    """Rung of each probe; "none": it was not attached."""
     limits: tuple[Limit, ...] = ()
-    """What could not be seen."""
+    """What could not be seen, a sentence each."""
     present: frozenset[Netns] = frozenset()
-    """Network namespaces there are."""
+    """Network namespaces that are there at the end."""
     sees_all: bool = True
-    """Whether there can be no others than these."""
+    """Whether the host can have no other network namespaces than `present`."""
     peaks: Peaks = field(default_factory=Peaks)
-    """How long queues were."""
+    """Longest queues that were seen meanwhile."""
     seen: Seen = field(default_factory=Seen)
-    """Packets that were looked at."""
+    """Samples, summed up by what tells losses apart."""
 
 
 def diagnosis_of(account: Account, how: Circumstances, host: Host, rules: Rules) -> Diagnosis:
-    """Judge an account."""
+    """Return the diagnosis of an account. `how` says how the account came about."""
     found = account.ledger.losses
     seen = {"squeezed": squeezed(account), "flow_limited": flow_limited(account)}
     lost = sum(one.packets for one in found)

@@ -54,7 +54,7 @@ class Station:
     layer: str
     status: StationStatus
     packets: int
-    """Lost here."""
+    """Packets that were lost here."""
     facts: tuple[str, ...]
 
 
@@ -66,7 +66,7 @@ class Peaks:
         self.rows: dict[str, dict[Scope, Row]] = {}
 
     def look(self, counters: Counters) -> None:
-        """Remember what is longer than before. Gauges that say how much there may be stay as they were last."""
+        """Remember queues that are longer than before; of gauges that say how long a queue may be, the last value."""
         for source, rows in counters.gauges.items():
             known = self.rows.setdefault(source, {})
             for scope, row in rows.items():

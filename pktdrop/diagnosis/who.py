@@ -12,7 +12,7 @@ from pktdrop.model.sample import Sample
 from pktdrop.samples.flows import Outstanding, Tallies, outstanding
 
 _MOST: Final = 1024
-"""Places of which packets are remembered: those of containers may be any number."""
+"""Scopes whose samples are summed up: containers may make any number of them."""
 
 
 class Who(NamedTuple):
@@ -44,14 +44,14 @@ class _Where(NamedTuple):
 
 
 class Seen:
-    """All packets that were looked at, summed up by what tells losses apart."""
+    """All samples so far, summed up by what tells losses apart."""
 
     def __init__(self) -> None:
         """Start with none."""
         self._tallies: dict[_Where, Tallies] = {}
 
     def add(self, account: Account) -> None:
-        """Add those of an account, but for noise."""
+        """Add the samples of an account, but for noise."""
         for key, samples in account.samples.items():
             if account.judge(key).noise is not None:
                 continue
@@ -62,7 +62,7 @@ class Seen:
                     self._tallies.setdefault(where, Tallies()).add(sample)
 
     def of(self, loss: Loss) -> Who | None:
-        """Return who stood out among the packets of a loss; None if none of them was looked at."""
+        """Return who stood out among the samples of a loss; None if it has none."""
         found = _sum(tallies for where, tallies in self._tallies.items() if _is_of(where, loss))
         if not found.samples:
             return None

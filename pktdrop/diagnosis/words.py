@@ -15,7 +15,7 @@ _ANY_ADDRESS: Final = ("*", "0.0.0.0", "[::]")
 
 
 class Names(Protocol):
-    """Names that are looked up: those of pktdrop.diagnosis.values.Host."""
+    """Names of namespaces and processes, looked up in what the host has told."""
 
     def netns(self, netns: Netns | None) -> str | None:
         """Return the name of a network namespace."""

@@ -22,7 +22,7 @@ _PF_KTHREAD = 0x00200000  # include/linux/sched.h
 _NET_ROOT = re.compile(rb"net:\[([0-9]{1,20})\]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _REMEMBERED = 4096
-"""Namespaces that are gone whose names are still known, and those known to be gone: the last ones."""
+"""Namespaces that are gone and still have their names, and those that are known to be gone: the last ones of each."""
 _Known = TypeVar("_Known")
 _LIKE_OTHERS = re.compile(r"host|gone(:.*)?|[0-9]+|.*\[[0-9]+\]", re.DOTALL)
 """Names that files of namespaces may have, and that would be read as the host, an inode, or a process."""
@@ -59,17 +59,17 @@ class Namespaces:
         self._searched = False
         self._listed: set[Netns] = set()
         self._pending: dict[Netns, None] = {}
-        """Those asked for and not found so far: the next search settles them."""
+        """Namespaces that were asked for and not found so far: the next search settles whether they are there."""
         self._gone: dict[Netns, None] = {}
-        """Those that a search did not find, which began after they were asked for."""
+        """Namespaces that a search did not find which began after they were asked for."""
         self._present: frozenset[Netns] = frozenset()
-        """Those that the last search found."""
+        """Namespaces that the last search found."""
         self._before: frozenset[Netns] = frozenset()
-        """And the one before."""
+        """Namespaces that the search before the last one found."""
         self.searches = 0
-        """How many there were."""
+        """How many searches there were so far."""
         self._numbers: dict[int, int] = {}
-        """Of inodes, where there are no cookies: how many namespaces had each before."""
+        """Where there are no cookies: how many namespaces had each inode before."""
 
     def look(self) -> None:
         """Begin the next look: what was not found so far may be searched for again."""
@@ -122,7 +122,7 @@ class Namespaces:
             self._pending[netns] = None
 
     def is_settled(self, netns: Netns) -> bool:
-        """Tell whether it was searched for, so that a name it does not have now is not to be expected."""
+        """Tell whether a search has looked for a namespace: a name that it did not find is not to be expected."""
         return netns in self._gone
 
     def present(self, netns: Netns) -> bool:

@@ -56,7 +56,7 @@ class Banks:
         self.in_map = 0
         """Keys in the map at the last reading."""
         self.reads_in_batches = False
-        """There were so many keys that the map was read in batches."""
+        """Whether the last reading took the map in batches, as there were so many keys."""
         with ExitStack() as undo:
             self._open = undo
             self._table = self._memory("hot_drops", HOT_DROP.size, 2 * HOT_DROPS * self._cpus)
@@ -66,7 +66,7 @@ class Banks:
             self._open = undo.pop_all()
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Let go of the tables mapped into memory."""
         self._open.close()
 
     def _memory(self, name: str, size: int, entries: int) -> mmap.mmap:

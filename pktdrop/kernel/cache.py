@@ -42,7 +42,8 @@ class Cache:
         self.kept = False
         """Whether a next start finds what this one loaded or stored."""
         self.mistrusted = ""
-        """Why something that is there was not read, if it may not be one's own."""
+        """Why a file of the cache that is there was not read, as another user may have written it; empty: no such
+        file."""
 
     def load(self, key: str) -> bytes | None:
         """Return what was stored under a key, or None."""

@@ -30,7 +30,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Everything that bcc made of the sources."""
+    """Everything that bcc made of the sources: instructions and maps."""
 
     maps: Mapping[str, MapDefinition]
     programs: Mapping[str, Code]

@@ -21,7 +21,7 @@ class Digest:
         self._state = blake2b(content, digest_size=_SIZE)
 
     def update(self, content: bytes) -> None:
-        """Go on with more bytes."""
+        """Feed more bytes to the digest."""
         self._state.update(content)
 
     def hexdigest(self) -> str:

@@ -55,7 +55,7 @@ class KernelFacts:
     """Whether namespaces are known by their cookies, to the programs and to user space; else by their inodes."""
     reasons: ReasonNames
     samples: readers.SampleFacts | None = None
-    """What the types say of packets and sockets; None: there are no samples."""
+    """What BTF says of packets and sockets, for samples; None: no samples can be taken."""
     reader: str = readers.NONE
     """How a BTF-typed program reads bytes of packets, one of readers.READERS."""
 

@@ -29,15 +29,17 @@ SAMPLE_MEMBERS: Mapping[str, Sequence[str]] = {
 INODE_MEMBERS: Mapping[str, Sequence[str]] = {
     "sock": ("sk_socket",), "socket": ("file",), "file": ("f_inode",), "inode": ("i_ino",),
 }  # fmt: skip
-"""And where all of these are there: HAS_INODE."""
+"""Members that tell a socket's inode; where all of these are there, the programs are compiled with HAS_INODE."""
 CGROUP_MEMBERS: Mapping[str, Sequence[str]] = {
     "sock": ("sk_cgrp_data.cgroup",), "cgroup": ("kn",), "kernfs_node": ("id",),
 }  # fmt: skip
-"""And where all of these are: HAS_CGROUP. Before Linux 5.15 a number holds the pointer, or something else."""
+"""Members that tell a socket's cgroup: the programs are then compiled with HAS_CGROUP. Before Linux 5.15 a number holds
+the pointer, or something else."""
 VLAN_MEMBERS: Mapping[str, Sequence[str]] = {"sk_buff": ("vlan_all",)}
-"""And where this is: HAS_VLAN. Before Linux 6.3 a bit says whether what is in the tag is one."""
+"""Members that tell a VLAN tag: the programs are then compiled with HAS_VLAN. Before Linux 6.3 a bit says whether what
+is in the tag is one."""
 CARRIER_MEMBERS: Mapping[str, Sequence[str]] = {"net_device": ("state", "adj_list.lower.next")}
-"""And where these are: HAS_CARRIER."""
+"""Members that tell whether an interface has a carrier: the programs are then compiled with HAS_CARRIER."""
 
 FROM_HEADERS = """\
 #include <linux/skbuff.h>

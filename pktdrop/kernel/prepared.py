@@ -35,7 +35,7 @@ _NOT_OURS = (AttributeError, LookupError, RecursionError, TypeError, ValueError,
 
 
 class _Outdated(Exception):
-    """Something stored that was made by another compiler, or from other headers, than those that are here."""
+    """Stored programs that were made by another compiler, or from other headers, than those that are here."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Prepared:
     compiled: Compiled
     cached: bool
     refused: set[str] = field(default_factory=set)
-    """The rungs that could not be stood on when it was new."""
+    """Rungs that the kernel refused when the programs were new."""
 
     def refuse(self, rung: str) -> None:
         """Note that a rung cannot be stood on. Raises Doubted where that is news for something stored."""
@@ -57,7 +57,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Build:
-    """One way of making the programs."""
+    """One way of making the programs: with typed loads or safe reads, and with which reader of packets."""
 
     safe_read: bool
     """With bpf_probe_read_kernel(), which lockdown=confidentiality forbids; else with typed loads, which need BTF."""

@@ -36,13 +36,13 @@ class RungError(Exception):
 
 @dataclass(frozen=True)
 class Probes:
-    """The attached probes."""
+    """The attached probes, and by which rung each was attached."""
 
     programs: Programs
     kfree_skb: str
     enqueue_to_backlog: str
     program: int
-    """The one at kfree_skb."""
+    """File descriptor of the program at kfree_skb."""
     refused: dict[str, str]
     """Rungs that were tried before, and why each failed."""
 

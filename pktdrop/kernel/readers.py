@@ -17,9 +17,9 @@ from pktdrop.kernel.btf import Btf, BtfKind
 
 NONE, PLAIN, CAST, PROBE = "none", "plain", "cast", "probe"
 READERS: Mapping[str, int] = {NONE: 0, PLAIN: 1, CAST: 2, PROBE: 3}
-"""By their names, READER_* of bpf/samples.h."""
+"""The ways to read packets, by their names, and their numbers READER_* in bpf/samples.h."""
 ORDER = (PLAIN, CAST, PROBE)
-"""Best first."""
+"""Names of the ways to read packets, the best first."""
 _CAST_FUNCTION = "bpf_rdonly_cast"
 _CAST_STRUCT = "linux_mib"
 """include/net/snmp.h: it is an array of some hundred longs, and nothing else."""

@@ -21,7 +21,7 @@ SAMPLE = struct.Struct(f"=Q{DROP_KEY.size}sQQIIIHHHHHHHHHBB")
 """struct sample up to its bytes; the fields of RawSample."""
 SAMPLE_BYTES = 128
 SAMPLE_RING = 512 * 1024
-"""Bytes."""
+"""Size of the ring buffer for samples, in bytes."""
 STACK_FRAMES = 32
 """Return addresses in a sample, where they are asked for."""
 _STACK = struct.Struct(f"={STACK_FRAMES}Q")

@@ -22,9 +22,9 @@ _ROUND = 1 << 32
 MOST = SAMPLE_RING // (_HEADER.size + SAMPLE.size + SAMPLE_BYTES)
 """Samples that the ring has room for."""
 WITH_STACKS = SAMPLE_RING // (_HEADER.size + SAMPLE.size + SAMPLE_BYTES + 8 * STACK_FRAMES)
-"""Of those with a stack."""
+"""Samples with a stack that the ring has room for."""
 LEAST = 16
-"""Of each CPU between two looks, however many CPUs share the ring: they do not all drop at once."""
+"""Samples of each CPU between two looks, however many CPUs share the ring: they do not all drop at once."""
 
 
 class Ring:

@@ -107,7 +107,7 @@ class Sources:
         self._octets.append(0)
 
     def rename(self, renamed: Callable[[DropKey], DropKey], netns: Container[object] | None = None) -> None:
-        """Let keys count for other kinds from now on; those of some namespaces only, None: of all."""
+        """Let keys count for other kinds from now on: keys in these network namespaces only, or all if None."""
         for position, kind in enumerate(self._kinds):
             if netns is not None and kind.netns not in netns:
                 continue  # a namespace has a name every second, and there are tens of thousands of kinds

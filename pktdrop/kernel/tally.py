@@ -67,7 +67,7 @@ class DropTally:
             self.keep(self._most)
 
     def keep(self, kinds: int) -> None:
-        """Keep only so many kinds apart, of those that there are now."""
+        """Keep at most `kinds` of the present kinds apart; let the others go on as kinds of other places."""
         if self._apart <= kinds:
             return
         keys, counts, moved = self.kinds.keys, (self._packets, self._octets), self._moved

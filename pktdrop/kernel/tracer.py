@@ -70,9 +70,9 @@ class Tracer:
         if packets and self._facts.reader != readers.NONE:
             self._ring = Ring(self._probes.programs, packets, stacks)
         self._samples: list[tuple[DropKey, RawSample]] = []
-        """Not handed on yet, with their kinds."""
+        """Samples that were read from the ring and not handed on yet, with their kinds."""
         self._unknown: list[RawSample] = []
-        """Of keys that were not read yet."""
+        """Samples of keys that were not read yet."""
         self._counted = -math.inf
         """When the last reading of counts began, by the monotonic clock."""
         self._wall = 0.0

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Each loss counter that moved, next to the drop events that account for it."""
+"""Each loss counter that rose, next to the drop events that account for it."""

@@ -18,7 +18,7 @@ _KEPT: Final = 16_384
 
 
 class Carry:
-    """Events that no counter has been found for yet: it may be in a namespace that is read less often.
+    """Events that explain no counter yet, as their counter may be in a namespace that is read less often.
 
     They explain only counters of namespaces that were not read at the look before: others have been asked.
     """
@@ -96,7 +96,7 @@ class _Left:
         return self.now(candidate) > 0 or self.earlier(candidate) > 0
 
     def add(self, candidate: Candidate, match: Match) -> None:
-        """Give all packets to their counter, as many as they are."""
+        """Give all packets that are left to the counter of this candidate, however many these are."""
         self._take(candidate, self.now(candidate), match.add)
         if match.is_late:
             earlier = self.earlier(candidate)
@@ -104,7 +104,7 @@ class _Left:
             self._take_earlier(candidate, earlier, match.add)
 
     def put(self, candidate: Candidate, match: Match) -> None:
-        """Give as many as there is room for to a counter that these must be in."""
+        """Give as many packets as there is room for to a counter that must have counted these events."""
         self._take(candidate, min(self.now(candidate), match.room), match.add)
         if match.is_late:
             earlier = min(self.earlier(candidate), match.room)

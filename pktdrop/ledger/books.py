@@ -48,7 +48,7 @@ class Ledger:
     losses: tuple[Loss, ...]
     """All that was lost, each packet in exactly one; every total is a sum over these."""
     hints: frozenset[str]
-    """Counters among the entries that count no lost packets, or none that another one does not tell."""
+    """Counters among the entries that count no lost packets, or only such as another counter tells, too."""
 
     @property
     def lost(self) -> Mapping[str, int]:
@@ -110,7 +110,7 @@ class Books:
                 self._driver_of[nic] = self._drivers.variant(driver, () if row is None else row.names) or driver
 
     def keep(self, is_kept: Callable[[Netns], bool], interfaces: Collection[Nic]) -> None:
-        """Put losses in namespaces that are not kept together, and forget all interfaces but these."""
+        """Sum losses of namespaces that are not kept up as one, and forget all interfaces but these."""
         self._driver_of = {nic: driver for nic, driver in self._driver_of.items() if nic in interfaces}
         self._run = added(
             loss
@@ -198,7 +198,7 @@ class Books:
 
 
 class _Unattributed:
-    """Drops that could not be counted: what counters have beyond the events may be these."""
+    """Drops that were not counted, or not in their scope: counters that rose beyond the events may count these."""
 
     def __init__(self) -> None:
         self._left = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One line of the ledger."""
+"""The entries of the ledger, their statuses, and the layers of stat_classes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Entry(NamedTuple):
     delta: int
     """By how much the counter rose."""
     explained: int
-    """How much of it events account for."""
+    """How much of `delta` events account for."""
     unexplained: int
     """The rest: delta - explained. What it means is in the status; only with "unexplained" it is a riddle. With delta 0
     that of an interval before, which nothing has made good since."""
@@ -70,7 +70,7 @@ class Entry(NamedTuple):
     is_open: bool = False
     """Whether the next interval may make good what is out of balance here: nothing is lost by it yet."""
     revealed: int = 0
-    """Of the events, those that are called noise or doubt and are losses, as this counter has them."""
+    """Events that are called noise or doubt, and that are losses as this counter counted them."""
 
     @property
     def is_hardware(self) -> bool:
@@ -79,7 +79,7 @@ class Entry(NamedTuple):
 
     @property
     def surplus(self) -> int:
-        """Events beyond what the counter rose by; none where more is explained than these events can."""
+        """Events beyond what the counter rose by; 0 where the counter rose by more than events explain."""
         return max(0, sum(count for _, count in self.by) - self.explained)
 
 

@@ -59,11 +59,11 @@ WhyOf = Callable[[DropKey, Event], Why]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class EventRule:
-    """What the tables say of events: the same object where they say the same, so that comparing takes no time."""
+    """What the tables say of a kind: one object for all kinds of which they say the same."""
 
     why: Why
     rows: tuple[Identity, ...]
-    """Rows of identities.tsv that hold for them."""
+    """Rows of identities.tsv that hold for events of these kinds."""
 
 
 class Alike(NamedTuple):
@@ -99,7 +99,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class LossOf:
-    """What events have in common that are one loss: one object for each loss."""
+    """Layer, nature, cause and scope that make events one loss: one object for each such loss."""
 
     layer: str
     nature: str
@@ -124,13 +124,13 @@ class EventGroup:
     expected: str
     """Counter that has all of them; "none" if there is no such counter."""
     scope: Scope
-    """Where that counter is; without one, where the events are."""
+    """Scope of the counter `expected`; if there is none, scope of the events."""
     note: str
-    """Of the first row."""
+    """Note of the first row of identities.tsv that holds for these events."""
     line: int
-    """Of the first row."""
+    """Line of that row in identities.tsv."""
     of_unknown_cpu: frozenset[str]
-    """Counters by CPU that moved, it is not known for which CPU."""
+    """Counters by CPU that these events moved, where it is not known for which CPU."""
 
 
 class Events:
@@ -147,7 +147,7 @@ class Events:
         self._why = why
         self._kinds = Kinds()
         self._group_of: list[int] = []
-        """Group of each of these kinds, by number."""
+        """Number of the group of each kind, by number of the kind."""
         self._rule_of: dict[tuple[str, str, str, int, bool], EventRule] = {}
         self._rules: dict[tuple[Why, tuple[tuple[int, str], ...]], EventRule] = {}
         self._alike: dict[Alike, int] = {}
@@ -156,7 +156,7 @@ class Events:
 
     @property
     def unused(self) -> int:
-        """How many groups more than twice those of the kinds that there are are remembered."""
+        """How many groups are remembered beyond twice those that present kinds belong to."""
         return len(self.groups) - 2 * len(set(self._group_of))
 
     def count(self, drops: DropCounts) -> list[int]:

@@ -44,7 +44,7 @@ def key_of(loss: Loss) -> LossKey:
 
 
 class Listing:
-    """Lists the losses of one interval after the other."""
+    """Lists the losses of a run, one interval after the other."""
 
     def __init__(self, identities: Identities, drivers: Drivers, causes: Causes, is_traced: bool = True) -> None:
         """Take the tables, and whether there are events at all."""

@@ -51,17 +51,18 @@ class Loss(NamedTuple):
     counters: tuple[str, ...] = ()
     """Where the number of those without an event is from."""
     without_event: int = 0
-    """Packets of these that only counters show."""
+    """How many of these packets only counters show."""
     is_guess: bool = False
     """The driver is not known: it may count other packets in a field than the kernel asks for."""
     stat_class: str | None = None
-    """Class of the driver's counters that have it (counters.driver_tables.STAT_CLASSES); None: no driver counted it."""
+    """Class of the driver's counters that show the loss, one of driver_tables.STAT_CLASSES; None: no driver counted
+    it."""
     note: str = ""
     """Why counters rose by what nothing explains; empty if it is explained."""
 
     @property
     def evidence(self) -> str:
-        """Return what shows it, one of EVIDENCE."""
+        """Return what shows the loss, one of EVIDENCE."""
         if self.note:
             return "unexplained"
         if self.is_guess:
@@ -71,7 +72,7 @@ class Loss(NamedTuple):
         return "counters" if self.without_event == self.packets else "both"
 
     def split(self, packets: int) -> tuple[Loss, Loss]:
-        """Return this in two parts, the first of so many packets, of those with an event first."""
+        """Return the loss in two parts, the first of so many packets: if it can be, of those that events show."""
         without = max(0, packets - (self.packets - self.without_event))
         first = self._replace(packets=packets, without_event=without)
         return first, self._replace(packets=self.packets - packets, without_event=self.without_event - without)

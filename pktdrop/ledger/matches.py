@@ -32,23 +32,23 @@ class Match:
     event_scope: EventScope
     scope: Scope
     stat_class: str | None
-    """What the driver counts here."""
+    """What the driver counts in this field: a stat_class or PEER, FOLDED, SETTLED; None: nothing."""
     is_late: bool = False
     """Whether it was not read at the look before: events of earlier intervals may be in it."""
     delta: int = 0
     earlier: int = 0
     """Events of earlier intervals."""
     total: int = 0
-    """All events."""
+    """All events given to this counter."""
     equal: int = 0
-    """Events that are increments, one to one."""
+    """Events of identities "=": each is one increment."""
     sure: int = 0
-    """Events that the counter must have counted."""
+    """Events of identities "=" and "<=": the counter must have counted them."""
     revealing: dict[int, int] = field(default_factory=dict)
     """Events by group that are called noise or doubt, and are losses as far as this counter has them."""
     reasons: dict[str, int] = field(default_factory=dict)
     layers: dict[str, int] = field(default_factory=dict)
-    """Where the packets were lost."""
+    """Packets by the layer that lost them."""
     note: str = ""
     """Why the events are only a bound: of the first row that says so."""
     line: int = 0
@@ -82,11 +82,11 @@ class Match:
 
     @property
     def is_full(self) -> bool:
-        """Tell whether events explain all of it."""
+        """Tell whether events explain all that the counter rose by."""
         return self.total >= self.delta
 
     def add(self, candidate: Candidate, packets: int) -> None:
-        """Add events that belong here."""
+        """Add events that this counter must have counted, or may have, however many."""
         relation = candidate.row.relation
         self._count(candidate, packets)
         if relation == "=":
@@ -99,7 +99,7 @@ class Match:
             self.note, self.line = candidate.row.note, candidate.row.line
 
     def fill(self, candidate: Candidate, packets: int) -> int:
-        """Add as many events that may belong here as there is room for; return how many."""
+        """Add events that this counter may have counted, as many as it has room for; return how many."""
         given = min(packets, self.delta - self.total)
         if given <= 0:
             return 0

@@ -37,11 +37,11 @@ class _History:
     rows: dict[Scope, dict[str, int]] = field(default_factory=dict)
     links: dict[str, int] = field(default_factory=dict)
     seen: Tally[str] = field(default_factory=Tally)
-    """Events by layer."""
+    """Events that the driver may count, too, by layer."""
     told: dict[str, NicLoss] = field(default_factory=dict)
     """By class of counter, beyond the events."""
     counted: Tally[str] = field(default_factory=Tally)
-    """By layer, with those that had events."""
+    """Packets that the driver counted as lost, by layer, with those that had events."""
     inside: Tally[str] = field(default_factory=Tally)
     """What statistics of the driver have of the fields, lost or not."""
 
@@ -64,7 +64,7 @@ class Nics:
         """What of a field statistics of the driver had in the last interval, by namespace, interface and field."""
 
     def see(self, nic: Nic, layer: str, packets: int) -> None:
-        """Take events that a driver may count, too. In the layers driver and tx it is not known whether it does."""
+        """Take events that a driver may count, too: only in the layers driver and tx, where that is not known."""
         if layer in _DOUBTFUL:
             self._history(nic).seen[layer] += packets
 

@@ -25,7 +25,7 @@ _Pool = tuple[str, str, Netns | None]
 
 
 class Rests:
-    """Finds what counters have beyond the events, one interval after the other.
+    """Finds lost packets that counters show beyond the events, one interval after the other.
 
     Events that come before their counter is read make up for what it has beyond them later. So do packets that are in
     a counter of another namespace, too, which may be read much later.

@@ -25,16 +25,16 @@ class _Balance:
 
     now: int = 0
     told: int = 0
-    """How much of it was reported, with its sign."""
+    """How much of `now` was reported as unexplained, with its sign."""
     quiet: int = 0
     """Intervals without a change."""
     last: Entry | None = None
     reason: str = ""
-    """Of the last events beyond it."""
+    """Reason of the last events beyond the increments."""
 
 
 class Steady:
-    """Tells an unexplained rest that stays from one that the next interval makes good.
+    """Tells an unexplained increment that stays unexplained from one that the next interval explains.
 
     Counters and events are read one after the other, so an increment may be seen an interval before its event, or
     after it.  What is out of balance at the end of two intervals in a row is no such thing, and is reported.

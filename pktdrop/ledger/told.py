@@ -11,7 +11,7 @@ from pktdrop.rules.identities import ANY_LAYER, Identities
 
 @dataclass(frozen=True)
 class Told:
-    """One counter, and what it says."""
+    """One counter, and what it tells: a loss, a hint, or nothing of the kind."""
 
     counter: str
     """"links.rx_dropped", "mib.UdpNoPorts", "ethtool.rx_missed_errors"."""
@@ -20,7 +20,7 @@ class Told:
     layer_or_class: str | None
     """Layer the packets were lost in, or class of a driver's counter; None: it tells nothing of loss."""
     is_loss: bool
-    """Whether it counts lost packets, perhaps as another counter does, too; else it is a hint."""
+    """Whether the counter counts lost packets, perhaps such as another counter has, too; else it is a hint."""
     is_guess: bool
     """The driver is not known: the class is guessed from the counter's name."""
 
@@ -34,7 +34,7 @@ class Meanings:
         self._drivers = drivers
 
     def told(self, counters: Counters) -> Iterator[Told]:
-        """Yield every counter with what it says."""
+        """Yield every counter, and whether it tells of loss."""
         for source, rows in counters.rows.items():
             for scope, row in rows.items():
                 for name, value in zip(row.names, row.values, strict=True):

@@ -26,11 +26,11 @@ class Windows(Protocol):
 
     @property
     def inner(self) -> DropCounts:
-        """Return what surely happened between the readings."""
+        """Return the events that surely happened between the readings."""
 
     @property
     def outer(self) -> DropCounts:
-        """Return what may have happened between them."""
+        """Return the events that may have happened between the readings."""
 
 
 class WindowBounds:
@@ -81,7 +81,7 @@ class WindowBounds:
 
 
 class CounterJudge:
-    """Says of each counter what its increments are."""
+    """Says of each counter that rose how well events explain it."""
 
     def __init__(self, identities: Identities) -> None:
         """Take the rows of both tables."""

@@ -14,7 +14,7 @@ NOT_REPORTED: Final = (errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL)
 
 
 class Scope(NamedTuple):
-    """What a counter belongs to; None: it is not divided by this."""
+    """What a counter belongs to. None: the counter is not divided by this."""
 
     netns: Netns | None = None
     interface: str | None = None
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """One source at one moment."""
+    """The counters of one source at one moment."""
 
     rows: Mapping[Scope, Row]
     limits: tuple[Limit, ...] = ()
@@ -49,7 +49,7 @@ class Interface(NamedTuple):
 
 
 Interfaces = Mapping[Netns, Mapping[int, Interface]]
-"""By namespace and index."""
+"""Interfaces by network namespace and ifindex."""
 
 
 SOURCES: Final = (
@@ -77,7 +77,7 @@ class Counters:
     time: float
     """When reading began: wall clock, seconds since the epoch."""
     monotonic: float
-    """The same by CLOCK_MONOTONIC, seconds."""
+    """When the counters were read, by CLOCK_MONOTONIC, in seconds."""
     rows: Mapping[str, Mapping[Scope, Row]]
     """SOURCES; names of "driver" begin with "ethtool." or "qstats."."""
     gauges: Mapping[str, Mapping[Scope, Row]]
@@ -85,14 +85,14 @@ class Counters:
     drivers: Mapping[tuple[Netns | None, str], str]
     """Driver of an interface, by namespace and name."""
     inodes: Mapping[Scope, int]
-    """Of sockets."""
+    """Inodes of the sockets that have counters."""
     netns: frozenset[Netns]
-    """Namespaces that were read."""
+    """Network namespaces whose counters were read."""
     failed: frozenset[str]
-    """Sources that could not be read whole."""
+    """Sources of which something could not be read."""
     limits: tuple[Limit, ...]
     interfaces: Interfaces = field(default_factory=dict)
-    """Of the namespaces that were read."""
+    """Interfaces of the namespaces that were read, by namespace and ifindex."""
     late: int = 0
     """How many namespaces were left out, as time had run out."""
     read_at: Mapping[Netns | None, float] = field(default_factory=dict)

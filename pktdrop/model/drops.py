@@ -10,7 +10,7 @@ OTHER_PROTOCOL = 0xFFFF
 
 
 class Netns(NamedTuple):
-    """A network namespace, and no other one that has its inode before or after it."""
+    """One network namespace: never another one that had its inode before, or has it later."""
 
     inode: int
     cookie: int | None = None
@@ -48,17 +48,17 @@ class Known:
     names: Mapping[Netns, str] = field(default_factory=dict)
     """ "host", or the name under /run/netns, or "comm[pid]" of the first process in it; also of some that are gone."""
     present: frozenset[Netns] = frozenset()
-    """Those that the last search found."""
+    """Namespaces that the last search found."""
     before: frozenset[Netns] = frozenset()
-    """And the one before."""
+    """Namespaces that the search before the last one found."""
     gone: frozenset[Netns] = frozenset()
-    """Those that were searched for, and nothing led to them."""
+    """Namespaces that were searched for, and that nothing led to."""
     host: Netns | None = None
-    """The kernel's first one; None: the last search did not see processes of the host, and others may be there."""
+    """The kernel's first namespace; None: the last search did not see processes of the host, so others may be there."""
     own: Netns | None = None
-    """The one that counters of the host were read in."""
+    """The namespace that counters of the host were read in."""
     searches: int = 0
-    """How many there were."""
+    """How many searches there were so far."""
 
     @property
     def sees_host(self) -> bool:
@@ -97,19 +97,20 @@ class DropKey(NamedTuple):
     ifindex: int | None
     interface: str | None
     netns: Netns | None
-    """Network namespace."""
+    """Network namespace that the skb was in."""
     netns_name: str | None
     protocol: int
     """Ethertype; 0: the skb had none; OTHER_PROTOCOL: one of those that a call site has too many of."""
     call_site: str
     """Return address inside the function that freed the skb: "__udp4_lib_rcv+0x4bc", or an address in hex."""
     other_places: bool = False
-    """Of many interfaces and namespaces, too many to be kept apart: these two are None."""
+    """Whether this is the kind of drops on many interfaces and namespaces, too many to be kept apart: both are None
+    then."""
     to_group: bool = False
     """Whether the frame was sent to a group or to all; only known for reasons where it tells whether that is a loss."""
 
     def of_other_places(self) -> "DropKey":
-        """Return the kind that drops of this one go on as where it is not kept apart any more."""
+        """Return the kind that drops go on as where their interface and namespace are not kept apart any more."""
         return self._replace(ifindex=None, interface=None, netns=None, netns_name=None, other_places=True)
 
 
@@ -120,7 +121,7 @@ class Count(NamedTuple):
     bytes: int
 
     def plus(self, other: "Count") -> "Count":
-        """Return the sum of both."""
+        """Return the sum of two counts."""
         return Count(self.packets + other.packets, self.bytes + other.bytes)
 
 
@@ -128,7 +129,7 @@ class Uncounted(NamedTuple):
     """Drops that are missing from the counts by kind, in packets."""
 
     map_full: int
-    """Only where they were is missing: the map had no room for one more kind, so they count at other places."""
+    """Drops of which only interface and namespace are missing: the map had no room for one more kind."""
     missed: int
     """Not counted at all: the kernel skipped the program, as it was already running on that CPU
     (bpf_prog_info.recursion_misses); or even the table of other places had no room, which was never seen."""
@@ -143,13 +144,13 @@ class Verdict:
     nature: str
     """One of `layers.NATURES`."""
     noise: str | None
-    """Why it is no loss."""
+    """Why no packet was lost; None: not noise."""
     doubt: str | None = None
-    """Why it is not known whether it is one."""
+    """Why it is not known whether a packet was lost; None: no doubt."""
 
     @property
     def is_loss(self) -> bool:
-        """Tell whether a packet was lost: it is no noise, and there is no doubt."""
+        """Tell whether a packet was lost: the drop is neither noise nor doubt."""
         return self.noise is None and self.doubt is None
 
 
@@ -166,7 +167,7 @@ class Amounts(NamedTuple):
 
     @classmethod
     def of(cls, drops: Mapping[DropKey, Count], judge: Judge) -> "Amounts":
-        """Sum up drops."""
+        """Sum up drops by what the rules say of them."""
         loss = noise = doubt = 0
         for key, (packets, _) in drops.items():
             verdict = judge(key)
@@ -179,7 +180,7 @@ class Amounts(NamedTuple):
         return cls(loss, noise, doubt)
 
     def plus(self, other: "Amounts") -> "Amounts":
-        """Return the sum of both."""
+        """Return the sum of two amounts."""
         return Amounts(self.loss + other.loss, self.noise + other.noise, self.doubt + other.doubt)
 
 

@@ -12,7 +12,7 @@ from pktdrop.model.sample import Sample
 from pktdrop.model.snapshots import Snapshot
 
 Answer = str | int | tuple[str | int | None, ...] | None
-"""None: it is not known."""
+"""What a host answers to a Question; None: it does not know."""
 
 
 class Question(NamedTuple):
@@ -41,7 +41,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Look:
-    """Everything read at one moment."""
+    """Everything read at one moment: facts only."""
 
     kernel: Kernel
     before: Snapshot
@@ -50,13 +50,13 @@ class Look:
     after: Snapshot
     namespaces: Known
     unread: frozenset[Netns]
-    """Namespaces that were there at the first look, and of which no counters have been read."""
+    """Namespaces that were there at the first Look, and whose counters were in no Look so far."""
     dropped_in: tuple[Netns, ...] = ()
     """Namespaces with drops since the look before."""
     limits: tuple[Limit, ...] = ()
     """What cannot be known, and why."""
     is_last: bool = False
-    """Whether it is the last one of a run."""
+    """Whether this is the last Look of a run."""
     answers: Mapping[Question, Answer] = field(default_factory=dict)
     """What the host said of itself, when something was lost and it was asked."""
     samples: tuple[Sample, ...] = ()

@@ -50,7 +50,7 @@ class _Written:
     monotonic: float
     uncounted: Uncounted
     keys: tuple[DropKey, ...] | None
-    """None: as many as there are counts, of those of the later Snapshot."""
+    """Kinds, one for each count; None: those of the later Snapshot, as far as there are counts."""
     packets: tuple[int, ...]
     octets: tuple[int, ...]
 

@@ -62,7 +62,7 @@ class Packet:
 
     ethertype: int | None = None
     link_source: str | None = None
-    """MAC address."""
+    """MAC address of the sender."""
     link_destination: str | None = None
     vlans: tuple[int, ...] = ()
     source: str | None = None
@@ -73,18 +73,18 @@ class Packet:
     source_port: int | None = None
     destination_port: int | None = None
     flags: tuple[str, ...] = ()
-    """Of TCP."""
+    """Flags of TCP: "SYN", "ACK"."""
     sequence: int | None = None
     acknowledged: int | None = None
     window: int | None = None
     option_bytes: bytes = b""
-    """Of TCP, see `options`."""
+    """Options of TCP as they are in the packet; see `options`."""
     ttl: int | None = None
-    """Or hop limit."""
+    """Time to live of IPv4, hop limit of IPv6."""
     identification: int | None = None
     """Of an IPv4 packet, or of a fragment of IPv6."""
     fragment: int | None = None
-    """Offset in bytes; only fragments have one."""
+    """Offset of a fragment in its packet, in bytes; None: no fragment."""
     more_fragments: bool = False
     payload: int | None = None
     """Bytes behind the innermost header that is known, as the headers say; so it may be a lie."""
@@ -95,7 +95,7 @@ class Packet:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Those of TCP that are known: "mss 1460", "sackOK"."""
+        """Return the options of TCP that are known: "mss 1460", "sackOK"."""
         return _tcp_options(self.option_bytes)
 
     def learn(self, **facts: Any) -> "Packet":

@@ -31,7 +31,7 @@ class Socket(NamedTuple):
     inode: int | None
     cgroup: int | None
     is_receiver: bool = False
-    """The kernel says that the packet was for it; else it may be the one that the packet came from."""
+    """Whether the kernel says that the packet was for this socket; else the packet may have come from it."""
 
 
 class Owner(NamedTuple):
@@ -40,7 +40,7 @@ class Owner(NamedTuple):
     pid: int
     comm: str
     is_receiver: bool = True
-    """The packet was for it; else it came from it."""
+    """Whether the packet was for this process; else the packet came from it."""
 
     def __str__(self) -> str:
         """Return "for dnsmasq[812]", or "from dnsmasq[812]"."""
@@ -69,7 +69,7 @@ class Sample:
     """VLAN that the device took out of the frame."""
     socket: Socket | None
     owner: Owner | None = None
-    """Looked for after it was taken, so it may be gone; None: not known."""
+    """A process that had the socket open after the packet was dropped; None: not known, or gone by then."""
     stack: tuple[str, ...] = ()
     """Return addresses in the kernel from the call site on, by symbol; none where they were not asked for."""
 
@@ -83,7 +83,7 @@ class Sample:
 
     @cached_property
     def is_for_socket(self) -> bool:
-        """Whether the packet was for the socket that is known; else it came from that."""
+        """Whether the packet was for `socket`; else the packet came from that socket."""
         if self.socket is None or self.socket.is_receiver:
             return self.socket is not None
         port = self.socket.local_port
@@ -93,7 +93,7 @@ class Sample:
 
     @cached_property
     def packet(self) -> "Packet":
-        """What is in it."""
+        """The packet, taken apart."""
         from pktdrop.model.packet import decode, decode_frame  # not needed before there is one
 
         if self.is_frame:

@@ -25,13 +25,13 @@ class Kinds:
     __slots__ = ("_numbers", "keys")
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start without any kind."""
         self.keys: Final[list[DropKey]] = []
         """By number."""
         self._numbers: dict[DropKey, int] = {}
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return how many kinds there are."""
         return len(self.keys)
 
     def number(self, key: DropKey) -> int:
@@ -42,12 +42,12 @@ class Kinds:
         return number
 
     def find(self, key: object) -> int | None:
-        """Return the number of a kind; None: it has none."""
+        """Return the number of a kind; None: the kind has none."""
         return self._numbers.get(key)  # type: ignore[call-overload, no-any-return]
 
 
 class Drops(Mapping[DropKey, Count]):
-    """How much of which kinds; never changes."""
+    """The counts of kinds of drops; never changes."""
 
     __slots__ = ("kinds", "numbers", "octets", "packets")
 
@@ -60,7 +60,7 @@ class Drops(Mapping[DropKey, Count]):
 
     @classmethod
     def of(cls, counts: Mapping[DropKey, Count]) -> "Drops":
-        """Return counts of any mapping as such an object: itself, if it is one."""
+        """Return the counts of any mapping as Drops; Drops are returned as they are."""
         if isinstance(counts, Drops):
             return counts
         kinds = Kinds()
@@ -107,7 +107,7 @@ class Drops(Mapping[DropKey, Count]):
             yield keys[self.numbers[at]], Count(self.packets[at], self.octets[at])
 
     def those(self, chosen: Iterable[object]) -> "Drops":
-        """Return a part of these: `chosen` says of each whether it is in it."""
+        """Return the drops of some of these kinds: `chosen` says of each whether it is one of them."""
         at = array("L", compress(range(len(self.numbers)), chosen))
         if len(at) == len(self.numbers):
             return self
@@ -115,7 +115,7 @@ class Drops(Mapping[DropKey, Count]):
         return Drops(self.kinds, *parts)
 
     def since(self, before: "Drops") -> "Drops":
-        """Return by how much these are more than those `before`, both since the beginning of a run.
+        """Return the drops since `before`, which are earlier counts of the same run.
 
         A kind that is not there any more goes on in that of other places, with all that it ever counted: what it had
         before is subtracted there, so that the sum is exact. Where there is no such kind it counted nothing since.
@@ -143,7 +143,7 @@ class Drops(Mapping[DropKey, Count]):
         yield from compress(keys[stay : len(self)], self.packets[stay:])
 
     def _among(self, later: "Drops") -> "Drops":
-        """Return these by the numbers of later ones."""
+        """Return these counts with the kinds numbered as in `later`."""
         numbers, size = later.kinds.find, len(later)
         packets, octets = array("Q", bytes(8 * size)), array("Q", bytes(8 * size))
         gone: list[tuple[DropKey, Count]] = []

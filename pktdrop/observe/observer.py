@@ -43,7 +43,7 @@ _RECENT = 3
 
 
 class Observer:
-    """Reads events and counters from its beginning on."""
+    """Makes the Looks of this host, from the moment the Observer is made."""
 
     def __init__(
         self,

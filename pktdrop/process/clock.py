@@ -31,7 +31,7 @@ class Clock:
         self.interrupted = False
         """A signal, or a closed output, ended the run."""
         self.is_last = False
-        """This tick is the last one."""
+        """Whether this tick is the last one."""
         self._due = self._ends_at = math.inf
 
     def __enter__(self) -> "Clock":

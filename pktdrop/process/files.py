@@ -46,7 +46,7 @@ class _Name(NamedTuple):
 
     name: str
     by_link: bool
-    """It stands in a link, not in the path that was asked for."""
+    """Whether the name stands in a link, not in the path that was asked for."""
 
 
 def open_directory(path: Path, owners: Collection[int] | None, make: bool = False) -> tuple[int, str]:

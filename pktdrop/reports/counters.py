@@ -19,7 +19,7 @@ from pktdrop.watch import Looks
 
 
 class Rise(NamedTuple):
-    """By how much counters rose, and since when; as they stand, where that is None."""
+    """By how much counters rose, and the counters before; if there are none before, counters as they stand."""
 
     counters: Counters
     before: Counters | None
@@ -60,7 +60,7 @@ class CountersReport:
     output: Output
     all_netns: bool
     differences: bool
-    """Show by how much they rise, rather than how they stand."""
+    """Whether to show by how much counters rise, rather than how they stand."""
     everything: bool
     like: str | None
     """The tool whose columns to show."""
@@ -73,7 +73,7 @@ class CountersReport:
             self.step(Rise(self.rises.last, None))
 
     def step(self, step: Rise) -> None:
-        """Show by how much they rose."""
+        """Show by how much counters rose since the look before."""
         self.output.write(self._text(*step))
 
     def end(self) -> None:

@@ -51,7 +51,7 @@ class DiagnoseReport:
 
     watch: Watch
     refused: PktdropError | None
-    """Why nothing is traced."""
+    """The error for which nothing is traced; None: drops are traced."""
     settings: DiagnoseSettings
     output: Output
     _peaks: Peaks = field(default_factory=Peaks)

@@ -57,7 +57,7 @@ class PacketsSource:
         return self._tracer.limits
 
     def step(self, is_last: bool) -> Packets:
-        """Look again."""
+        """Look again; return the drops since the look before, and their samples."""
         self._namespaces.look()
         if not is_last:
             self._tracer.give_up()
@@ -69,10 +69,10 @@ class PacketsSource:
 
 
 class PacketsSettings(NamedTuple):
-    """What is shown."""
+    """How many packets to show, and how fast."""
 
     most: int | None
-    """Packets, then it ends."""
+    """Packets after which the command ends; None: it goes on."""
     rate: int
     """Packets a second at most."""
 
@@ -111,7 +111,7 @@ class PacketsReport:
         return f"Showing dropped packets ({probes(self._source.rungs)}). Ctrl-C to end."
 
     def step(self, step: Packets) -> None:
-        """Show those of a look, in their order."""
+        """Show the samples of a look, in the order in which they were taken."""
         selection = self._filters.select(step.interval.drops, step.judge)
         self._filtered += selection.filtered
         self._dropped += sum(count.packets for count in selection.drops.values())
@@ -137,7 +137,7 @@ class PacketsReport:
         return line(sample, verdict, self._protocols)
 
     def end(self) -> None:
-        """Say how many there were."""
+        """Say how many packets were dropped, and how many of these were shown, held back and filtered."""
         held = f", {number(self._held)} held back (--rate)" if self._held else ""
         say(
             f"{number(self._shown)} packets shown{held}, of {number(self._dropped)} dropped"

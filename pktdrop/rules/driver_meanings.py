@@ -26,7 +26,7 @@ class Meaning:
     stat_class: str
     """One of STAT_CLASSES."""
     events: tuple[str, ...]
-    """What it counts; two counters with the same events count the same packets."""
+    """The events that the counter counts; two counters with the same events count the same packets."""
     role: str
     """One of ROLES."""
     queue: int | None
@@ -39,7 +39,7 @@ class Meaning:
     """Width at which the counter wraps; 64: never."""
     note: str | None
     line: int
-    """Line of drivers.tsv."""
+    """Line of the row in drivers.tsv."""
 
 
 class DriverMeanings:

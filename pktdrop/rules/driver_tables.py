@@ -67,7 +67,7 @@ class LinkRule:
     field: str
     stat_class: str
     events: tuple[str, ...]
-    """Empty: the driver itself never counts there."""
+    """The events that the field counts; empty: the driver itself never counts there."""
     relation: str
     meaning: str
     source: str

@@ -24,7 +24,7 @@ class NicLoss(NamedTuple):
     stat_class: str
     """One of STAT_CLASSES."""
     packets: int
-    """Of the whole interface."""
+    """Packets of the whole interface."""
     queues: Mapping[int, int]
     """What is known to have been lost on which queue; part of ``packets``."""
     counters: tuple[str, ...]

@@ -55,7 +55,7 @@ class Identity:
     protocol: str
     """"*", or a name of a protocol."""
     counters: tuple[str, ...]
-    """Each event is counted in one of these; where there are several, the first that has room. Empty: in none."""
+    """Counters of which one counts each event: the first that has room. Empty: no counter does."""
     relation: str
     note: str
     source: str
@@ -76,14 +76,14 @@ class Counter:
     part_of: str | None
     """Counter that counts each of these packets too."""
     is_tcp_drop: bool
-    """Whether it counts packets that tcp_drop() frees."""
+    """Whether the counter counts packets that tcp_drop() frees."""
     note: str
     source: str
     line: int
 
     @property
     def tells_loss(self) -> bool:
-        """Tell whether all that it counts was lost, perhaps as another counter says, too."""
+        """Tell whether all packets that the counter counts were lost, perhaps as another counter tells, too."""
         return self.loss in ("shown", "own")
 
 

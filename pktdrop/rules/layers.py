@@ -42,7 +42,7 @@ class LayerRule:
 
     reason: str
     where: str
-    """A core reason: the rule is of kernels that have it. Empty: of all."""
+    """A core reason: the rule is only for kernels that have this reason. Empty: for all."""
     function: str
     protocol: str
     verdict: Verdict
@@ -83,7 +83,7 @@ class Layers:
         return cls(TABLE.load(path), reasons)
 
     def of(self, key: DropKey) -> Verdict:
-        """Judge a kind of drops."""
+        """Return what the rules say of a kind of drops."""
         return self.verdict(key.subsystem, key.reason, key.call_site, GROUP if key.to_group else key.protocol)
 
     def verdict(self, subsystem: str, reason: str, call_site: str, protocol: int) -> Verdict:

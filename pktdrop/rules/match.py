@@ -85,11 +85,11 @@ class Event(NamedTuple):
     """What tables say of an event depends on."""
 
     name: str
-    """Its reason: "REASON" (core) or "subsystem/REASON"."""
+    """Reason of the event: "REASON" (core) or "subsystem/REASON"."""
     function: str
-    """That freed the packet, or an address."""
+    """Function that freed the packet, or an address."""
     protocol: int
-    """As known() returns it."""
+    """Ethertype of the packet, as known() returns it."""
 
     @classmethod
     def of(cls, subsystem: str, reason: str, call_site: str, protocol: int) -> Event:
@@ -104,7 +104,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Pattern(Generic[_Row]):
-    """What a row holds for."""
+    """The events that a row of a table holds for."""
 
     row: _Row
     name: Callable[[str], object]

@@ -38,5 +38,5 @@ class Protocols:
         return list(self._names)
 
     def names(self) -> list[str]:
-        """Return all names."""
+        """Return the names of all ethertypes that have one."""
         return list(self._names.values())

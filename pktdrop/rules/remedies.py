@@ -63,7 +63,7 @@ class Remedy:
 
     @property
     def names(self) -> frozenset[str]:
-        """Values it asks for."""
+        """Names of the values that the remedy needs."""
         sides = frozenset(side for left, _, right in self.when for side in (left, right) if side in _NAMES)
         return sides.union(name for name, _ in _fields(self.say + (self.command or "")))
 

@@ -25,9 +25,9 @@ class Setting:
     """Below /proc/sys/net; None: it is no sysctl."""
     word: int
     set_in: str
-    """One of SET_IN."""
+    """In which network namespaces the setting can be set, one of SET_IN."""
     default: int | None
-    """The least that kernels have; None: it depends on the machine."""
+    """The lowest default of kernels; None: the default depends on the machine."""
     source: str
     line: int
 

@@ -59,12 +59,12 @@ class Cells:
 
 @dataclass(frozen=True)
 class Table(Generic[_Row]):
-    """What a file holds."""
+    """A file in DATA: its name, its columns, and what makes a row of cells."""
 
     file: str
-    """Its name in DATA."""
+    """Name of the file in DATA."""
     columns: str
-    """With blanks between them."""
+    """Titles of the columns, with blanks between them."""
     row: Callable[[Cells], _Row]
     """Makes a row; raises ValueError, naming the line, if a cell is wrong."""
 

@@ -84,7 +84,7 @@ class Tallies:
     owners: "Counter[str]" = field(default_factory=Counter)
 
     def add(self, sample: Sample) -> None:
-        """Count one more."""
+        """Count one more sample."""
         packet = sample.packet
         self.samples += 1
         _count(self.sources, packet.source or packet.link_source)

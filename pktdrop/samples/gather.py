@@ -41,12 +41,12 @@ class RunSamples:
     def __init__(self) -> None:
         """Start with none."""
         self.taken: dict[DropKey, int] = {}
-        """By kind; of those kinds alone that had any, and of the first ones where there are very many."""
+        """How many samples there were of each kind that has any; where very many kinds have, only of the first ones."""
         self.first: dict[DropKey, list[Sample]] = {}
         self._room = _KEPT
 
     def add(self, samples: ByKind) -> None:
-        """Add those of a look."""
+        """Add the samples of a look."""
         for key, some in samples.items():
             if key not in self.taken and len(self.taken) >= _KINDS:
                 continue

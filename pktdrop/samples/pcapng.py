@@ -34,7 +34,7 @@ class _Wire(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A sample as it is in the file."""
+    """A sample in the form that the capture file has it."""
 
     link: int
     content: bytes

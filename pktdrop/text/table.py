@@ -29,7 +29,7 @@ class Column:
     wrap: bool = False
     """Go on in the next line rather than cut."""
     show: Callable[[Any], str] = str
-    """Writes a value."""
+    """Writes a value as text."""
     fit: Callable[[Any, int], str] | None = None
     """Writes a value in so many characters, in place of `show` and cutting."""
     rank: int = 0
@@ -40,7 +40,7 @@ class Column:
     """Gives what is compared in place of a value."""
 
     def whole(self, value: Any) -> str:
-        """Write a value, however long it is."""
+        """Write a value in full, however long it is."""
         return safe(self.show(value))
 
     def text(self, value: Any, width: int) -> str:

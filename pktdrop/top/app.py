@@ -44,7 +44,7 @@ class FocusedCanvas(Canvas):
     ]
 
     def __init__(self, resized: Callable[[], None]) -> None:
-        """Take what paints it anew when it has another size."""
+        """Take what paints the screen anew when it has another size."""
         super().__init__()
         self._resized = resized
 

@@ -21,7 +21,7 @@ LEAST_STRETCH: Final = 2.0
 _SPARE: Final = 4_096
 """Rows and kinds beyond twice those that were left when what is gone was put together last."""
 _OTHER: Final = "other"
-"""In place of an interface: those of namespaces that are gone."""
+"""Stands for the interfaces of namespaces that are gone, in place of a name."""
 
 
 class History:
@@ -69,11 +69,11 @@ class History:
         """How many rows and kinds trim() left."""
 
     def anew(self, interval: float) -> "History":
-        """Return one that counts from zero at this moment."""
+        """Return a history that counts from zero at this moment."""
         return History(interval, self.elapsed)
 
     def copy(self) -> "History":
-        """Return one that does not change with this one. It is to look at: nothing can be added to it."""
+        """Return a history to look at, which stays as this one is now; nothing can be added to it."""
         other = History(self._stretch, self.since)
         other.__dict__.update(self.__dict__)
         other.loss = self.loss.copy()

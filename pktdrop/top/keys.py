@@ -9,7 +9,7 @@ class Key(NamedTuple):
     """What one or several keys do."""
 
     keys: tuple[str, ...]
-    """As textual names them."""
+    """Names of the keys, as textual has them."""
     shown: str
     action: str
     """Method of the app, without its prefix; `do`: of the Screen, with what it takes."""

@@ -29,7 +29,7 @@ class Spots:
 
 @dataclass(frozen=True)
 class Listed:
-    """What a table shows."""
+    """The columns and rows that a table shows, and its cursor."""
 
     columns: Sequence[Column]
     rows: Sequence[GridRow]

@@ -20,7 +20,7 @@ MOST_STATION: Final = 24
 
 @dataclass(frozen=True)
 class Run:
-    """What does not change."""
+    """What stays the same as long as top runs."""
 
     host: str
     kernel: str

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class Shown(NamedTuple):
-    """What a look gives."""
+    """What the screen gets of a look."""
 
     account: Account
     limits: tuple[Limit, ...] = ()
     losses: "tuple[Advised, ...] | None" = None
-    """All that was lost so far, with advice; None: not asked for."""
+    """All losses so far, with advice; None: nobody asked for advice."""
 
 
 class ScreenPace:
@@ -63,7 +63,7 @@ class ScreenPace:
         self._changed.set()
 
     def stop(self) -> None:
-        """End."""
+        """End the ticks."""
         self.is_over = True
         self._changed.set()
 
@@ -83,7 +83,7 @@ class Feed:
         return self.watch.limits
 
     def step(self, is_last: bool) -> Shown | str:
-        """Look again."""
+        """Look again; return what to show, or what could not be read."""
         try:
             account = self.watch.step()
             losses = advised(self.watch) if self.wants_advice else None

@@ -118,7 +118,7 @@ class Screen:
         self.choose_view(VIEWS[(position + by) % len(VIEWS)].name)
 
     def search(self, text: str) -> None:
-        """Show only rows that have all these words."""
+        """Show only rows that have all words of `text`."""
         self.mode = replace(self.mode, search=text)
 
     def toggle_noise(self) -> None:
@@ -127,7 +127,7 @@ class Screen:
         self._context = replace(self._context, noise=self.mode.noise)
 
     def freeze(self) -> None:
-        """Hold still, or go on."""
+        """Show what is shown now until this is called again."""
         self._held = None if self._held else self._history.copy()
         self.mode = replace(self.mode, frozen=self._held is not None)
 
@@ -136,7 +136,7 @@ class Screen:
         self.mode = replace(self.mode, interval=seconds)
 
     def reset(self) -> None:
-        """Count from zero."""
+        """Count all drops and losses from zero."""
         self._history = self._history.anew(self.mode.interval)
         self._held = None
         self.mode = replace(self.mode, frozen=False)

@@ -56,7 +56,7 @@ class Series:
         return self._rates[stretch % self.BINS] if is_kept else 0.0
 
     def copy(self) -> "Series":
-        """Return one that does not change with this one."""
+        """Return a series that does not change with this one."""
         other = Series(self._seconds)
         other._rates, other._newest = self._rates[:], self._newest
         return other

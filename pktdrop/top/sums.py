@@ -38,12 +38,12 @@ class Tally:
         return self._rate if self.seen == now else 0.0
 
     def take(self, other: "Tally") -> None:
-        """Count what another one did; when that was is not kept."""
+        """Add the packets of another tally; when these came is not kept."""
         self.packets += other.packets
         self.seen = max(self.seen, other.seen)
 
     def copy(self) -> "Tally":
-        """Return one that does not change with this one."""
+        """Return a tally that does not change with this one."""
         other = Tally.__new__(Tally)
         other.packets, other.seen, other.series, other._rate = self.packets, self.seen, self.series.copy(), self._rate
         return other
@@ -83,13 +83,13 @@ class Group:
         self.words.update((reason(key, verdict), verdict.layer, interface_of(key), netns_of(key), key.call_site))
 
     def take(self, other: "Group") -> None:
-        """Sum up what another one does."""
+        """Add the drops of another group."""
         self.tally.take(other.tally)
         self.noise += other.noise
         self.doubt += other.doubt
 
     def copy(self) -> "Group":
-        """Return one that does not change with this one."""
+        """Return a group that does not change with this one."""
         return replace(
             self,
             tally=self.tally.copy(),
@@ -106,12 +106,12 @@ class Line:
     """The entries of one counter in one scope, added up."""
 
     entry: Entry
-    """The last one."""
+    """The last entry of the counter."""
     delta: int
     explained: int
     """Events that came an interval late or early count as well."""
     unexplained: int
-    """What stayed unexplained."""
+    """Increments that stayed unexplained."""
     by: Mapping[str, int]
     is_hint: bool
 
@@ -125,7 +125,7 @@ class Line:
         return "exact" if self.delta == self.explained == sum(self.by.values()) else "bound"
 
     def plus(self, other: "Line") -> "Line":
-        """Return the sum of both."""
+        """Return the sum of two lines."""
         by = Counter(self.by) + Counter(other.by)
         delta, explained = self.delta + other.delta, self.explained + other.explained
         return replace(self, delta=delta, explained=explained, unexplained=self.unexplained + other.unexplained, by=by)
@@ -149,7 +149,7 @@ class Port:
     """When the NIC lost last."""
 
     def plus(self, other: "Port") -> "Port":
-        """Return this one with what another one has lost."""
+        """Return the losses of two interfaces or queues together."""
         more = Counter(self.stat_classes) + Counter(other.stat_classes)
         counters = Counter(self.counters) + Counter(other.counters)
         return replace(self, stat_classes=more, counters=counters, lost=max(self.lost, other.lost))

@@ -34,7 +34,7 @@ class Context:
 
 @dataclass(frozen=True)
 class View:
-    """One of the tables."""
+    """One of the tables of the live view."""
 
     name: str
     sort: str

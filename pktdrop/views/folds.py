@@ -9,7 +9,7 @@ from pktdrop.model.drops import Count, DropKey
 
 @dataclass(frozen=True)
 class Folded:
-    """Kinds that are alike."""
+    """Kinds of drops that are summed as one row."""
 
     sort: int
     """Losses, doubts and noise are never summed together."""

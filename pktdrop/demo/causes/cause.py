@@ -24,7 +24,7 @@ Topology = Callable[[bool, RoleNames | None], AbstractContextManager[Net]]
 
 @dataclass(frozen=True)
 class Traffic:
-    """One packet at a time, lost or spared, and the two counters that tell how many of each there were."""
+    """Sends one packet at a time, to be lost or spared, and reads how many of each the kernel has counted."""
 
     lose: Callable[[], object]
     lost: Callable[[], int]
@@ -50,7 +50,7 @@ class DemoCause:
     short: str
     """For the name of a namespace, which has little room in a table."""
     description: str
-    """One sentence."""
+    """What gets lost, in one sentence."""
     reason: str
     functions: tuple[str, ...]
     """Where the kernel may free the packet: compilers inline, and the functions get renamed."""
@@ -68,20 +68,21 @@ class DemoCause:
     topology: Topology
     ipv6: bool
     build: Callable[[Net], Traffic]
-    """Raises PktdropError or OSError where this host has not what it takes."""
+    """Makes the traffic in a topology. Raises PktdropError or OSError where this host has not what it takes."""
     older: tuple[str, ...] = ()
-    """What kernels that do not have the reason call it, the newest first; if they have none of these, nothing."""
+    """Reasons that kernels without this reason give for such packets, the newest first; none: NOT_SPECIFIED."""
     since: str = ""
-    """A reason that a kernel has which names the reason in this place; "": it does if it has it."""
+    """Another reason: only a kernel that has this one too gives `reason` for such packets. "": `reason` alone
+    decides."""
     otherwise: Mapping[str, str] = field(default_factory=dict)
-    """What else kernels tell otherwise that do not name the reason: its layer, its protocol."""
+    """Layer and protocol of such a drop on kernels that do not name the reason, where these differ."""
 
     def is_named(self, reasons: Collection[str]) -> bool:
-        """Tell whether a kernel that has these reasons names this one for such a packet."""
+        """Tell whether a kernel with these drop reasons gives this cause's reason for such a packet."""
         return self.reason in reasons and (not self.since or self.since in reasons)
 
     def named(self, reasons: Collection[str]) -> str:
-        """Return what a kernel that has these reasons gives for such a packet."""
+        """Return the reason that a kernel with these drop reasons gives for such a packet."""
         if self.is_named(reasons):
             return self.reason
         return next((reason for reason in self.older if reason in reasons), "NOT_SPECIFIED")
