@@ -15,6 +15,7 @@ from pktdrop.model.drops import Netns
 
 #: Candidates that are remembered for counters that are read later.
 _KEPT: Final = 16_384
+_NOTHING: Final = (None, 0)
 
 
 class Carry:
@@ -25,18 +26,26 @@ class Carry:
 
     def __init__(self) -> None:
         """Start without events."""
-        self._packets: dict[tuple[object, ...], int] = {}
-        """By Candidate.order."""
+        self._packets: dict[tuple[object, ...], tuple[Netns | None, int]] = {}
+        """By Candidate.order: the namespace, and packets in it."""
 
     def of(self, candidate: Candidate) -> int:
         """Return the packets of earlier intervals."""
-        return self._packets.get(candidate.order, 0)
+        return self._packets.get(candidate.order, _NOTHING)[1]
+
+    def keep(self, is_kept: Callable[[Netns], bool]) -> None:
+        """Drop events of namespaces that are gone: no counter of theirs will be read."""
+        self._packets = {
+            order: (netns, packets)
+            for order, (netns, packets) in self._packets.items()
+            if netns is None or is_kept(netns)
+        }
 
     def add(self, candidate: Candidate, packets: int) -> None:
         """Take packets of this interval, or with a negative number give back."""
-        left = self._packets.pop(candidate.order, 0) + packets
+        left = self._packets.pop(candidate.order, _NOTHING)[1] + packets
         if left > 0:
-            self._packets[candidate.order] = left
+            self._packets[candidate.order] = candidate.netns, left
             if len(self._packets) > _KEPT:
                 del self._packets[next(iter(self._packets))]
 

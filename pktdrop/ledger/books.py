@@ -112,6 +112,7 @@ class Books:
     def keep(self, is_kept: Callable[[Netns], bool], interfaces: Collection[Nic]) -> None:
         """Sum losses of namespaces that are not kept up as one, and forget all interfaces but these."""
         self._driver_of = {nic: driver for nic, driver in self._driver_of.items() if nic in interfaces}
+        self._carry.keep(is_kept)
         self._run = added(
             loss
             if loss.whereabouts.netns is None or is_kept(loss.whereabouts.netns)

@@ -153,11 +153,13 @@ class Events:
         self._alike: dict[Alike, int] = {}
         self._losses: dict[tuple[str, str, Cause, EventScope], LossOf] = {}
         self._of_unknown_cpu: list[EventGroup] = []
+        self._lately = 0
+        """The most groups that moved at once, less a tenth with each counting since."""
 
     @property
     def unused(self) -> int:
-        """How many groups are remembered beyond twice those that present kinds belong to."""
-        return len(self.groups) - 2 * len(set(self._group_of))
+        """How many groups are remembered beyond twice those that moved lately."""
+        return len(self.groups) - 2 * self._lately
 
     def count(self, drops: DropCounts) -> list[int]:
         """Return the packets of each group."""
@@ -173,6 +175,7 @@ class Events:
                 number = group_of[kind] = self._learn(counts.kinds.keys[kind])
                 packets.extend([0] * (number + 1 - len(packets)))
             packets[number] += count
+        self._lately = max(len(packets) - packets.count(0), self._lately * 9 // 10)
         return packets
 
     def _renumber(self, kinds: Kinds) -> None:

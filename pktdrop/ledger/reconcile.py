@@ -24,7 +24,7 @@ from pktdrop.rules.identities import NO_COUNTER, Identities
 
 #: Sources of what drivers count; names of "driver" are whole: "ethtool.rx_missed".
 _DRIVER_SOURCES: Final = ("driver", "ethtool", "qstats", "links")
-#: Groups that are remembered beyond twice those of the kinds that there are.
+#: Groups that are remembered beyond twice those that moved lately: of kinds that stand still none is needed.
 _SPARE_GROUPS: Final = 1_024
 
 
