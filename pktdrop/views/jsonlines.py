@@ -184,8 +184,8 @@ def _packet(packet: "Packet") -> dict[str, Any]:
 def _pieces(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
     """Yield the elements of an array, some at a time."""
     comma = ""
-    while some := [json_text(row) for row in islice(rows, _ROWS)]:
-        yield comma + ",".join(some)
+    while some := [*islice(rows, _ROWS)]:
+        yield comma + json_text(some)[1:-1]
         comma = ","
 
 
