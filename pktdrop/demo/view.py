@@ -11,7 +11,7 @@ from pktdrop.demo.causes.cause import DemoCause
 from pktdrop.demo.choice import USUAL
 from pktdrop.demo.stage import Performance
 from pktdrop.process.output import Output
-from pktdrop.text.escaping import json_text
+from pktdrop.text.escaping import json_line
 from pktdrop.text.table import Column, table
 from pktdrop.text.wording import number
 
@@ -75,7 +75,7 @@ def list_json(causes: Sequence[DemoCause]) -> str:
         {"cause": cause.name, "description": cause.description, "usual": cause.name in USUAL, **_tracer_says(cause)}
         for cause in causes
     ]
-    return _line(type="causes", version=__version__, causes=listed)
+    return json_line({"type": "causes", "version": __version__, "causes": listed})
 
 
 class DemoTableReport:
@@ -151,20 +151,22 @@ class DemoJsonReport:
         """Write the line "start"."""
         self._end = moment
         causes = [self._object(one) for one in performances]
-        self._output.write(_line(type="start", time=moment, version=__version__, rate=rate, causes=causes))
+        self._output.write(
+            json_line({"type": "start", "time": moment, "version": __version__, "rate": rate, "causes": causes})
+        )
 
     def interval(self, start: float, end: float, performances: Sequence[Performance]) -> None:
         """Write a line "interval": what was sent since the last one."""
         causes = [
             {"cause": one.cause.name, "sent": one.sent - self._sent.get(one.cause.name, 0)} for one in performances
         ]
-        self._output.write(_line(type="interval", start=self._end, end=end, causes=causes))
+        self._output.write(json_line({"type": "interval", "start": self._end, "end": end, "causes": causes}))
         self._end, self._sent = end, {one.cause.name: one.sent for one in performances}
 
     def summary(self, start: float, end: float, performances: Sequence[Performance]) -> None:
         """Write the line "summary"."""
         causes = [{**self._object(one), "sent": one.sent, "count": one.lost} for one in performances]
-        self._output.write(_line(type="summary", start=start, end=end, causes=causes))
+        self._output.write(json_line({"type": "summary", "start": start, "end": end, "causes": causes}))
 
     def _object(self, one: Performance) -> dict[str, object]:
         said = _tracer_says(one.cause)
@@ -181,7 +183,3 @@ def _tracer_says(cause: DemoCause) -> dict[str, object]:
         "interface": cause.interface,
         "protocol": cause.protocol,
     }
-
-
-def _line(**values: object) -> str:
-    return json_text(values) + "\n"

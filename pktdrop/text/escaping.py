@@ -28,6 +28,11 @@ def json_text(value: Any) -> str:
     return _ESCAPES.sub(_without_surrogate, text) if r"\udc" in text else text
 
 
+def json_line(value: Any) -> str:
+    """Return a value as a line of JSON."""
+    return json_text(value) + "\n"
+
+
 def _without_surrogate(escape: re.Match[str]) -> str:
     is_single = escape[0].startswith(r"\u") and len(escape[0]) == len(r"\udcff")
     return rf"\\x{escape[0][-2:]}" if is_single and int(escape[0][2:], 16) in _BYTES else escape[0]

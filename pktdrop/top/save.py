@@ -8,7 +8,7 @@ from typing import Any
 from pktdrop.errors import PktdropError
 from pktdrop.model.counters import Scope
 from pktdrop.process import files
-from pktdrop.text.escaping import json_text
+from pktdrop.text.escaping import json_line
 from pktdrop.top.lines import ScreenLine, plain
 from pktdrop.top.screen import Screen
 from pktdrop.top.series import Series
@@ -24,7 +24,7 @@ def save(screen: Screen, lines: Sequence[ScreenLine], name: str) -> list[Path]:
     given = Path(name).expanduser()
     paths = [given] if given.suffix in (".txt", ".json") else [Path(f"{given}.txt"), Path(f"{given}.json")]
     for path in paths:
-        text = json_text(record(screen)) + "\n" if path.suffix == ".json" else text_of(lines)
+        text = json_line(record(screen)) if path.suffix == ".json" else text_of(lines)
         try:
             files.create(path, text.encode("utf-8", "backslashreplace"))
         except (OSError, files.Refused) as failed:

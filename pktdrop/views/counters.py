@@ -7,7 +7,7 @@ from pktdrop.counters import like
 from pktdrop.ledger.told import Told
 from pktdrop.model.counters import Counters, Row, Scope
 from pktdrop.model.limits import Limit
-from pktdrop.text.escaping import json_text
+from pktdrop.text.escaping import json_line
 from pktdrop.text.table import Column, table
 from pktdrop.text.wording import number
 from pktdrop.views.limits import sentences
@@ -56,28 +56,25 @@ def as_json(
     told: Sequence[Told], start: float | None, end: float, limits: Sequence[Limit], backlogs: Mapping[int, Row]
 ) -> str:
     """Return one line: counters since boot (`start` is null), or how much they rose between two times."""
-    return (
-        json_text(
-            {
-                "type": "counters",
-                "start": start,
-                "end": end,
-                "counters": [
-                    {
-                        "counter": one.counter,
-                        "scope": as_object(one.scope),
-                        "value": one.value,
-                        "kind": one.layer_or_class,
-                        "loss": one.is_loss,
-                        "guess": one.is_guess,
-                    }
-                    for one in told
-                ],
-                "backlog": {str(cpu): dict(zip(row.names, row.values, strict=True)) for cpu, row in backlogs.items()},
-                "limits": sentences(limits),
-            }
-        )
-        + "\n"
+    return json_line(
+        {
+            "type": "counters",
+            "start": start,
+            "end": end,
+            "counters": [
+                {
+                    "counter": one.counter,
+                    "scope": as_object(one.scope),
+                    "value": one.value,
+                    "kind": one.layer_or_class,
+                    "loss": one.is_loss,
+                    "guess": one.is_guess,
+                }
+                for one in told
+            ],
+            "backlog": {str(cpu): dict(zip(row.names, row.values, strict=True)) for cpu, row in backlogs.items()},
+            "limits": sentences(limits),
+        }
     )
 
 

@@ -9,7 +9,7 @@ from pktdrop.diagnosis.diagnosis import NATURE_WORDS, Advised, Diagnosis, Noise
 from pktdrop.diagnosis.stations import Station
 from pktdrop.diagnosis.who import Who
 from pktdrop.rules.remedies import Advice
-from pktdrop.text.escaping import json_text, safe
+from pktdrop.text.escaping import json_line, safe
 from pktdrop.text.table import Column, table
 from pktdrop.text.wording import counted, listed, number, share
 from pktdrop.views.limits import sentences
@@ -173,46 +173,43 @@ def _filled(text: str, width: int, first: str = "", later: str = "") -> str:
 def as_json(diagnosis: Diagnosis, failed: Sequence[str], version: str) -> str:
     """Return one object on a line; `failed` are the conditions of --fail-on that hold."""
     watched = diagnosis.watched
-    return (
-        json_text(
-            {
-                "type": "diagnosis",
-                "version": version,
-                "start": diagnosis.start,
-                "end": diagnosis.end,
-                "verdict": diagnosis.verdict,
-                "packets": diagnosis.lost,
-                "unexplained": diagnosis.unexplained,
-                "uncounted": diagnosis.uncounted,
-                "classes": dict(diagnosis.natures),
-                "stations": [
-                    {
-                        "layer": station.layer,
-                        "status": station.status,
-                        "packets": station.packets,
-                        "facts": list(station.facts),
-                    }
-                    for station in diagnosis.stations
-                ],
-                "losses": [_loss_object(loss) for loss in diagnosis.losses],
-                **{
-                    verdict: [{"reason": one.reason, "why": one.why, "packets": one.packets} for one in frees]
-                    for verdict, frees in (("noise", diagnosis.noise), ("doubt", diagnosis.doubt))
-                },
-                "watched": {
-                    "interfaces": watched.interfaces,
-                    "cpus": watched.cpus,
-                    "namespaces": watched.namespaces,
-                    "unread": watched.unread,
-                    "sees_all": watched.sees_all,
-                    "received": watched.received,
-                },
-                "probes": dict(watched.rungs),
-                "limits": sentences(diagnosis.limits),
-                "failed": list(failed),
-            }
-        )
-        + "\n"
+    return json_line(
+        {
+            "type": "diagnosis",
+            "version": version,
+            "start": diagnosis.start,
+            "end": diagnosis.end,
+            "verdict": diagnosis.verdict,
+            "packets": diagnosis.lost,
+            "unexplained": diagnosis.unexplained,
+            "uncounted": diagnosis.uncounted,
+            "classes": dict(diagnosis.natures),
+            "stations": [
+                {
+                    "layer": station.layer,
+                    "status": station.status,
+                    "packets": station.packets,
+                    "facts": list(station.facts),
+                }
+                for station in diagnosis.stations
+            ],
+            "losses": [_loss_object(loss) for loss in diagnosis.losses],
+            **{
+                verdict: [{"reason": one.reason, "why": one.why, "packets": one.packets} for one in frees]
+                for verdict, frees in (("noise", diagnosis.noise), ("doubt", diagnosis.doubt))
+            },
+            "watched": {
+                "interfaces": watched.interfaces,
+                "cpus": watched.cpus,
+                "namespaces": watched.namespaces,
+                "unread": watched.unread,
+                "sees_all": watched.sees_all,
+                "received": watched.received,
+            },
+            "probes": dict(watched.rungs),
+            "limits": sentences(diagnosis.limits),
+            "failed": list(failed),
+        }
     )
 
 

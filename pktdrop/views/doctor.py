@@ -5,7 +5,7 @@ import textwrap
 from dataclasses import asdict
 
 from pktdrop.doctor import Checks
-from pktdrop.text.escaping import json_text, safe
+from pktdrop.text.escaping import json_line, safe
 from pktdrop.text.table import Column, table
 
 _COLUMNS = (Column("check"), Column("status"), Column("found", least=20, wrap=True))
@@ -33,14 +33,11 @@ def _wrapped(line: str, width: int, indent: str) -> str:
 
 def as_json(checked: Checks, version: str) -> str:
     """Return the checks as one JSON object on a line."""
-    return (
-        json_text(
-            {
-                "type": "doctor",
-                "version": version,
-                "can_trace": checked.can_trace,
-                "checks": [asdict(check) for check in checked.checks],
-            }
-        )
-        + "\n"
+    return json_line(
+        {
+            "type": "doctor",
+            "version": version,
+            "can_trace": checked.can_trace,
+            "checks": [asdict(check) for check in checked.checks],
+        }
     )

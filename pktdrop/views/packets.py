@@ -8,7 +8,7 @@ from pktdrop.model.drops import Verdict
 from pktdrop.model.sample import Sample
 from pktdrop.rules.protocols import Protocols
 from pktdrop.samples.words import describe
-from pktdrop.text.escaping import json_text, safe
+from pktdrop.text.escaping import json_line, safe
 from pktdrop.views.jsonlines import JsonView
 from pktdrop.views.table import cpu, interface_of, netns_of, reason
 
@@ -47,4 +47,4 @@ def as_json(sample: Sample, verdict: Verdict, view: JsonView) -> str:
     """Return an object in a line: what a drop has in `trace`, but for its counts, and what a sample has."""
     of_drop: dict[str, Any] = view.kind(sample.key, verdict)
     of_packet = view.sample(sample)
-    return json_text({"type": "packet", "drop": of_drop, **of_packet}) + "\n"
+    return json_line({"type": "packet", "drop": of_drop, **of_packet})
