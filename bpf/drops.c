@@ -3,7 +3,7 @@
  * Count every freed skb that the tracepoint skb:kfree_skb reports, in the kernel, by reason, call site, CPU, interface,
  * namespace and ethertype.
  *
- * What it cannot see: frames lost before an skb exists (NIC FIFO, RX ring, XDP), and skbs that a drop site frees with
+ * What it cannot see: frames lost before an skb exists (NIC FIFO, RX ring, XDP), and skbs that a call site frees with
  * consume_skb(). Those show in counters only.
  *
  * Compiled with bcc behind the layouts of struct sk_buff and others, made from the running kernel; set from outside:

@@ -32,7 +32,7 @@ _TOGETHER: Final = Limit("gone-together", number=_GONE)
 
 @dataclass(frozen=True)
 class Account:
-    """One window: what was dropped, what was counted, and how the two go together."""
+    """One interval: what was dropped, what was counted, and how the two go together."""
 
     interval: Interval
     """All drops, whatever the user wants to see."""
@@ -40,7 +40,7 @@ class Account:
     increments: Increments
     """By how much counters rose from the look before to this one."""
     look: Look
-    """At the end of the window."""
+    """The Look at the end of the interval."""
     windows: "Windows"
     """The events between the readings of the counters, at least and at most."""
     judge: Judge

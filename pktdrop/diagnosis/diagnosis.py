@@ -23,7 +23,7 @@ from pktdrop.rules.remedies import Advice
 from pktdrop.rules.rules import Rules
 from pktdrop.text.wording import counted, number, share
 
-#: What each class of loss is called in a sentence.
+#: What each nature is called in a sentence.
 NATURE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "capacity": "for lack of room",
@@ -116,7 +116,7 @@ class Diagnosis:
     uncounted: int
     """Drops that could not be counted."""
     natures: Mapping[str, int]
-    """Lost packets by class, in the order of layers.NATURES."""
+    """Lost packets by nature, in the order of layers.NATURES."""
     stations: tuple[Station, ...]
     losses: tuple[Advised, ...]
     """Losses with advice: those for lack of room first, then by size; small losses are last."""

@@ -25,7 +25,7 @@ StationStatus = Literal["ok", "unseen", "warning", "loss"]
 NEARLY_FULL: Final = 80
 #: Facts that are listed for one station.
 _FACTS: Final = 4
-#: At which station a driver's hint warns, by its class; others are no sign of a bottleneck here.
+#: At which station a driver's hint warns, by its stat_class; others are no sign of a bottleneck here.
 _HINTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "pause": "nic-fifo",
@@ -186,7 +186,7 @@ def _named(row: Row) -> dict[str, int]:
 
 
 def received(account: Account) -> int:
-    """Count packets that interfaces received in the window; one that passes several counts at each."""
+    """Count packets that interfaces received in the interval; one that passes several counts at each."""
     return _risen(account.increments.get("links", {}).values(), "rx_packets")
 
 

@@ -34,7 +34,7 @@ class Who(NamedTuple):
         return ", ".join(parts)
 
 
-class _Where(NamedTuple):
+class _SampleScope(NamedTuple):
     reason: str
     netns: Netns | None
     interface: str | None
@@ -48,7 +48,7 @@ class Seen:
 
     def __init__(self) -> None:
         """Start with none."""
-        self._tallies: dict[_Where, Tallies] = {}
+        self._tallies: dict[_SampleScope, Tallies] = {}
 
     def add(self, account: Account) -> None:
         """Add the samples of an account, but for noise."""
@@ -57,13 +57,13 @@ class Seen:
                 continue
             reason = full_reason(key.subsystem, key.reason)
             for sample in samples:
-                where = _Where(reason, key.netns, key.interface, key.target_cpu, _socket(sample))
-                if where in self._tallies or len(self._tallies) < _MOST:
-                    self._tallies.setdefault(where, Tallies()).add(sample)
+                scope = _SampleScope(reason, key.netns, key.interface, key.target_cpu, _socket(sample))
+                if scope in self._tallies or len(self._tallies) < _MOST:
+                    self._tallies.setdefault(scope, Tallies()).add(sample)
 
     def of(self, loss: Loss) -> Who | None:
         """Return who stood out among the samples of a loss; None if it has none."""
-        found = _sum(tallies for where, tallies in self._tallies.items() if _is_of(where, loss))
+        found = _sum(tallies for scope, tallies in self._tallies.items() if _is_of(scope, loss))
         if not found.samples:
             return None
         return Who(found.samples, *map(outstanding, (found.sources, found.destinations, found.owners)))
@@ -75,18 +75,18 @@ def _socket(sample: Sample) -> str | None:
     return f"ino:{sample.socket.inode}"
 
 
-def _is_of(where: _Where, loss: Loss) -> bool:
+def _is_of(scope: _SampleScope, loss: Loss) -> bool:
     """Tell whether packets are of a loss, by what is known of both."""
     whereabouts = loss.whereabouts
-    if where.reason not in loss.reasons:
+    if scope.reason not in loss.reasons:
         return False
     pairs: tuple[tuple[object, object], ...] = (
-        (where.netns, whereabouts.netns), (where.interface, whereabouts.interface), (where.target_cpu, whereabouts.cpu),
+        (scope.netns, whereabouts.netns), (scope.interface, whereabouts.interface), (scope.target_cpu, whereabouts.cpu),
     )  # fmt: skip
     if any(None not in (one, other) and one != other for one, other in pairs):
         return False
-    sockets = [scope.socket or "" for scope in whereabouts.sockets]
-    return where.socket is None or not sockets or any(where.socket in socket.split(" ") for socket in sockets)
+    sockets = [one.socket or "" for one in whereabouts.sockets]
+    return scope.socket is None or not sockets or any(scope.socket in socket.split(" ") for socket in sockets)
 
 
 def _sum(parts: Iterable[Tallies]) -> Tallies:

@@ -187,7 +187,7 @@ class Btf:
         return self._length(prototype) - 1
 
     def _members(self, type_id: int) -> Iterator[tuple[int, Member]]:
-        """Yield the name's offset (0: anonymous) and place of each member, types not resolved."""
+        """Yield of each member the offset of its name (0: anonymous) and the member, its type not resolved."""
         words, bit_fields = self._tail(type_id, 3 * self._length(type_id)), self._flag(type_id)
         for at in range(0, len(words), 3):
             offset, bits = (words[at + 2] & 0xFFFFFF, words[at + 2] >> 24) if bit_fields else (words[at + 2], 0)

@@ -237,7 +237,7 @@ def _of_read(entries: Iterable[Entry], read: Collection[Netns]) -> Iterator[Entr
 
 
 def why_of(layers: Layers, causes: Causes) -> WhyOf:
-    """Return what tells class and cause of an event."""
+    """Return what tells verdict and cause of an event."""
 
     def why(key: DropKey, event: Event) -> Why:
         verdict = layers.of(key)

@@ -17,8 +17,8 @@ from pktdrop.rules.layers import LAYERS
 #: are losses. unexplained: the counter has lost packets that nothing explains.
 STATUSES: Final = ("exact", "bound", "unexplained", "no-event", "silent", "doubt")
 
-#: The layer that lost what a driver counts, by class of the counter (pktdrop.rules.driver_tables.STAT_CLASSES).
-#: Classes that are no loss of this host (pause, filter, warning) are not here.
+#: The layer that lost what a driver counts, by stat_class (pktdrop.rules.driver_tables.STAT_CLASSES).
+#: Those that are no loss of this host (pause, filter, warning) are not here.
 STAT_CLASS_LAYERS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "fifo": "nic-fifo",
@@ -48,7 +48,7 @@ _POSITION: Final = MappingProxyType({layer: number for number, layer in enumerat
 
 
 class Entry(NamedTuple):
-    """One counter that moved in one scope; or, with status silent, events that no counter shows."""
+    """One counter that rose in one scope; or, with status silent, events that no counter shows."""
 
     layer: str
     counter: str

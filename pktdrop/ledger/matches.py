@@ -17,16 +17,16 @@ from pktdrop.rules.identities import Counter
 _SCOPE_UNKNOWN: Final = "it is not known of which interface or namespace some of the events are"
 
 Classify = Callable[[str, Scope], str | None]
-"""Takes a counter ("ethtool.rx_missed", "links.rx_dropped") and its scope; returns the class of the packets that the
-driver counts there as lost, None if these are no lost packets, or the driver does not count there; PEER for links.* of
-PEER_DRIVERS, FOLDED for links.* of FOLDING_DRIVERS."""
+"""Takes a counter ("ethtool.rx_missed", "links.rx_dropped") and its scope; returns the stat_class of the packets that
+the driver counts there as lost, None if these are no lost packets, or the driver does not count there; PEER for links.*
+of PEER_DRIVERS, FOLDED for links.* of FOLDING_DRIVERS."""
 Facts = Mapping[str, Mapping[str, Counter]]
 """What loss_counters.tsv says, by source and name."""
 
 
 @dataclass(eq=False, slots=True)
 class Match:
-    """One counter that moved in one scope, and the events given to it, in packets."""
+    """One counter that rose in one scope, and the events given to it, in packets."""
 
     fact: Counter
     event_scope: EventScope

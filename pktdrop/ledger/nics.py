@@ -20,7 +20,7 @@ Nic = tuple[Netns | None, str]
 
 #: Layers whose packets never had an event: what their counters say comes on top of all events.
 BEFORE_EVENTS: Final = ("nic-fifo", "nic-ring")
-#: Where drivers count what the kernel also sees, the classes of counters most likely to be those events come last here.
+#: Where drivers count what the kernel also sees, the stat_classes most likely to be those events come last here.
 _SEEN_FIRST: Final = ("software", "xdp", "error", "tx", "alloc")
 #: Layers in which a driver may count packets that have events.
 _DOUBTFUL: Final = ("driver", "tx")
@@ -39,7 +39,7 @@ class _History:
     seen: Tally[str] = field(default_factory=Tally)
     """Events that the driver may count, too, by layer."""
     told: dict[str, NicLoss] = field(default_factory=dict)
-    """By class of counter, beyond the events."""
+    """Losses by stat_class, beyond the events."""
     counted: Tally[str] = field(default_factory=Tally)
     """Packets that the driver counted as lost, by layer, with those that had events."""
     inside: Tally[str] = field(default_factory=Tally)
@@ -69,7 +69,7 @@ class Nics:
             self._history(nic).seen[layer] += packets
 
     def step(self, increments: Increments, driver_of: Mapping[Nic, str]) -> Iterator[tuple[Nic, NicLoss]]:
-        """Yield what each NIC lost in the next interval, by class, beyond the events that it may have counted."""
+        """Yield what each NIC lost in the next interval, by stat_class, beyond the events that it may have counted."""
         self.counted, self.inside = Tally(), Tally()
         touched: dict[Nic, None] = {}
         for source in ("driver", "links"):
@@ -128,7 +128,7 @@ def _beyond(stats: Iterable[NicLoss], seen: Mapping[str, int]) -> Iterator[NicLo
 
 
 def _grown(history: _History, now: Iterable[NicLoss]) -> Iterator[NicLoss]:
-    """Give by how much each class grew; what another one lost, as it turned out to be of this one, is told already."""
+    """Give by how much each stat_class grew; what was told of another and turned out to be of this is left out."""
     stats = {stat.stat_class: stat for stat in now}
     owed = sum(
         max(0, told.packets - (stats[stat_class].packets if stat_class in stats else 0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compare the counters that moved with the drop events of the same time. No I/O.
+"""Compare the counters that rose with the drop events of the same time. No I/O.
 
 An event is one skb. It explains an increment of a counter if a row of ``data/identities.tsv`` says so and both belong
 to the same scope. What is left of a counter is named: it is within what the identity leaves open, or such packets have
@@ -30,7 +30,7 @@ _SPARE_GROUPS: Final = 1_024
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What counters and events of one window say together."""
+    """What counters and events of one interval say together."""
 
     entries: tuple[Entry, ...]
     lost: tuple[tuple[EventGroup, int], ...]
@@ -69,7 +69,7 @@ class Reconciler:
         is_read: Callable[[Netns | None], bool] = lambda _: True,
         is_late: Callable[[Netns | None], bool] = lambda _: False,
     ) -> Reconciled:
-        """Explain each loss counter that moved, and name the events that no counter shows.
+        """Explain each loss counter that rose, and name the events that no counter shows.
 
         ``drops`` are those of one interval, noise included (it moves counters as well). ``increments``: of the
         counters, by source, scope and name. ``rungs`` are the probes: without "kfree_skb" there are no events,
@@ -156,7 +156,7 @@ def _doubts(groups: Iterable[EventGroup], packets: GroupPackets, settled: Mappin
 def _silent(
     groups: Iterable[EventGroup], packets: GroupPackets, bounds: WindowBounds | None, summed: frozenset[str]
 ) -> Iterator[Entry]:
-    """Lost packets that no counter shows: none exists, or none of theirs moved."""
+    """Yield entries of lost packets that no counter shows: there is none for them, or none of theirs rose."""
     quiet: dict[tuple[str, str, Scope, str], int] = {}
     notes: dict[tuple[str, str, Scope, str], tuple[int, str]] = {}
     for group in groups:

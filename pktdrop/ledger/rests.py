@@ -121,10 +121,10 @@ class Rests:
 
 
 def _missed(entries: Iterable[Entry]) -> Mapping[tuple[Netns | None, str | None, str | None], int]:
-    """Return the largest counter of each interface and class of loss that only the driver counts.
+    """Return the largest counter of each interface and stat_class of losses that only the driver counts.
 
-    Where it is not known what a driver has in rx_errors (class None), the fields for frames that it had no room for may
-    be in there; rx_over_errors and rx_fifo_errors may be the same (include/uapi/linux/if_link.h).
+    Where it is not known what a driver has in rx_errors (stat_class None), the fields for frames that it had no room
+    for may be in there; rx_over_errors and rx_fifo_errors may be the same (include/uapi/linux/if_link.h).
     """
     largest: Tally[tuple[Netns | None, str | None, str | None]] = Tally()
     fields: dict[tuple[Netns | None, str | None], dict[str, int]] = {}

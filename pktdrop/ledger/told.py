@@ -18,11 +18,11 @@ class Told:
     scope: Scope
     value: int
     layer_or_class: str | None
-    """Layer the packets were lost in, or class of a driver's counter; None: it tells nothing of loss."""
+    """Layer the packets were lost in, or stat_class; None: the counter tells nothing of loss."""
     is_loss: bool
     """Whether the counter counts lost packets, perhaps such as another counter has, too; else it is a hint."""
     is_guess: bool
-    """The driver is not known: the class is guessed from the counter's name."""
+    """Whether the driver is not known, so that the stat_class is guessed from the counter's name."""
 
 
 class Meanings:

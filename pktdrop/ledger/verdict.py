@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Judge one counter that moved by the events given to it."""
+"""Judge one counter that rose by the events given to it."""
 
 from __future__ import annotations
 

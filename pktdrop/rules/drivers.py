@@ -49,13 +49,13 @@ class Drivers(DriverMeanings):
     """The rules, with what the NIC lost by them."""
 
     def nic_loss(self, driver: str | None, rows: Mapping[Scope, Row], links: Row | None = None) -> tuple[NicLoss, ...]:
-        """Add up what the NIC lost, by class, each event once.
+        """Add up what the NIC lost, by stat_class, each event once.
 
         ``driver`` may be what variant() made of it; ``rows`` are the ethtool and qstats rows of one interface (of a
         Reading, or differences of two), ``links`` its row of rtnl_link_stats64.  A field that other parts of the kernel
         add to (rx_dropped, tx_dropped: relation "bound") is not used: what it holds of the driver cannot be told from
         the rest.  What rx_errors and tx_errors count beyond the events that are known was lost as well, unless an event
-        that is no loss is in there and was not read.  For an unknown driver each class is the largest of the counters
+        that is no loss is in there and was not read.  For an unknown driver each one is the largest of the counters
         that the kernel defines, as several may count the same packets.
         """
         if driver is not None and self.knows(driver):
@@ -190,7 +190,7 @@ def _losses(totals: Mapping[str, _Total], confidence: str) -> tuple[NicLoss, ...
 
 @dataclass
 class _Total:
-    """Packets of one class, while they are added up."""
+    """Packets of one stat_class, while they are added up."""
 
     packets: int = 0
     queues: dict[int, int] = field(default_factory=dict)

@@ -41,7 +41,7 @@ class LayerRule:
     """One row of the data file; ``line`` is its number there, counted from 1."""
 
     reason: str
-    where: str
+    needs: str
     """A core reason: the rule is only for kernels that have this reason. Empty: for all."""
     function: str
     protocol: str
@@ -51,7 +51,7 @@ class LayerRule:
 
 
 def _rule(cells: Cells) -> LayerRule:
-    reason, _, where = cells["reason"].partition(" where ")
+    reason, _, needs = cells["reason"].partition(" where ")
     cells.one_of("protocol", _PROTOCOLS)
     what, why = cells.one_of("verdict", VERDICTS), cells.short("why", WHY_WIDTH)
     if (why == NOTHING) != (what == "loss"):
@@ -62,7 +62,7 @@ def _rule(cells: Cells) -> LayerRule:
         noise=why if what == "noise" else None,
         doubt=why if what == "doubt" else None,
     )
-    return LayerRule(reason, where, cells["function"], cells["protocol"], verdict, cells["source"], cells.line)
+    return LayerRule(reason, needs, cells["function"], cells["protocol"], verdict, cells["source"], cells.line)
 
 
 TABLE: Final = Table("layers.tsv", "reason function protocol layer nature verdict why source", _rule)
@@ -73,7 +73,7 @@ class Layers:
 
     def __init__(self, rules: Iterable[LayerRule], reasons: Collection[str] = ()) -> None:
         """Take the rules, and the core reasons that the kernel has."""
-        self.rules: Final = tuple(rule for rule in rules if not rule.where or rule.where in reasons)
+        self.rules: Final = tuple(rule for rule in rules if not rule.needs or rule.needs in reasons)
         self._patterns = Patterns(Pattern.of(rule, rule.reason, rule.function, rule.protocol) for rule in self.rules)
         self._verdicts: dict[tuple[str, str, str, int], Verdict] = {}
 

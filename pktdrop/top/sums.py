@@ -137,7 +137,7 @@ class Port:
 
     driver: str = ""
     stat_classes: Mapping[str, int] = field(default_factory=dict)
-    """Packets lost by the NIC, by class of the counter."""
+    """Packets lost by the NIC, by stat_class."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """Whence that is known, with the packets each time."""
     received: float = 0.0

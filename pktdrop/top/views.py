@@ -177,7 +177,7 @@ def most(history: History, group: Group) -> str:
 
 
 def _stat_classes(history: History) -> list[str]:
-    """Return the classes of NIC counters that there is anything of, in the order of the packet's way."""
+    """Return the stat_classes that packets were lost in, in the order of the packet's way."""
     there = {
         stat_class for port in history.ports.values() for stat_class, packets in port.stat_classes.items() if packets
     }

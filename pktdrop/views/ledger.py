@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The ledger as text: what was lost where, and each counter that moved beside the events that explain it."""
+"""The ledger as text: what was lost where, and each counter that rose beside the events that explain it."""
 
 from collections.abc import Sequence
 

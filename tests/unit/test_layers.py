@@ -238,7 +238,7 @@ def test_multicast_that_nobody_asked_for_is_noise_where_losses_have_reasons(call
 
 def test_a_condition_is_a_known_reason() -> None:
     """A row that is of some kernels only names a reason by which they are known."""
-    conditional = [rule for rule in Layers.load(reasons=REASONS).rules if rule.where]
+    conditional = [rule for rule in Layers.load(reasons=REASONS).rules if rule.needs]
     assert len(Layers.load().rules) + len(conditional) == len(TABLE.load())
     assert conditional
 
