@@ -14,6 +14,9 @@ from pktdrop.samples.words import Ethertype, describe, endpoint
 _MOST, _KEPT = 512, 128
 """Names of a sort that are counted at once, and how many of those most seen go on when there are more."""
 
+Likeness = tuple[object, ...]
+"""What alike samples have in common, to be compared."""
+
 
 class Flow(NamedTuple):
     """Samples that differ in nothing that tells who is talking to whom."""
@@ -28,13 +31,18 @@ def flows(samples: Sequence[Sample], ethertype: Ethertype) -> list[Flow]:
 
     A client has another port each time, so of two ports the higher one makes no difference.
     """
-    groups: dict[object, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault((_likeness(sample.packet), sample.owner), []).append(sample)
     return [
-        Flow(describe(_common([one.packet for one in some]), ethertype), some[0].owner, len(some))
-        for some in sorted(groups.values(), key=len, reverse=True)
+        Flow(describe(common([one.packet for one in some]), ethertype), some[0].owner, len(some))
+        for some in sorted(alike(samples).values(), key=len, reverse=True)
     ]
+
+
+def alike(samples: Iterable[Sample]) -> dict[Likeness, list[Sample]]:
+    """Group samples by what tells who is talking to whom."""
+    groups: dict[Likeness, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((*_likeness(sample.packet), sample.owner), []).append(sample)
+    return groups
 
 
 def _likeness(packet: Packet) -> tuple[object, ...]:
@@ -49,7 +57,7 @@ def _likeness(packet: Packet) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _common(packets: Sequence[Packet]) -> Packet:
+def common(packets: Sequence[Packet]) -> Packet:
     """Return what alike packets have in common."""
     first = packets[0]
     inner = [packet.inner for packet in packets if packet.inner is not None]
@@ -59,7 +67,7 @@ def _common(packets: Sequence[Packet]) -> Packet:
         destination_port=_same([packet.destination_port for packet in packets]),
         payload=_same([packet.payload for packet in packets]),
         fragment=_same([packet.fragment for packet in packets]),
-        inner=_common(inner) if inner else None,
+        inner=common(inner) if inner else None,
     )
 
 

@@ -32,7 +32,12 @@ def describe(packet: "Packet", ethertype: Ethertype) -> str:
 
 
 def _known(packet: "Packet", ethertype: Ethertype) -> str:
-    parts = [peers(packet), *_kind(packet, ethertype)]
+    return " ".join(part for part in (peers(packet), content(packet, ethertype)) if part)
+
+
+def content(packet: "Packet", ethertype: Ethertype) -> str:
+    """Write what a packet is, whoever it is from and for: "TCP SYN 0 B"; nothing where that is not known."""
+    parts = _kind(packet, ethertype)
     if packet.fragment is not None:
         parts.append(f"fragment at {packet.fragment}")
     if packet.payload is not None:

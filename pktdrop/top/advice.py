@@ -4,7 +4,17 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pktdrop.top.subjects import NO_EVENT, CounterScope, Cpu, InterfaceQueue, OneNetns, Reason, Subject
+from pktdrop.top.subjects import (
+    NO_EVENT,
+    CounterScope,
+    Cpu,
+    InterfaceQueue,
+    OneNetns,
+    Reason,
+    SampledFlow,
+    SampledProcess,
+    Subject,
+)
 from pktdrop.watch import Watch
 
 if TYPE_CHECKING:
@@ -51,3 +61,5 @@ def _is_meant(subject: Subject, loss: "Loss") -> bool:
             return whereabouts.netns == netns
         case CounterScope(counter):
             return counter in loss.counters
+        case SampledFlow() | SampledProcess():
+            return False  # of which loss they are is not known

@@ -19,7 +19,7 @@ from pktdrop.top.canvas import Canvas, Terminal
 from pktdrop.top.keys import KEYS
 from pktdrop.top.reader import Reader, Shown
 from pktdrop.top.save import save
-from pktdrop.top.screen import BAR_ACTIONS, Screen
+from pktdrop.top.screen import Screen
 
 LEAST_INTERVAL: Final = 0.1
 _WHEEL: Final = 3
@@ -133,7 +133,7 @@ class TopApp(App[None]):
 
     def action_pace(self) -> None:
         """Type an interval."""
-        self._ask("Seconds between looks:", f"{self.state.mode.interval:g}", self._set_interval)
+        self._ask(f"Seconds between looks, instead of {self.state.mode.interval:g}:", "", self._set_interval)
 
     def action_save(self) -> None:
         """Type the name of a file."""
@@ -187,6 +187,8 @@ class TopApp(App[None]):
         self.state.search(text)
 
     def _set_interval(self, text: str) -> None:
+        if not text:
+            return
         try:
             seconds = float(text)
         except ValueError:
@@ -216,9 +218,9 @@ class TopApp(App[None]):
         """Choose a row, sort by a title, or press a key of the bar."""
         spots, x, y = self.state.spots, event.screen_x, event.screen_y
         if y == self._canvas.size.height - 1:
-            for first, last, position in spots.bar:
+            for first, last, action in spots.bar:
                 if first <= x <= last:
-                    await self.run_action(BAR_ACTIONS[position])
+                    await self.run_action(action)
         elif y == spots.titles:
             for first, last, title in spots.columns:
                 if first <= x <= last:

@@ -7,17 +7,32 @@ from typing import Final, NamedTuple
 
 from pktdrop.model.drops import DropKey, Netns, full_reason
 from pktdrop.rules.identities import NO_COUNTER
+from pktdrop.samples.flows import flows
 from pktdrop.text.escaping import safe
-from pktdrop.text.wording import number
+from pktdrop.text.wording import counted, number
 from pktdrop.top import sums
 from pktdrop.top.history import History
 from pktdrop.top.lines import ScreenLine, labelled
-from pktdrop.top.subjects import NO_EVENT, CounterScope, Cpu, InterfaceQueue, OneNetns, Reason, Subject
+from pktdrop.top.subjects import (
+    NO_EVENT,
+    CounterScope,
+    Cpu,
+    InterfaceQueue,
+    OneNetns,
+    Reason,
+    SampledFlow,
+    SampledProcess,
+    Subject,
+)
 from pktdrop.top.sums import Group
-from pktdrop.top.views import Context, reasons_of
+from pktdrop.top.view import Context
+from pktdrop.top.views import reasons_of
+from pktdrop.top.whose import latest
+from pktdrop.views import packets
 from pktdrop.views.scope import scope_text
 from pktdrop.views.table import cpu, interface_of, netns_of, reason
 
+MOST_FLOWS: Final = 6
 MOST: Final = 12
 """Parts of a list that are named; of the rest there is the number."""
 
@@ -33,7 +48,7 @@ def group_of(seen: History, subject: Subject) -> Group | None:
             return seen.interfaces.get(subject)
         case OneNetns(netns):
             return seen.netns.get(netns)
-        case CounterScope():
+        case CounterScope() | SampledFlow() | SampledProcess():
             return None
 
 
@@ -42,11 +57,14 @@ def lines(seen: History, subject: Subject, context: Context, advice: Sequence[st
     if isinstance(subject, CounterScope):
         found = list(_of_line(seen.lines[subject], context, width)) if subject in seen.lines else []
         return found + _advice(advice, width)
+    if isinstance(subject, SampledFlow | SampledProcess):
+        return _sampled(seen, subject, context, width)
     group = group_of(seen, subject)
     found = labelled("what", _what(subject), width) if isinstance(subject, Reason) else []
     found += _advice(advice, width)
     if group is not None and group.keys:
         found += _drops(seen, subject, group, width)
+        found += _latest(seen, group, context, width)
     if isinstance(subject, Cpu):
         found += _processor(seen, subject.number, width)
     if isinstance(subject, InterfaceQueue):
@@ -62,6 +80,30 @@ def _what(key: Reason) -> str:
     if key.name == NO_EVENT:
         return f"lost in {key.layer} without a drop event: counters alone tell, see below"
     return f"{key.name}, lost in {key.layer}"
+
+
+def _sampled(seen: History, subject: SampledFlow | SampledProcess, context: Context, width: int) -> list[ScreenLine]:
+    """Say of how many packets how many were looked at, and show the last ones."""
+    whose = seen.whose
+    found = whose.flows.get(subject) if isinstance(subject, SampledFlow) else whose.processes.get(subject)
+    if found is None:
+        return labelled("what", "samples that came one by one, from too many to be told apart", width)
+    where = "dropped in the same looks, for the same reasons, at the same places"
+    said = labelled("what", f"{number(found.seen)} seen of {counted(found.packets, 'packet')} {where}", width)
+    for sample, verdict in reversed(found.newest):
+        said += labelled("packet", packets.line(sample, verdict, context.protocols).rstrip(), width)
+    return said
+
+
+def _latest(seen: History, group: Group, context: Context, width: int) -> Iterable[ScreenLine]:
+    """Show whose the packets of a row are, those seen most first."""
+    groups = latest(seen.whose.recent, group.keys)
+    for samples, dropped in groups[:MOST_FLOWS]:
+        (flow,) = flows(samples, context.protocols.name)
+        text = flow.text + (f" {flow.owner}" if flow.owner is not None else "")
+        yield from labelled("whose", f"{text}, {flow.seen} of {number(dropped)} seen", width)
+    if len(groups) > MOST_FLOWS:
+        yield from labelled("whose", f"and {len(groups) - MOST_FLOWS} more", width)
 
 
 class _Amount(NamedTuple):
@@ -115,9 +157,9 @@ def _shares(seen: History, amounts: Sequence[_Amount], name: Callable[[DropKey],
 def _matrix(amounts: Sequence[_Amount], width: int) -> Iterable[ScreenLine]:
     """Draw packets by the CPU that had them and the CPU whose backlog was full; the most for each first."""
     cells: dict[tuple[int, int], int] = {}
-    for key, packets, _ in amounts:
+    for key, amount, _ in amounts:
         if key.target_cpu is not None:
-            cells[key.cpu, key.target_cpu] = cells.get((key.cpu, key.target_cpu), 0) + packets
+            cells[key.cpu, key.target_cpu] = cells.get((key.cpu, key.target_cpu), 0) + amount
     sources, targets = sorted({one for one, _ in cells}), sorted({one for _, one in cells})
     wide = max(6, *(len(number(count)) + 1 for count in cells.values()))
     targets = targets[: max(1, (width - 18) // wide)]
@@ -180,6 +222,8 @@ def _concerns(line: sums.Line, subject: Subject, names: set[str], namespaces: se
             return (scope.netns, scope.interface) == (netns, interface) and queue in (None, scope.queue)
         case CounterScope(counter):
             return (line.entry.counter, scope) == (counter, subject.scope)
+        case SampledFlow() | SampledProcess():
+            return False
 
 
 def _sentence(line: sums.Line, context: Context) -> str:

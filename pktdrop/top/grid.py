@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from pktdrop.text.escaping import safe
-from pktdrop.text.table import Column, cut
+from pktdrop.text.table import MARK, Column, cut
 from pktdrop.text.wording import number
 from pktdrop.top.series import Series, sparkline
 from pktdrop.top.subjects import Subject
@@ -35,7 +35,7 @@ class Sort:
 
 
 def arrange(columns: Sequence[Column], rows: Sequence[GridRow], sort: Sort, search: str) -> list[GridRow]:
-    """Return the rows that have all words of `search`, sorted; equal ones by what they are called."""
+    """Return the rows that have all words of `search`, sorted; equal ones by what they are called; noise comes last."""
     wanted = search.lower().split()
     found = [row for row in rows if all(word in row.words for word in wanted)] if wanted else list(rows)
     titles = [column.title for column in columns]
@@ -50,6 +50,7 @@ def arrange(columns: Sequence[Column], rows: Sequence[GridRow], sort: Sort, sear
 
     found.sort(key=lambda row: row.words)
     found.sort(key=turn, reverse=is_right != sort.reverse)
+    found.sort(key=lambda row: row.mark == MARK)
     return found
 
 
@@ -102,11 +103,11 @@ def ago(seconds: float | None) -> str:
     return f"{int(seconds)}s"
 
 
-def trend(now: float, marks: str) -> Column:
-    """Return the column of sparklines up to a time, sorted by the highest rate in them."""
+def trend(since: float, now: float, marks: str) -> Column:
+    """Return the column of sparklines between two times, sorted by the highest rate in them."""
 
     def draw(series: Series, width: int) -> str:
-        return sparkline(series.cells(now, width), marks).rjust(width)
+        return sparkline(series.cells(now, width, since), marks).rjust(width)
 
     return Column(
         "trend", "right", least=6, rank=1, fit=draw, most=MOST_TREND,

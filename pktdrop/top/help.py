@@ -14,7 +14,9 @@ def help_page(width: int) -> list[ScreenLine]:
         ("!", "loses packets now, or counted something that is missing"),
         (".", "a station that has lost packets, not now"),
         ("*", "frees that are no loss"),
-        ("?", "counters that nothing explains"),
+        ("?", "counters that nothing explains, or packets that may be no loss"),
+        ("4 of 12,300", "packets looked at, of those dropped in the same looks that may be alike"),
+        ("0>3", "CPU 0 had them, the backlog of CPU 3 was full"),
         ("..", "cut: there was no room"),
     )
     lines += [EMPTY, (("Marks, the same that colour says", "strong"),)]

@@ -14,6 +14,7 @@ from pktdrop.model.drops import THE_GONE, Count, DropKey, Judge, Netns, Uncounte
 from pktdrop.model.snapshots import Drops, Kinds
 from pktdrop.top.subjects import NO_EVENT, CounterScope, InterfaceQueue, Reason
 from pktdrop.top.sums import Group, Line, Port, Processor, Tally
+from pktdrop.top.whose import Whose
 from pktdrop.views.table import interface_of, reason
 
 LEAST_STRETCH: Final = 2.0
@@ -62,6 +63,8 @@ class History:
         self.ports: dict[InterfaceQueue, Port] = {}
         self.processors: dict[int, Processor] = {}
         self.lines: dict[CounterScope, Line] = {}
+        self.whose = Whose()
+        """By those packets that were looked at."""
         self._groups: list[Group] = []
         self._positions: dict[DropKey, tuple[Verdict, tuple[int, ...]]] = {}
         """What is said of a kind of drop, and where in it its groups are."""
@@ -80,7 +83,7 @@ class History:
         for name in ("layers", "targets", "reasons", "cpus", "interfaces", "netns"):
             rows: Mapping[Any, Tally | Group] = getattr(self, name)
             setattr(other, name, {key: row.copy() for key, row in rows.items()})
-        for name in ("drops", "ports", "processors", "lines"):  # what is in them never changes
+        for name in ("drops", "ports", "processors", "lines", "whose"):  # what is in them never changes
             setattr(other, name, getattr(self, name).copy())
         return other
 
@@ -93,6 +96,7 @@ class History:
         self.uncounted = Uncounted(*(was + more for was, more in zip(self.uncounted, step.uncounted, strict=True)))
         self.filtered += selection.filtered
         self._add_drops(selection, start)
+        self.whose.add(account.samples, selection, self.elapsed)
         self._add_layers(account, start)
         self._add_ledger(account)
         self._add_ports(account)

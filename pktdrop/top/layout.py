@@ -11,6 +11,9 @@ from pktdrop.top.grid import GAP, GridRow, Sort, is_number
 from pktdrop.top.help import help_page
 from pktdrop.top.lines import EMPTY, Piece, ScreenLine
 
+_BEFORE = 3
+"""Characters before the first column: the cursor, the mark, and a space."""
+
 
 @dataclass(frozen=True)
 class Spots:
@@ -23,8 +26,8 @@ class Spots:
     """Position of the first row shown."""
     columns: tuple[tuple[int, int, str], ...] = ()
     """First and last column of each title."""
-    bar: tuple[tuple[int, int, int], ...] = ()
-    """First and last column of each key in the last line, and its position in `screen.BAR_ACTIONS`."""
+    bar: tuple[tuple[int, int, str], ...] = ()
+    """First and last column of each key in the last line, and what it does."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Listed:
     """Place of the row that was shown first; it is kept if the cursor is then on the screen."""
     empty: str
     """What is said where there are no rows."""
+    arrows: str
+    """Beside the title of the column that is sorted by: from the highest to the lowest, and the other way round."""
 
 
 def table(listed: Listed, above: int, width: int, room: int) -> tuple[list[ScreenLine], Spots]:
@@ -47,7 +52,7 @@ def table(listed: Listed, above: int, width: int, room: int) -> tuple[list[Scree
     height = max(0, room - 1)
     first = max(0, min(max(listed.first, listed.cursor - height + 1), listed.cursor, len(listed.rows) - 1))
     shown = listed.rows[first : first + height]
-    given = widths(listed.columns, [row.values for row in shown], width - 2, GAP, beside=1)
+    given = widths(listed.columns, [row.values for row in shown], width - _BEFORE, GAP, beside=1)
     titles, columns = _titles(listed, given)
     body = [_line(listed.columns, row, given, first + index == listed.cursor) for index, row in enumerate(shown)]
     if not listed.rows:
@@ -56,15 +61,15 @@ def table(listed: Listed, above: int, width: int, room: int) -> tuple[list[Scree
 
 
 def _titles(listed: Listed, given: Sequence[int]) -> tuple[ScreenLine, list[tuple[int, int, str]]]:
-    pieces: list[Piece] = [("  ", "title")]
+    pieces: list[Piece] = [(" " * _BEFORE, "title")]
     spots: list[tuple[int, int, str]] = []
-    at = 2
+    at = _BEFORE
     for column, wide in zip(listed.columns, given, strict=True):
         if not wide:
             continue
         is_sorted = column.title == listed.sort.title
         down = is_number(column) != listed.sort.reverse
-        text = column.title + (("v" if down else "^") if is_sorted else "")
+        text = column.title + ((listed.arrows[0] if down else listed.arrows[1]) if is_sorted else "")
         pieces.append((column.pad(text, wide)[:wide], "strong" if is_sorted else "title"))
         pieces.append((" " * GAP, "title"))
         spots.append((at, at + wide - 1, column.title))
@@ -77,8 +82,8 @@ def _line(columns: Sequence[Column], row: GridRow, given: Sequence[int], is_chos
     cells = [column.text(value, wide) for column, value, wide in zip(columns, row.values, given, strict=True) if wide]
     text = (" " * GAP).join(cells)
     if is_chosen:
-        return ((">", "cursor"), (row.mark, "cursor"), (text, "cursor"))
-    return ((" ", ""), (row.mark, style), (text, style))
+        return ((f">{row.mark} ", "cursor"), (text, "cursor"))
+    return ((" ", ""), (f"{row.mark} ", style), (text, "" if style == "loss" else style))
 
 
 def page(name: str, limits: Sequence[str], width: int) -> list[ScreenLine]:

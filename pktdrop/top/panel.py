@@ -2,7 +2,6 @@
 """The upper lines of the screen: the run as a whole, and the stations that a packet passes."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +10,7 @@ from pktdrop.text.escaping import safe
 from pktdrop.text.table import DOUBT, MARK, cut
 from pktdrop.text.wording import number
 from pktdrop.top.history import History
+from pktdrop.top.keys import KEYS
 from pktdrop.top.lines import Piece, ScreenLine, joined
 from pktdrop.top.series import sparkline
 
@@ -73,7 +73,7 @@ def _figures(history: History, mode: Mode, width: int) -> list[ScreenLine]:
         (("lost ", "title"), (number(history.loss.packets), "loss" if rate else "strong")),
         (("", ""), (f"{'!' if rate else ''}{number(rate) if rate else 0}/s", "loss" if rate else "")),
         *state,
-        _figure("lost events", lost, "loss"),
+        _figure("not counted", lost, "loss"),
         _figure("unexplained", history.unexplained, "odd", "?"),
         *([_figure(f"doubt{DOUBT}", history.doubt, "")] if history.doubt else []),
         *([_figure(f"noise{MARK}", history.noise, "")] if mode.noise else [(("noise hidden", "title"),)]),
@@ -115,7 +115,7 @@ def _station(history: History, layer: str, row: int, room: int, marks: str) -> P
     elif row == 1:
         text = " " + cut(f"{short(rate)}/s" if tally else "-", room - 2)
     else:
-        text = " " + (sparkline(tally.series.cells(history.elapsed, room - 2), marks) if tally else "")
+        text = " " + (sparkline(tally.series.cells(history.elapsed, room - 2, history.since), marks) if tally else "")
     return text.ljust(room), style
 
 
@@ -128,18 +128,24 @@ def short(rate: float) -> str:
     return number(rate) if rate else "0"
 
 
-def footer(keys: Sequence[tuple[str, str]], message: str, width: int) -> tuple[ScreenLine, list[tuple[int, int, int]]]:
-    """Return the bar of keys, and of each first and last column and position in `keys`. A message hides the bar."""
+def footer(view: str, message: str, width: int) -> tuple[ScreenLine, list[tuple[int, int, str]]]:
+    """Return the bar of keys, and where each one is: first and last column, and what it does. A message hides them.
+
+    Where there is no room for all, those of the tables are one, with the name of that which is shown.
+    """
     if message:
         return ((safe(message), "bar"),), []
+    keys = [(key.shown.split()[0], key.bar, key.action, key.bar == view) for key in KEYS if key.bar]
+    if sum(len(f"{key} {word}  ") for key, word, *_ in keys) - 2 > width:
+        tables = [at for at, (_, _, action, _) in enumerate(keys) if "choose_view" in action]
+        keys[tables[0] : tables[-1] + 1] = [(f"1-{len(tables)}", view, "do('turn', 1)", True)]
     pieces: list[Piece] = []
-    spots: list[tuple[int, int, int]] = []
+    spots: list[tuple[int, int, str]] = []
     column = 0
-    for position, (key, word) in enumerate(keys):
-        text = f"{key} {word}"
-        if column + len(text) > width:
+    for key, word, action, is_shown in keys:
+        if column + len(f"{key} {word}") > width:
             break
-        pieces += [(key, "strong"), (f" {word}  ", "title")]
-        spots.append((column, column + len(text) - 1, position))
-        column += len(text) + 2
+        pieces += [(key, "strong"), (f" {word}", "strong" if is_shown else "title"), ("  ", "")]
+        spots.append((column, column + len(f"{key} {word}") - 1, action))
+        column += len(f"{key} {word}  ")
     return tuple(pieces), spots

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 from pktdrop.filters import Filters
 from pktdrop.model.drops import Known
 from pktdrop.model.limits import Limit
+from pktdrop.rules.protocols import Protocols
 from pktdrop.text.table import Column
 from pktdrop.top import detail, panel
 from pktdrop.top.advice import concerning
 from pktdrop.top.grid import GridRow, Sort, arrange
 from pktdrop.top.history import History
-from pktdrop.top.keys import KEYS
 from pktdrop.top.layout import Listed, Spots, from_line, page, table
 from pktdrop.top.lines import EMPTY, ScreenLine, fitted, window
 from pktdrop.top.reader import Shown
-from pktdrop.top.series import BLOCKS
+from pktdrop.top.series import ARROWS, BLOCKS, PLAIN
 from pktdrop.top.subjects import Subject
-from pktdrop.top.views import VIEWS, Context
+from pktdrop.top.view import Context
+from pktdrop.top.views import VIEWS
 from pktdrop.views.limits import sentence, sentences
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ _LEAST_WITH_DETAIL: Final = 14
 """A screen with fewer lines has no room for the detail."""
 _JUDGED_EVERY: Final = 10.0
 """Seconds."""
-_BAR: Final = tuple((key.shown.split()[0], key.bar) for key in KEYS if key.bar)
-
-
-BAR_ACTIONS: Final = tuple(key.action for key in KEYS if key.bar)
 
 
 class Screen:
@@ -51,7 +48,7 @@ class Screen:
         self.is_large = False
         self._filters = filters
         self._known = Known()
-        self._context = Context(lambda netns: self._known.label(netns), marks)
+        self._context = Context(lambda netns: self._known.label(netns), marks, Protocols.load())
         self._history = History(interval)
         self._held: History | None = None
         self._view = VIEWS[0]
@@ -254,7 +251,7 @@ class Screen:
             body = from_line(page(self.page, sentences(self.limits), width), self._below, room)
         else:
             body = self._table_and_detail(len(shown), width, room)
-        bar, spots = panel.footer(_BAR, self.message, width)
+        bar, spots = panel.footer(self._view.name, self.message, width)
         self.spots = replace(self.spots, bar=tuple(spots))
         body += [EMPTY] * (room - len(body))
         return [fitted(line, width) for line in (*shown, *body[:room], bar)][:height]
@@ -276,8 +273,10 @@ class Screen:
 
     def _table(self, above: int, width: int, room: int) -> list[ScreenLine]:
         rows, sort = self.rows(), self._sorts[self._view.name]
-        empty = "no row has these words" if self.mode.search else "nothing lost so far"
-        listed = Listed(self.columns, rows, sort, self._position(rows), self._top, empty)
+        empty = "no row has these words" if self.mode.search else self._view.empty
+        listed = Listed(
+            self.columns, rows, sort, self._position(rows), self._top, empty, ARROWS[self._context.marks == PLAIN]
+        )
         lines, self.spots = table(listed, above, width, room)
         self._top, self._height = self.spots.first, max(0, room - 1)
         return lines

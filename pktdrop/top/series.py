@@ -8,6 +8,8 @@ from typing import Final
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 PLAIN: Final = " .:-=+*#@"
 """For terminals that show only ASCII."""
+ARROWS: Final = ("↓↑", "><")
+"""From the highest to the lowest, and the other way round; the same for those terminals."""
 
 
 class Series:
@@ -38,14 +40,16 @@ class Series:
             self._rates[passed % self.BINS] = 0.0
         self._newest = max(self._newest, stretch)
 
-    def cells(self, now: float, width: int) -> list[float]:
+    def cells(self, now: float, width: int, since: float | None = None) -> list[float]:
         """Return the highest rates in `width` equal parts of the time up to `now`, the last one not yet over.
 
-        Parts begin at fixed times, so that the picture moves by whole cells.
+        They are as short as they can be if all of the time `since` is to be seen; without it, all that is kept. Parts
+        begin at fixed times, so that the picture moves by whole cells.
         """
         width = min(width, self.BINS)
-        each = -(-self.BINS // width)
-        newest = int(now // self._seconds)
+        newest = int(max(0.0, now / self._seconds - 0.5))  # of one that has just begun there is nothing yet
+        first = newest - self.BINS + 1 if since is None else int(since // self._seconds)
+        each = -(-min(self.BINS, newest - first + 1) // width)
         return [
             max(self._rate(part * each + step, newest) for step in range(each))
             for part in range(newest // each - width + 1, newest // each + 1)

@@ -2,10 +2,12 @@
 """What a row of the live view stands for; the same whichever interval it is."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Netns
+from pktdrop.model.sample import Owner
+from pktdrop.samples.flows import Likeness
 
 NO_EVENT: Final = "(no event)"
 """In place of a reason: what was lost without a drop event, by NICs and full queues."""
@@ -52,4 +54,21 @@ class CounterScope:
     scope: Scope
 
 
-Subject = Reason | Cpu | InterfaceQueue | OneNetns | CounterScope
+class SampledFlow(NamedTuple):
+    """Samples in one namespace that differ in nothing that tells who is talking to whom."""
+
+    netns: Netns | None
+    likeness: Likeness
+    mark: str
+    """As behind the name of a reason: what is no loss is another row."""
+
+
+class SampledProcess(NamedTuple):
+    """Samples of one process; None: of those whose process is not known."""
+
+    owner: Owner | None
+    mark: str
+    """As of a flow."""
+
+
+Subject = Reason | Cpu | InterfaceQueue | OneNetns | CounterScope | SampledFlow | SampledProcess

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The tables of the live view: which columns each has, and its rows from a History."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pktdrop.ledger.entry import STAT_CLASS_LAYERS
@@ -11,40 +11,16 @@ from pktdrop.model.drops import Netns
 from pktdrop.rules.identities import NO_COUNTER
 from pktdrop.text.table import DOUBT, Column
 from pktdrop.text.wording import share
-from pktdrop.top.grid import GridRow, ago, names, numbers, ranges, trend
+from pktdrop.top.grid import GridRow, names, numbers, ranges, trend
 from pktdrop.top.history import History
+from pktdrop.top.sampled import FLOWS, PROCESSES
 from pktdrop.top.subjects import Cpu, OneNetns, Reason
 from pktdrop.top.sums import Group, Line, Tally
-from pktdrop.views.scope import Name, scope_text
+from pktdrop.top.view import Context, View, listed, seen
+from pktdrop.views.scope import scope_text
 
 _NOT_NOISE: Final = "*"
 _WORST_FIRST: Final = ("unexplained", "no-event", "bound", "exact", "silent")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What views need besides the history."""
-
-    netns_name: Name
-    marks: str
-    """Characters of a sparkline."""
-    noise: bool = True
-    """Whether what is no loss is shown."""
-
-
-@dataclass(frozen=True)
-class View:
-    """One of the tables of the live view."""
-
-    name: str
-    sort: str
-    """The column it is sorted by at first."""
-    columns: Callable[[History, Context], tuple[Column, ...]]
-    rows: Callable[[History, Context], Iterator[GridRow]]
-
-
-def _seen(history: History) -> Column:
-    return Column("seen", "right", show=lambda seen: ago(history.elapsed - seen if seen >= 0 else None), rank=2)
 
 
 def _share(history: History) -> Column:
@@ -83,8 +59,8 @@ def _reason_columns(history: History, context: Context) -> tuple[Column, ...]:
         Column("CPU", least=4, rank=6),
         names("iface", 6, rank=7),
         names("netns", 6, rank=8),
-        _seen(history),
-        trend(history.elapsed, context.marks),
+        seen(history),
+        trend(history.since, history.elapsed, context.marks),
     )
 
 
@@ -100,13 +76,8 @@ def _reason_values(key: Reason, group: Group, now: float) -> tuple[Any, ...]:
     tally = group.tally
     return (
         tally.rate(now), tally.packets, 0 if key.noise or key.doubt else tally.packets, key.layer, key.name,
-        cpus(group), _listed(group.interfaces), _listed(group.netns), tally.seen, tally.series,
+        cpus(group), listed(group.interfaces), listed(group.netns), tally.seen, tally.series,
     )  # fmt: skip
-
-
-def _listed(names: Iterable[str]) -> list[str]:
-    """Sort names; bare numbers, which say least, come last."""
-    return sorted(names, key=lambda name: (name[:1].isdigit(), name)) or ["-"]
 
 
 def cpus(group: Group) -> str:
@@ -138,7 +109,7 @@ def _cpu_columns(history: History, context: Context) -> tuple[Column, ...]:
         numbers("flow limit", rank=10),
         *_apart(history, context, 11),
         Column("most", least=12, rank=2),
-        trend(history.elapsed, context.marks),
+        trend(history.since, history.elapsed, context.marks),
     )
 
 
@@ -201,7 +172,7 @@ def _interface_columns(history: History, context: Context) -> tuple[Column, ...]
         numbers("rx/s", rank=7),
         numbers("tx/s", rank=8),
         Column("most", least=12, rank=4),
-        trend(history.elapsed, context.marks),
+        trend(history.since, history.elapsed, context.marks),
     )  # fmt: skip
 
 
@@ -242,8 +213,8 @@ def _netns_columns(history: History, context: Context) -> tuple[Column, ...]:
         *_apart(history, context, 4),
         names("iface", 6, rank=7),
         Column("most", least=12, rank=3),
-        _seen(history),
-        trend(history.elapsed, context.marks),
+        seen(history),
+        trend(history.since, history.elapsed, context.marks),
     )
 
 
@@ -255,7 +226,7 @@ def _netns_rows(history: History, context: Context) -> Iterator[GridRow]:
             (
                 group.tally.rate(history.elapsed), group.tally.packets, group.tally.packets, name, netns,
                 *_values_apart(history, context, group),
-                _listed(group.interfaces), most(history, group), group.tally.seen, group.tally.series,
+                listed(group.interfaces), most(history, group), group.tally.seen, group.tally.series,
             ),
             _mark(None, group.tally, history.elapsed),
             _words(group, name, str(netns)),
@@ -266,7 +237,7 @@ def _netns_name(netns: Netns | None, group: Group, context: Context) -> str:
     """Return the name that a namespace has now, else one it had at a drop, else its inode."""
     if netns is None:
         return "-"
-    return context.netns_name(netns) or _listed(group.netns or [str(netns)])[0]
+    return context.netns_name(netns) or listed(group.netns or [str(netns)])[0]
 
 
 # --- ledger
@@ -319,4 +290,6 @@ VIEWS: Final[Sequence[View]] = (
     View("interfaces", "/s", _interface_columns, _interface_rows),
     View("namespaces", "/s", _netns_columns, _netns_rows),
     View("ledger", "status", _ledger_columns, _ledger_rows),
+    FLOWS,
+    PROCESSES,
 )

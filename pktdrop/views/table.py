@@ -234,7 +234,12 @@ class TableView:
 
 def reason(key: DropKey, verdict: Verdict) -> str:
     """Return the reason, with its subsystem unless that is core, and the mark of noise or doubt."""
-    return reason_of(key.subsystem, key.reason) + ("", DOUBT, MARK)[_kind(verdict)]
+    return reason_of(key.subsystem, key.reason) + mark(verdict)
+
+
+def mark(verdict: Verdict) -> str:
+    """Return what stands behind the name of noise or doubt; nothing of a loss."""
+    return ("", DOUBT, MARK)[_kind(verdict)]
 
 
 def _most(one: "Outstanding | None", samples: int) -> str:

@@ -6,15 +6,20 @@ import re
 import secrets
 import shlex
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from pktdrop.demo.causes import CAUSES
+from pktdrop.demo.net import two_ns
+from pktdrop.host.namespaces import Namespaces
+from pktdrop.kernel.tracer import Tracer
 from tests.kit.process import DEADLINE, command, need, run, wait_until
+from tests.kit.provoked import send_udp
 
 N = 23
 SHOWN = ("udp_closed_port", "nftables_input", "udp_checksum", "no_route")
@@ -140,6 +145,41 @@ def test_numbers_on_the_screen_are_what_was_caused(tmp_path: Path, kernel_reason
         shown.press("4")
         for number, place in enumerate(places):
             shown.becomes(lambda screen: str(N + number) in figures(screen, place), place)  # noqa: B023
+
+
+def delivered(receiver: socket.socket) -> int:
+    """Return how many datagrams wait at a socket; takes them."""
+    receiver.setblocking(False)
+    count = 0
+    with suppress(BlockingIOError):
+        while receiver.recv(1):
+            count += 1
+    return count
+
+
+def test_whose_packets_they_were(tmp_path: Path) -> None:
+    """Flows have the addresses and ports that were used, processes that which has the full socket, details packets."""
+    with Tracer(Namespaces()) as tracer:
+        if tracer.samples_are_off:
+            pytest.skip("this kernel lets no program read packets")
+    me = f"{Path('/proc/self/comm').read_text().rstrip()}[{os.getpid()}]"
+    with ExitStack() as stack:
+        net = stack.enter_context(two_ns())
+        full = net.keep(net["server"].socket(socket.AF_INET, socket.SOCK_DGRAM))
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        full.bind(("10.7.0.2", 4008))
+        shown = stack.enter_context(terminal(tmp_path, "0.5", "--netns", net["server"].name, width=180)).ready()
+        port = send_udp(net, "client", N, ("10.7.0.2", 4008), bytes(1000))
+        flow = f"10.7.0.1:{port} > 10.7.0.2:4008"
+        shown.press("6")
+        lost = N - delivered(full)
+        assert lost > 0
+        shown.becomes(lambda screen: bool(re.search(rf" of {lost} {flow} +UDP 1000 B +{re.escape(me)} ", screen)), flow)
+        assert f"of {lost} packets dropped in the same looks" in shown.text
+        shown.press("7")
+        shown.becomes(lambda screen: bool(re.search(rf" of {lost} .* {re.escape(me)} ", screen)), me)
+        shown.press("1")
+        shown.becomes(lambda screen: f"{flow} UDP 1000 B for {me}, " in screen, "the samples of a reason")
 
 
 @pytest.mark.parametrize("how", ["q", "C-c", signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=str)

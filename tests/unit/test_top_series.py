@@ -27,10 +27,17 @@ def test_few_cells_show_the_highest_of_several_stretches() -> None:
     assert filled(1, 9, 2, *[0] * 18, 5).cells(43.9, 6) == [0.0, 0.0, 0.0, 9.0, 0.0, 5.0]
 
 
+def test_a_run_that_has_just_begun_fills_its_picture() -> None:
+    """After twelve seconds each of six cells is one stretch; later, all of the run is in them."""
+    assert filled(1, 2, 3, 4, 5, 6).cells(12.0, 6, since=0.0) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert filled(*range(20)).cells(40.0, 6, since=0.0) == [0.0, 3.0, 7.0, 11.0, 15.0, 19.0]
+    assert filled(*range(20)).cells(40.0, 6, since=36.0) == [14.0, 15.0, 16.0, 17.0, 18.0, 19.0]
+
+
 def test_what_is_old_is_forgotten() -> None:
     """After two minutes without a packet the picture is empty."""
     assert filled(7).cells(119.9, 60)[0] == 7.0
-    assert filled(7).cells(120.0, 60) == [0.0] * 60
+    assert filled(7).cells(121.0, 60) == [0.0] * 60
 
 
 def test_several_short_intervals_share_a_cell() -> None:

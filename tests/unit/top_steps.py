@@ -14,10 +14,13 @@ from pktdrop.ledger.loss import Whereabouts
 from pktdrop.model.counters import Counters, Row, Scope
 from pktdrop.model.drops import Count, DropKey, Known, Netns
 from pktdrop.model.limits import Limit
+from pktdrop.model.sample import Owner
+from pktdrop.samples.gather import ByKind
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Shown
 from pktdrop.top.screen import Screen
 from tests.kit.windows import FixedWindows
+from tests.unit.frames import ether, ipv4, ipv6, tcp, udp
 from tests.unit.make import (
     JUDGE,
     NOON,
@@ -28,6 +31,7 @@ from tests.unit.make import (
     make_look,
     make_loss,
     make_noise,
+    make_sample,
 )
 
 HOST, BLUE = Netns(4026531833, 1), Netns(4026532281, 7)
@@ -63,6 +67,14 @@ LEDGER = make_ledger(
     ),
 )  # fmt: skip
 """2,519 packets: those of DROPS, 500 that the ring lost and 4 that nothing explains."""
+STATSD = Owner(812, "statsd")
+SAMPLES: ByKind = {
+    make_drop(): [make_sample(owner=STATSD), make_sample(ether(0x0800, ipv4(17, udp(43211))), owner=STATSD)],
+    make_drop(cpu=1): [make_sample(key=make_drop(cpu=1), owner=STATSD)],
+    NFT: [make_sample(ether(0x0800, ipv4(6, tcp(bits=2), source="10.0.0.7")), key=NFT)],
+    make_noise(): [make_sample(ether(0x86DD, ipv6(17, udp(5353, 5353))), key=make_noise())],
+}
+"""Three of the 1,200 datagrams for a process, one of three segments that a rule dropped, one of 50 of noise."""
 SOFTNET = ("processed", "dropped", "time_squeeze", "received_rps", "flow_limit_count")
 BACKLOG = ("backlog_len", "input_qlen", "process_qlen")
 MOVED = {
@@ -94,6 +106,7 @@ def make_step(
     ledger: Ledger | None = None,
     increments: Mapping[str, Mapping[Scope, Mapping[str, int]]] | None = None,
     limits: tuple[Limit, ...] = (),
+    samples: ByKind | None = None,
     **changes: Any,
 ) -> Shown:
     """Two seconds; what was lost is by layer what the drops are, unless a ledger says otherwise."""
@@ -107,14 +120,20 @@ def make_step(
         ledger = make_ledger(losses=tuple(make_loss(packets, layer) for layer, packets in lost.items()))
     look = make_look(make_counters(), namespaces=Known(NAMES))
     account = Account(
-        make_interval(drops, **changes), ledger, increments or {}, look, FixedWindows(drops, drops), JUDGE
+        make_interval(drops, **changes),
+        ledger,
+        increments or {},
+        look,
+        FixedWindows(drops, drops),
+        JUDGE,
+        samples=samples or {},
     )
     return Shown(account, limits)
 
 
 def busy_look() -> Shown:
     """Something of everything."""
-    return make_step(DROPS, LEDGER, MOVED)
+    return make_step(DROPS, LEDGER, MOVED, samples=SAMPLES)
 
 
 def make_screen(*looks: Shown, interval: float = 2.0, filters: Filters | None = None) -> Screen:
