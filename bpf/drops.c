@@ -16,11 +16,15 @@
  *   MAY_BE_UNSENT(reason)    1 where it matters whether it was to leave for a group, and could not leave at all
  *   HAS_NO_PORT(reason)      1 where a bridge without ports gives it
  *   READER and more, see samples.h
+ *   FILTER       1 where there is a filter of packets, see filter.h
  *   MAY_BE_BACKLOG(reason)  0 where the reason says that the skb was not freed inside enqueue_to_backlog()
  */
 #include <uapi/linux/ptrace.h>
 
 #include "samples.h"
+#if FILTER
+#include "filter.h"
+#endif
 
 BPF_TABLE("hash", struct drop_key, struct drop_value, drops, 65536);
 BPF_TABLE("hash", struct drop_key, struct drop_value, other_places, 4096); /* made with more for more CPUs */
@@ -247,6 +251,8 @@ static __always_inline void count(struct drop_key *key, struct sk_buff *skb, str
 	LOAD(len, skb->len);
 	ADD(value->packets, 1);
 	ADD(value->bytes, len);
+	if (FILTER && key->reason & NO_MATCH)
+		return; /* nobody looks at these */
 	if (READER && __builtin_expect(!IS_BEYOND(value->taken, control->kind_limit), 0))
 		take_sample(value, key, control, skb, rx_sk, from, ctx);
 }
@@ -294,6 +300,10 @@ int count_kfree_skb(u64 *ctx)
 	from = set_scope(&key, skb, rx_sk, &state->netns);
 	if (from.dev && is_for_group(&key, skb, from.dev))
 		key.reason |= TO_GROUP;
+#if FILTER
+	if (!matches_filter(skb, &from))
+		key.reason |= NO_MATCH;
+#endif
 	count(&key, skb, rx_sk, &from, control, ctx);
 	return 0;
 }

@@ -10,6 +10,7 @@
 #define INTERFACE_NAME_SIZE 16 /* IFNAMSIZ, include/uapi/linux/if.h */
 #define NO_CPU 0xffff
 #define TO_GROUP (1U << 31)   /* in a reason: the frame was for a group or for all; no subsystem's number is so large */
+#define NO_MATCH (1U << 30)   /* in a reason: the packet does not match the user's filter */
 #define OTHER_PROTOCOL 0xffff /* reserved by RFC 1701: no protocol has it, and what claims to counts as other, too */
 
 /*

@@ -98,12 +98,24 @@ static __always_inline bool is_sent_to_group(struct sk_buff *skb, struct net_dev
 #endif
 }
 
+/* Where a packet is: offsets from `head` on. */
+struct extent {
+	u64 head;
+	u32 start; /* of the packet */
+	u32 tail;
+	u32 data;      /* skb->data: how far the packet had got */
+	u32 length;    /* of the packet from `start` on, in what the skb has and elsewhere */
+	u32 network;   /* header */
+	u32 transport; /* header */
+	bool has_mac;  /* `start` is a MAC header */
+};
+
 /*
  * Where a packet begins is not skb->data, which is wherever the packet had got to: it is the MAC header, else the
  * network header, if they lie in what the skb has; else there is nothing better than skb->data. Some leave a header as
  * another packet had it; headers of which the order is wrong are therefore no headers.
  */
-static __always_inline void set_bytes(struct sample *one, struct sk_buff *skb)
+static __always_inline void set_extent(struct extent *of, struct sk_buff *skb)
 {
 	u64 head = 0, data = 0;
 	u32 tail = 0, at, start, length = 0;
@@ -121,15 +133,31 @@ static __always_inline void set_bytes(struct sample *one, struct sk_buff *skb)
 		start = mac == NO_MAC_HEADER ? network : mac;
 	else
 		start = mac != NO_MAC_HEADER && mac <= at ? mac : at;
-	if (mac == start)
+	of->head = head;
+	of->start = start;
+	of->tail = tail;
+	of->data = at;
+	of->length = length + at - start;
+	of->network = network;
+	of->transport = transport;
+	of->has_mac = mac == start;
+}
+
+static __always_inline void set_bytes(struct sample *one, struct sk_buff *skb)
+{
+	struct extent of;
+	u32 there;
+
+	set_extent(&of, skb);
+	if (of.has_mac)
 		one->flags |= SAMPLE_HAS_MAC;
-	one->network = network - start;
-	one->transport = transport - start;
-	one->data = at - start;
-	one->length = length + at - start;
-	at = tail > start ? tail - start : 0;
-	one->captured = at < SAMPLE_BYTES ? at : SAMPLE_BYTES;
-	copy_bytes(one, head + start);
+	one->network = of.network - of.start;
+	one->transport = of.transport - of.start;
+	one->data = of.data - of.start;
+	one->length = of.length;
+	there = of.tail > of.start ? of.tail - of.start : 0;
+	one->captured = there < SAMPLE_BYTES ? there : SAMPLE_BYTES;
+	copy_bytes(one, of.head + of.start);
 }
 
 static __always_inline void set_socket(struct sample *one, struct sock *sk)

@@ -15,6 +15,7 @@ from pktdrop.errors import PktdropError
 from pktdrop.kernel import host, probes, readers
 from pktdrop.kernel.cache import Cache, default_directory
 from pktdrop.kernel.facts import BTF_DIRECTORY, KernelFacts
+from pktdrop.kernel.pcap import require_libpcap
 from pktdrop.kernel.prepared import Build, Prepared, prepare
 from pktdrop.kernel.programs import MapsRefused, Programs
 from pktdrop.kernel.symbols import Symbols
@@ -53,7 +54,7 @@ def check() -> Checks:
     mounts = list(_mounts())
     if mounts:
         return Checks((_kernel(), *mounts), can_trace=False)
-    checks = [_kernel(), _rights(), _btf(), _lockdown(), _libbpf(), _memlock(), _symbols()]
+    checks = [_kernel(), _rights(), _btf(), _lockdown(), _libbpf(), _libpcap(), _memlock(), _symbols()]
     if checks[1].status == "missing":
         return Checks(tuple(checks), can_trace=False)
     host.raise_memlock()
@@ -127,6 +128,14 @@ def _libbpf() -> Check:
             version = _VERSION(("libbpf_version_string", ctypes.CDLL(name)))
             return Check("libbpf", "ok", f"{version().decode()} ({name}); pktdrop itself does not use it")
     return Check("libbpf", "ok", "not found; pktdrop itself does not use it")
+
+
+def _libpcap() -> Check:
+    try:
+        version = require_libpcap().version().decode(errors="replace")
+    except PktdropError as missing:
+        return Check("libpcap", "degraded", "not found", "--filter, --port and --host do not work.", missing.do)
+    return Check("libpcap", "ok", version)
 
 
 def _memlock() -> Check:

@@ -102,6 +102,11 @@ def check_reasons(values: Sequence[str], reasons: ReasonNames) -> None:
         raise WrongUse(f"this kernel has no drop reason {name!r}. {hint}", "--reason")
 
 
+def packet_filter() -> Filter:
+    """Match what the kernel says matches the filter of packets that its programs have."""
+    return Filter(lambda key, _: key.matches, wanted=("",), unwanted=())
+
+
 def interface_filter(values: Sequence[str]) -> Filter:
     """Match interfaces by name, in whatever namespace: "eth0", "veth*"."""
     return Filter.of(values, lambda key, value: fnmatchcase(key.interface or "", value))

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import click
 
 from pktdrop.cli.options import CAPTURE, DURATION, FORMAT, Command
-from pktdrop.cli.tracing import ATTACHING, CHOICE, Attaching, Choice
+from pktdrop.cli.tracing import ATTACHING, CHOICE, MATCHING, Attaching, Choice, Matching
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host
 from pktdrop.process.clock import Clock
@@ -34,10 +34,11 @@ Examples:
 @FORMAT
 @CAPTURE
 @CHOICE
+@MATCHING
 @ATTACHING
 def packets(
     duration: float | None, most: int | None, rate: int, stack: bool, style: str, capture: str | None,
-    choice: Choice, attaching: Attaching,
+    choice: Choice, matching: Matching, attaching: Attaching,
 ) -> None:  # fmt: skip
     """Show dropped packets one by one: when, why, where, and whose they were.
 
@@ -45,11 +46,11 @@ def packets(
     is shown, but written to a file.
     """
     host.require_proc()
-    wanted = choice.filters()
+    wanted, program = choice.filters(), matching.program
     output, namespaces = Output(), Namespaces()
-    with attaching.tracer(namespaces, _OF_A_KIND, stack) as tracer, ExitStack() as opened:
+    with attaching.tracer(namespaces, _OF_A_KIND, stack, program) as tracer, ExitStack() as opened:
         # nothing that attaching has to wait for
-        from pktdrop.filters import Filters
+        from pktdrop.filters import Filters, packet_filter
         from pktdrop.reports.capture import Capture
         from pktdrop.reports.packets import INTERVAL, PacketsReport, PacketsSettings, PacketsSource
         from pktdrop.rules.protocols import Protocols
@@ -59,6 +60,8 @@ def packets(
         names, source = Protocols.load(), PacketsSource(namespaces, tracer)
         file = None if capture is None else opened.enter_context(Capture(capture))
         view = JsonView(names, lambda netns: namespaces.known.is_gone(netns)) if style == "json" else None
+        if program:
+            wanted = (*wanted, packet_filter())
         filters = Filters(wanted, noise=not choice.no_noise)
         with Clock(INTERVAL, None, duration, output.descriptor) as clock:
             report = PacketsReport(source, filters, PacketsSettings(most, rate), names, view, file, output, clock)

@@ -2,11 +2,12 @@
 """The command `pktdrop top`."""
 
 import os
+from functools import partial
 
 import click
 
 from pktdrop.cli.options import ALL_NETNS, INTERVAL, Command
-from pktdrop.cli.tracing import ATTACHING, CHOICE, Attaching, Choice
+from pktdrop.cli.tracing import ATTACHING, CHOICE, MATCHING, Attaching, Choice, Matching
 from pktdrop.kernel import host
 
 
@@ -22,13 +23,15 @@ Examples:
 )
 @INTERVAL
 @CHOICE
+@MATCHING
 @ALL_NETNS
 @ATTACHING
 @click.option("--format", "style", hidden=True)
 @click.pass_context
 def top(
-    context: click.Context, every: float, choice: Choice, all_netns: bool, attaching: Attaching, style: str | None
-) -> None:
+    context: click.Context, every: float, choice: Choice, matching: Matching, all_netns: bool, attaching: Attaching,
+    style: str | None,
+) -> None:  # fmt: skip
     """Show live what is lost, where and why: reasons, CPUs, interfaces, ledger.
 
     Looks every INTERVAL seconds (default 1). Press ? for the keys, q to end.
@@ -36,10 +39,12 @@ def top(
     """
     if style is not None:
         raise click.UsageError(f"top is a screen and has no --format. Use: pktdrop trace --format {style}")
-    from pktdrop.filters import Filters
+    from pktdrop.filters import Filters, packet_filter
     from pktdrop.top.command import require_screen, run
 
     require_screen(os.environ)
     host.require_proc()
-    chosen = Filters(choice.filters())
-    context.exit(run(every, chosen, not choice.no_noise, all_netns, attaching.tracer))
+    wanted, program = choice.filters(), matching.program
+    chosen = Filters((*wanted, *([packet_filter()] if program else [])))
+    attach = partial(attaching.tracer, program=program)
+    context.exit(run(every, chosen, not choice.no_noise, all_netns, attach))

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import click
 
 from pktdrop.cli.options import ALL_NETNS, CAPTURE, COUNT, DURATION, FORMAT, INTERVAL, Command, Pace, family
-from pktdrop.cli.tracing import ATTACHING, CHOICE, Attaching, Choice
+from pktdrop.cli.tracing import ATTACHING, CHOICE, MATCHING, Attaching, Choice, Matching
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host
 from pktdrop.kernel.tracer import PACKETS
@@ -29,12 +29,14 @@ Examples:
   pktdrop trace 5 12                     # every 5 seconds, 12 times
   pktdrop trace --reason 'TCP_*' -d 60   # TCP drops, for a minute
   pktdrop trace --interface '!lo'        # all but the loopback device
+  pktdrop trace --filter 'udp port 53'   # packets that match, as in tcpdump
   pktdrop trace --format json | jq .     # for programs
 """,
 )
 @family(Pace, INTERVAL, COUNT, DURATION)
 @FORMAT
 @CHOICE
+@MATCHING
 @ALL_NETNS
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
               help="Show at most N rows of a table.")  # fmt: skip
@@ -46,8 +48,8 @@ Examples:
 @CAPTURE
 @ATTACHING
 def trace(
-    pace: Pace, style: str, choice: Choice, all_netns: bool, limit: int, by: str | None, packets: int | None,
-    quiet: bool, capture: str | None, attaching: Attaching,
+    pace: Pace, style: str, choice: Choice, matching: Matching, all_netns: bool, limit: int, by: str | None,
+    packets: int | None, quiet: bool, capture: str | None, attaching: Attaching,
 ) -> None:  # fmt: skip
     """Show drops as they happen, by reason and CPU, and sum up at the end.
 
@@ -57,13 +59,13 @@ def trace(
     still counted, and said.
     """
     host.require_proc()
-    wanted = choice.filters()
+    wanted, program = choice.filters(), matching.program
     output, namespaces = Output(), Namespaces()
     _warn_of_narrow_terminal(output)
-    with attaching.tracer(namespaces, PACKETS if packets is None else packets) as tracer:
+    with attaching.tracer(namespaces, PACKETS if packets is None else packets, program=program) as tracer:
         # nothing that attaching has to wait for
         from pktdrop.account import Account
-        from pktdrop.filters import Filters
+        from pktdrop.filters import Filters, packet_filter
         from pktdrop.observe.observer import Observer
         from pktdrop.reports.trace import Capturing, JsonReport, TableReport
         from pktdrop.rules.protocols import Protocols
@@ -72,6 +74,8 @@ def trace(
         from pktdrop.views.table import TableView
         from pktdrop.watch import Watch
 
+        if program:
+            wanted = (*wanted, packet_filter())
         names, chosen = Protocols.load(), Filters(wanted, noise=not choice.no_noise)
         observer = Observer(namespaces, tracer, all_netns)
         watch = Watch(observer)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The options of commands that trace: which drops to show, and how to attach the probes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from pktdrop.text.escaping import safe
 
 if TYPE_CHECKING:
     from pktdrop.filters import Filter
+    from pktdrop.kernel.pcap import Instruction
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,24 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Matching:
+    """Which packets to show, as given."""
+
+    expressions: tuple[str, ...]
+    ports: tuple[str, ...]
+    hosts: tuple[str, ...]
+
+    @property
+    def program(self) -> "tuple[Instruction, ...]":
+        """Return the program that finds them; empty: it is all. Raises WrongUse and PktdropError."""
+        if not (self.expressions or self.ports or self.hosts):
+            return ()
+        from pktdrop.cli.matching import program
+
+        return program(self.expressions, self.ports, self.hosts)
+
+
+@dataclass(frozen=True)
 class Attaching:
     """How to attach the probes, as the options say."""
 
@@ -48,13 +68,20 @@ class Attaching:
     """The only rungs to try, for both probes; none: all rungs, the best first."""
     map_entries: int
 
-    def tracer(self, namespaces: Namespaces, packets: int = PACKETS, stacks: bool = False) -> Tracer:
+    def tracer(
+        self,
+        namespaces: Namespaces,
+        packets: int = PACKETS,
+        stacks: bool = False,
+        program: "Sequence[Instruction]" = (),
+    ) -> Tracer:
         """Attach them; warn where programs were kept that cannot be trusted. Raises PktdropError.
 
-        Of each kind of drop and CPU, the first `packets` of each look are sampled, with the kernel's stack if `stacks`.
+        Of each kind of drop and CPU, the first `packets` of each look are sampled, with the kernel's stack if `stacks`;
+        `program` is that of a Matching.
         """
         cache = Cache(None if self.no_cache else default_directory())
-        tracer = Tracer(namespaces, self.rungs, self.map_entries, cache, packets, stacks)
+        tracer = Tracer(namespaces, self.rungs, self.map_entries, cache, packets, stacks, program)
         if cache.mistrusted:
             say(f"Warning: the compiled programs that are kept were not read: {safe(cache.mistrusted)}.")
         return tracer
@@ -72,6 +99,15 @@ CHOICE = family(
     click.option("--protocol", "protocols", multiple=True, metavar="NAME",
                  help="Show only this ethertype: IPv4, 0x88cc."),
     click.option("--no-noise", is_flag=True, help="Hide frees that are no loss."),
+)  # fmt: skip
+MATCHING = family(
+    Matching,
+    click.option("--filter", "expressions", multiple=True, metavar="EXPRESSION",
+                 help="Show only packets that match, as tcpdump does: 'udp port 53'."),
+    click.option("--port", "ports", multiple=True, metavar="PORT",
+                 help="Show only packets from or to this port: 53, 8000-8100."),
+    click.option("--host", "hosts", multiple=True, metavar="ADDRESS",
+                 help="Show only packets from or to this host or network."),
 )  # fmt: skip
 ATTACHING = family(
     Attaching,

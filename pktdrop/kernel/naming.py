@@ -43,6 +43,7 @@ class Naming:
             protocol=raw.protocol,
             call_site=call_site,
             to_group=raw.to_group,
+            matches=raw.matches,
         )
 
     def _interface(self, netns: Netns | None, ifindex: int) -> str | None:

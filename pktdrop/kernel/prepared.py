@@ -68,6 +68,9 @@ class Build:
     stacks: bool = False
     """Whether samples come with the kernel's stack, which takes some microseconds each."""
 
+    filters: bool = False
+    """Whether the programs call a filter of packets, where they may read them. Which one makes no difference here."""
+
     def make(self) -> Prepared:
         """Compile the programs. Raises PktdropError."""
         from pktdrop.kernel.compiler import Compiler  # a start from the cache does without
@@ -96,6 +99,7 @@ class Build:
         return {
             "STACK_FRAMES": str(STACK_FRAMES if self.stacks else 0),
             "READER": str(readers.READERS[facts.reader]),
+            "FILTER": str(int(self.filters and facts.reader != readers.NONE)),
             "HAS_INODE": str(int(samples.inode)),
             "HAS_CGROUP": str(int(samples.cgroup)),
             "HAS_VLAN": str(int(samples.vlan)),
@@ -119,7 +123,7 @@ class Build:
         What else was compiled, and by what, is only known afterwards, and stored with it: Compiled.inputs.
         """
         of_host = (os.uname().machine, os.uname().release, sys.version, _bcc_version())
-        parts = [str(self.safe_read), str(self.samples), str(self.stacks), *of_host]
+        parts = [str(part) for part in (self.safe_read, self.samples, self.stacks, self.filters, *of_host)]
         digest = Digest("\0".join(parts).encode())
         sources = [*source_directory().rglob("*.[ch]"), *Path(__file__).parent.glob("*.py"), DATA / "ethertypes.tsv"]
         for path in sorted(sources):

@@ -12,13 +12,14 @@ so the drop is counted once, with both CPUs. A probe at the return would see a f
 with the event afterwards.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pktdrop.errors import PktdropError
-from pktdrop.kernel import sysbpf
+from pktdrop.kernel import readers, sysbpf
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.facts import BACKLOG_FUNCTION, BTF_DIRECTORY, KernelFacts
 from pktdrop.kernel.prepared import Build, Prepared, prepare
@@ -27,6 +28,9 @@ from pktdrop.kernel.records import HOT_DROPS, OTHER_PLACES, OTHER_PLACES_OF_CPU
 
 KFREE_SKB = ("tp_btf", "raw")
 BACKLOG = ("fentry", "kprobe", "none")
+if TYPE_CHECKING:
+    from pktdrop.kernel.pcap import Instruction
+
 _NO_BTF = "the kernel has no BTF"
 
 
@@ -75,38 +79,56 @@ def _attach(programs: Programs, facts: KernelFacts, rung: str) -> int:
     return programs.typed("backlog_fentry", sysbpf.AttachType.TRACE_FENTRY, facts.backlog_id)
 
 
-def attach(cache: Cache, map_entries: int, wanted: Collection[str], stacks: bool = False) -> tuple[KernelFacts, Probes]:
+def attach(
+    cache: Cache,
+    map_entries: int,
+    wanted: Collection[str],
+    stacks: bool = False,
+    program: "Sequence[Instruction]" = (),
+) -> tuple[KernelFacts, Probes]:
     """Attach both probes, each by the best rung that works, or by those in `wanted` only.
 
-    With `stacks`, samples come with the kernel's stack.
-    Raises PktdropError where kfree_skb, or a probe that was asked for, cannot be attached.
+    With `stacks`, samples come with the kernel's stack. `program` is that of a filter of packets.
+    Raises PktdropError where kfree_skb, or a probe that was asked for, cannot be attached, or not with that filter.
     """
     refused: dict[str, str] = {}
     for rung in _chosen(KFREE_SKB, wanted):
         try:
             if rung == "tp_btf" and not (BTF_DIRECTORY / "vmlinux").exists():
                 raise RungError(_NO_BTF)  # nothing needs to be compiled to know it
-            attach_both = partial(_attach_both, rung, _chosen(BACKLOG, wanted), refused, map_entries)
-            return _prepared(Build(rung == "raw", stacks=stacks), cache, attach_both)
+            attach_both = partial(_attach_both, rung, _chosen(BACKLOG, wanted), refused, map_entries, program)
+            return _prepared(Build(rung == "raw", stacks=stacks, filters=bool(program)), cache, attach_both)
         except RungError as reason:
             refused[rung] = str(reason)
+    if program:
+        raise PktdropError(
+            f"This kernel takes no filter of packets ({_told(refused)}).",
+            "Run without one, or look at 'pktdrop doctor'.",
+        )
     raise _cannot("skb:kfree_skb", refused)
 
 
 def _prepared(
     build: Build, cache: Cache, attach_both: Callable[[Prepared], tuple[KernelFacts, Probes]]
 ) -> tuple[KernelFacts, Probes]:
-    """Attach with samples, or without where the kernel refuses only those. Raises RungError."""
+    """Attach with samples, or without where the kernel refuses only those; with the filter always. Raises RungError."""
     try:
         return prepare(build, cache, attach_both)
     except RungError as reason:
+        if build.filters:
+            raise
         without = prepare(replace(build, samples=False), cache, attach_both)
         without[1].refused["samples"] = str(reason)
         return without
 
 
 def _attach_both(
-    rung: str, backlog: Collection[str], refused: dict[str, str], map_entries: int, prepared: Prepared
+    rung: str,
+    backlog: Collection[str],
+    refused: dict[str, str],
+    map_entries: int,
+    program: "Sequence[Instruction]",
+    prepared: Prepared,
 ) -> tuple[KernelFacts, Probes]:
     """Attach kfree_skb by one rung, and the backlog by the best of some. Raises RungError where kfree_skb cannot be."""
     cpus = sysbpf.cpu_numbers()
@@ -118,13 +140,25 @@ def _attach_both(
         "uncounted": cpus,
         "sample_cpus": cpus,
     }
-    programs = Programs(prepared.compiled, entries, prepared.facts.cast_function)
+    facts = prepared.facts
+    programs = Programs(prepared.compiled, entries, facts.cast_function, _filter_function(facts, program))
     with ExitStack() as undo:
         undo.callback(programs.close)
         kfree_skb = climb(programs, prepared, rung)
         second, why = _attach_backlog(programs, prepared, backlog)
         undo.pop_all()
-    return prepared.facts, Probes(programs, rung, second, kfree_skb, {**refused, **why})
+    return facts, Probes(programs, rung, second, kfree_skb, {**refused, **why})
+
+
+def _filter_function(facts: KernelFacts, program: "Sequence[Instruction]") -> bytes:
+    """Return the filter as the programs call it. Raises RungError where they cannot."""
+    if not program:
+        return b""
+    if facts.samples is None or facts.reader == readers.NONE:
+        raise RungError("the kernel lets no program read packets' bytes")
+    from pktdrop.kernel.classic import ByteReader, translate  # nothing that a start without a filter needs
+
+    return translate(program, ByteReader(facts.reader, facts.samples.cast_type, facts.cast_function))
 
 
 def _attach_backlog(programs: Programs, prepared: Prepared, chosen: Collection[str]) -> tuple[str, dict[str, str]]:
@@ -145,5 +179,10 @@ def _chosen(rungs: tuple[str, ...], wanted: Collection[str]) -> tuple[str, ...]:
 
 
 def _cannot(probe: str, refused: dict[str, str]) -> PktdropError:
-    why = "; ".join(f"{rung}: {reason}" for rung, reason in refused.items())
-    return PktdropError(f"{probe} cannot be traced on this kernel ({why}).", "'pktdrop doctor' shows what it allows.")
+    return PktdropError(
+        f"{probe} cannot be traced on this kernel ({_told(refused)}).", "'pktdrop doctor' shows what it allows."
+    )
+
+
+def _told(refused: Mapping[str, str]) -> str:
+    return "; ".join(f"{rung}: {reason}" for rung, reason in refused.items())

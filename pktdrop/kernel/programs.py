@@ -15,6 +15,8 @@ _INSTRUCTION_SIZE = 8
 _IMMEDIATE_OFFSET = 4  # struct bpf_insn, member imm
 _CALL_OF_CAST = struct.pack("=BBhi", 0x85, 0, 0, 0x7FFF0001)
 """BPF_JMP | BPF_CALL with CALL_OF_CAST of bpf/samples.h, in place of a call of the kfunc (BPF_PSEUDO_KFUNC_CALL)."""
+_CALL_OF_FILTER = struct.pack("=BBhi", 0x85, 0, 0, 0x7FFF0002)
+"""The same of bpf/filter.h, in place of a call of what is behind the program (BPF_PSEUDO_CALL)."""
 
 
 class MapsRefused(PktdropError):
@@ -31,13 +33,21 @@ class MapsRefused(PktdropError):
 class Programs:
     """The maps of one compilation, and the programs loaded and attached over them. Closing it removes all of it."""
 
-    def __init__(self, compiled: Compiled, entries: Mapping[str, int] | None = None, cast_function: int = 0) -> None:
+    def __init__(
+        self,
+        compiled: Compiled,
+        entries: Mapping[str, int] | None = None,
+        cast_function: int = 0,
+        filter_function: bytes = b"",
+    ) -> None:
         """Make the maps, with more or fewer entries than compiled where `entries` says so. Raises MapsRefused.
 
-        `cast_function` is the BTF id of the kfunc bpf_rdonly_cast(), if programs call it.
+        `cast_function` is the BTF id of the kfunc bpf_rdonly_cast(), and `filter_function` what classic.translate()
+        made, if programs call these.
         """
         self._compiled = compiled
         self._cast_function = cast_function
+        self._filter_function = filter_function
         self._maps: dict[str, int] = {}
         self._waiting_room: int | None = None
         with ExitStack() as undo:
@@ -98,10 +108,19 @@ class Programs:
             struct.pack_into("=i", instructions, index * _INSTRUCTION_SIZE + _IMMEDIATE_OFFSET, self._maps[map_name])
         if self._cast_function:
             call = struct.pack("=BBhi", 0x85, 2 << 4, 0, self._cast_function)
-            for at in range(0, len(instructions), _INSTRUCTION_SIZE):
-                if instructions[at : at + _INSTRUCTION_SIZE] == _CALL_OF_CAST:
-                    instructions[at : at + _INSTRUCTION_SIZE] = call
+            for at in _places(instructions, _CALL_OF_CAST):
+                instructions[at : at + _INSTRUCTION_SIZE] = call
+        calls = _places(instructions, _CALL_OF_FILTER)
+        for at in calls:
+            distance = (len(instructions) - at) // _INSTRUCTION_SIZE - 1
+            instructions[at : at + _INSTRUCTION_SIZE] = struct.pack("=BBhi", 0x85, 1 << 4, 0, distance)
+        instructions += self._filter_function if calls else b""
         return self._keep(sysbpf.program_load(program_type, bytes(instructions), name, attach_type, btf_id))
+
+
+def _places(instructions: bytearray, wanted: bytes) -> list[int]:
+    steps = range(0, len(instructions), _INSTRUCTION_SIZE)
+    return [at for at in steps if instructions[at : at + _INSTRUCTION_SIZE] == wanted]
 
 
 def _make_map(name: str, definition: MapDefinition) -> int:

@@ -16,7 +16,7 @@ HOT_DROPS = 512
 OTHER_PLACES, OTHER_PLACES_OF_CPU = 4096, 128
 """Entries of the table of other places, in all and for each CPU: a busy host drops at some 100 call sites."""
 NO_CPU = 0xFFFF
-_TO_GROUP = 1 << 31
+_TO_GROUP, _NO_MATCH = 1 << 31, 1 << 30
 SAMPLE = struct.Struct(f"=Q{DROP_KEY.size}sQQIIIHHHHHHHHHBB")
 """struct sample up to its bytes; the fields of RawSample."""
 SAMPLE_BYTES = 128
@@ -45,13 +45,16 @@ class RawKey(NamedTuple):
     protocol: int
     to_group: bool = False
     """Whether the frame was sent to a group or to all, for reasons where that matters."""
+    matches: bool = True
+    """Whether the packet matches the filter, if there is one."""
 
     @classmethod
     def decode(cls, data: bytes) -> "RawKey":
         """Take apart what the map holds; raises struct.error where its size is another."""
         keyed, netns, ifindex, reason, target_cpu, protocol = DROP_KEY.unpack(data)
         call_site, cpu, to_group = _TEXT | keyed >> 16, (keyed & 0xFFFF) >> 1, reason >= _TO_GROUP
-        return cls(call_site, netns, ifindex, reason & ~_TO_GROUP, cpu, target_cpu, protocol, to_group)
+        matches, reason = not reason & _NO_MATCH, reason & ~(_TO_GROUP | _NO_MATCH)
+        return cls(call_site, netns, ifindex, reason, cpu, target_cpu, protocol, to_group, matches)
 
 
 class RawValue(NamedTuple):

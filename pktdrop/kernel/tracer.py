@@ -23,6 +23,7 @@ from pktdrop.model.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from pktdrop.kernel.naming import Naming
+    from pktdrop.kernel.pcap import Instruction
     from pktdrop.model.sample import Sample
 
 _MANY_KEYS = 1024
@@ -49,16 +50,20 @@ class Tracer:
         cache: Cache | None = None,
         packets: int = PACKETS,
         stacks: bool = False,
+        program: "Sequence[Instruction]" = (),
     ) -> None:
         """Attach the probes, by the rungs in `wanted` where it names some. Raises PktdropError.
 
-        Of each kind of drop and CPU, the first `packets` of each look are sampled, with the kernel's stack if `stacks`.
+        Of each kind of drop and CPU, the first `packets` of each look are sampled, with the kernel's stack if `stacks`;
+        of those that match, where `program` is that of a filter, see kernel.pcap.
         """
         self.packets = packets
         self._namespaces = namespaces
         host.require_bpf_rights()
         host.raise_memlock()
-        self._facts, self._probes = probes.attach(cache or Cache(default_directory()), map_entries, wanted, stacks)
+        self._facts, self._probes = probes.attach(
+            cache or Cache(default_directory()), map_entries, wanted, stacks, program
+        )
         self.start = Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, uncounted=Uncounted(0, 0))
         """Before all drops: the maps were made for this run, so nothing needs to be read."""
         self._unnamed: set[Netns] = set()
@@ -229,10 +234,8 @@ class Tracer:
     def _named(self, found: Sequence[tuple[RawKey, RawValue]]) -> list[DropKey]:
         """Name kinds; all names of interfaces are learnt first, as not every drop comes with one."""
         same = self._same.setdefault
-        # the flag apart from the numbers: False is equal to 0, and would be one CPU's number
-        found = [
-            (RawKey._make((*(same(part, part) for part in raw[:-1]), raw.to_group)), value) for raw, value in found
-        ]
+        # the flags apart from the numbers: False is equal to 0, and would be one CPU's number
+        found = [(RawKey._make((*(same(part, part) for part in raw[:-2]), *raw[-2:])), value) for raw, value in found]
         netns = [same(where, where) for where in (self._netns(value) for _, value in found)]
         for (raw, value), where in zip(found, netns, strict=True):
             if where is not None:

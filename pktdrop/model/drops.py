@@ -108,6 +108,8 @@ class DropKey(NamedTuple):
     then."""
     to_group: bool = False
     """Whether the frame was sent to a group or to all; only known for reasons where it tells whether that is a loss."""
+    matches: bool = True
+    """Whether the packets match the user's filter of packets, if there is one."""
 
     def of_other_places(self) -> "DropKey":
         """Return the kind that drops go on as where their interface and namespace are not kept apart any more."""

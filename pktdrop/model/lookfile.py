@@ -4,7 +4,7 @@
 import json
 import math
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Final, Union, cast, get_args, get_origin, get_type_hints
@@ -244,14 +244,20 @@ def _many(make: Callable[[Iterable[Any]], Any], write: Write, read: Read) -> tup
 
 
 def _fixed(
-    make: Callable[[Iterable[Any]], Any], codecs: list[tuple[Write, Read]], holds: Callable[[Any], bool] | None = None
+    make: Callable[[Iterable[Any]], Any],
+    codecs: list[tuple[Write, Read]],
+    holds: Callable[[Any], bool] | None = None,
+    defaults: Sequence[Any] = (),
 ) -> tuple[Write, Read]:
+    """Read parts in order; what was written before the last ones were thought of has `defaults` for them."""
     writers, readers = ([codec[part] for codec in codecs] for part in (0, 1))
 
     def read(data: Any) -> Any:
-        if len(_items(data)) != len(readers):
+        missing = len(readers) - len(_items(data))
+        if not 0 <= missing <= len(defaults):
             raise Malformed(f"it is no list of {len(readers)}")
-        made = make(one(value) for one, value in zip(readers, data, strict=True))
+        found = [one(value) for one, value in zip(readers, data, strict=False)]
+        made = make([*found, *defaults[len(defaults) - missing :]])
         if holds is not None and not holds(made):
             raise Malformed("its parts do not go together")
         return made
@@ -260,7 +266,8 @@ def _fixed(
 
 
 def _named_tuple(kind: Any, holds: Callable[[Any], bool] | None = None) -> tuple[Write, Read]:
-    return _fixed(kind._make, [_codec(one) for one in get_type_hints(kind).values()], holds)
+    codecs = [_codec(one) for one in get_type_hints(kind).values()]
+    return _fixed(kind._make, codecs, holds, tuple(kind._field_defaults.values()))
 
 
 def _mapping(is_by_name: bool, key: tuple[Write, Read], value: tuple[Write, Read]) -> tuple[Write, Read]:

@@ -15,8 +15,7 @@ from pktdrop.account import Account
 from pktdrop.demo.causes.parts import CLOSED
 from pktdrop.demo.net import Net, one_ns, two_ns
 from pktdrop.host.namespaces import Namespaces
-from pktdrop.kernel import host, prepared, readers, ring
-from pktdrop.kernel.btf import Btf, BtfKind
+from pktdrop.kernel import prepared, readers, ring
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.model.drops import DropKey
@@ -27,20 +26,8 @@ from pktdrop.watch import Watch
 from tests.kit.kernel import Kernel
 from tests.kit.process import on_cpu, wait_until
 from tests.kit.provoked import LAST_CPU, send_udp
+from tests.kit.reading import VMLINUX, works
 from tests.kit.trace import inside, tracing
-
-VMLINUX = Path("/sys/kernel/btf/vmlinux")
-
-
-def _works(reader: str) -> bool:
-    """Whether the kernel lets a program read so: the same programs as pktdrop's trial, each by itself."""
-    host.raise_memlock()  # as a tracer does, before Linux 5.11
-    btf = Btf.load(VMLINUX)
-    found = readers.facts(btf)
-    tracepoint = btf.find("btf_trace_kfree_skb", BtfKind.TYPEDEF) or 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "ORDER", (reader,))
-        return readers.choose(found, tracepoint) == reader
 
 
 @pytest.fixture(params=["plain", "cast", "probe", "raw"])
@@ -53,7 +40,7 @@ def tracer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         with Tracer(Namespaces(), ("raw",), cache=Cache(None)) as tracing_raw:
             yield tracing_raw
         return
-    if not _works(way):
+    if not works(way):
         pytest.skip(f"this kernel lets no program read packets by {way}")
     monkeypatch.setattr(prepared.Build, "reader", lambda build, facts: way)
     with Tracer(Namespaces(), ("tp_btf",), cache=Cache(None)) as tracing_typed:
@@ -173,7 +160,7 @@ def test_a_full_budget_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ring, "MOST", 1)
     monkeypatch.setattr(ring, "LEAST", 6)
     with one_ns() as net, Tracer(Namespaces(), cache=Cache(None), packets=50) as tracer:
-        if VMLINUX.exists() and not any(map(_works, readers.ORDER)):
+        if VMLINUX.exists() and not any(map(works, readers.ORDER)):
             pytest.skip("this kernel lets no program read packets")
         watch = Watch(Observer(Namespaces(), tracer))
         for _ in range(2):
@@ -232,7 +219,7 @@ def test_whose_packets() -> None:
         bound.bind(("0.0.0.0", 53))
         namespaces = Namespaces()
         with Tracer(namespaces) as tracer:
-            if VMLINUX.exists() and not any(map(_works, readers.ORDER)):
+            if VMLINUX.exists() and not any(map(works, readers.ORDER)):
                 pytest.skip("this kernel lets no program read packets")
             watch = Watch(Observer(namespaces, tracer))
             send_udp(net, "client", 12, (address, 4008), bytes(1000))

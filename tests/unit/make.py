@@ -20,7 +20,7 @@ from pktdrop.rules.drivers import NicLoss
 from pktdrop.rules.layers import Layers
 from pktdrop.rules.protocols import Protocols
 from pktdrop.views.jsonlines import JsonView
-from tests.unit.frames import ether, ipv4, udp
+from tests.kit.frames import ether, ipv4, udp
 
 UNTOLD = Cause("unknown", None, (), "in {netns}", "Nothing is said of the cause.", "-", 0)
 """Of events whose cause does not matter."""

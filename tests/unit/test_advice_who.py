@@ -12,8 +12,8 @@ from pktdrop.model.drops import DropKey
 from pktdrop.model.packet import IPV4
 from pktdrop.model.sample import Owner, Sample, Socket
 from pktdrop.views.diagnose import as_json, as_text
+from tests.kit.frames import ether, ipv4, udp
 from tests.unit.accounts import DNS, HOST, RULES, TRACED, KnownHost, make_account
-from tests.unit.frames import ether, ipv4, udp
 from tests.unit.make import make_backlog_drop, make_drop, make_noise, make_sample
 
 FULL = make_drop(reason="SOCKET_RCVBUFF", netns=HOST, netns_name="host", call_site="__udp_queue_rcv_skb+0x1")

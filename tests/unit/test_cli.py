@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import shutil
 import struct
 import subprocess
@@ -88,7 +89,7 @@ def test_examples_of_the_help_are_valid() -> None:
     trace = main.get_command(context, "trace")
     assert trace is not None
     lines = [
-        line.partition("#")[0].partition("|")[0].replace("'", "").split()
+        shlex.split(line.partition("#")[0].partition("|")[0])
         for line in (_invoke("trace", "--help").output + _invoke("--help").output).splitlines()
         if "pktdrop trace" in line and "#" in line
     ]

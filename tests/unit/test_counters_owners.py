@@ -14,7 +14,7 @@ from pktdrop.host import processes
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.packet import IPV4
 from pktdrop.model.sample import Owner, Sample, Socket
-from tests.unit.frames import ether, ipv4, udp
+from tests.kit.frames import ether, ipv4, udp
 from tests.unit.make import make_sample
 
 FULL = Socket(2, 8125, None, 17, 7, inode=812, cgroup=None, is_receiver=True)

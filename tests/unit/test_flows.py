@@ -8,7 +8,7 @@ from pktdrop.model.sample import Owner, Sample
 from pktdrop.rules.protocols import Protocols
 from pktdrop.samples.flows import Flow, Standouts, flows, outstanding
 from pktdrop.samples.gather import RunSamples, by_kind
-from tests.unit.frames import ether, ipv4, tcp, udp
+from tests.kit.frames import ether, ipv4, tcp, udp
 from tests.unit.make import JUDGE, make_doubt, make_drop, make_noise, make_sample
 
 NAMES = Protocols.load()

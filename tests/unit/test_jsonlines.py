@@ -15,7 +15,7 @@ from pktdrop.model.limits import Limit
 from pktdrop.model.sample import Owner, Socket
 from pktdrop.rules.protocols import Protocols
 from pktdrop.views.jsonlines import JsonView
-from tests.unit.frames import MAC_A, MAC_B, ether, ipv4, udp
+from tests.kit.frames import MAC_A, MAC_B, ether, ipv4, udp
 from tests.unit.make import (
     NOON,
     VIEW,

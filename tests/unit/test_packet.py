@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pktdrop.model.packet import ARP, IPV4, IPV6, Packet, decode, decode_frame
 from pktdrop.rules.protocols import Protocols
 from pktdrop.samples.words import describe
-from tests.unit.frames import MAC_A, MAC_B, ether, ipv4, ipv6, tcp, udp
+from tests.kit.frames import MAC_A, MAC_B, ether, ipv4, ipv6, tcp, udp
 
 NAMES = Protocols.load()
 SYN_OPTIONS = bytes.fromhex("020405b40402080a000000010000000001030307")

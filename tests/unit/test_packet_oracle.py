@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pktdrop.model.packet import IPV4, IPV6, Packet, decode_frame
+from tests.kit.frames import ether, ipv4, ipv6, tcp, udp
 from tests.kit.patience import PATIENCE
-from tests.unit.frames import ether, ipv4, ipv6, tcp, udp
 
 FIELDS = ("ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "udp.srcport", "udp.dstport", "tcp.srcport", "tcp.dstport",
           "tcp.flags", "tcp.seq_raw", "tcp.window_size_value", "sctp.srcport", "sctp.dstport", "vlan.id", "ip.ttl",

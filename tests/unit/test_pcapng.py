@@ -15,8 +15,8 @@ from pktdrop.model.drops import Netns
 from pktdrop.model.packet import ARP, IPV4, IPV6
 from pktdrop.model.sample import Sample, Socket
 from pktdrop.samples.pcapng import Pcapng
+from tests.kit.frames import ether, ipv4, ipv6, udp
 from tests.kit.patience import PATIENCE
-from tests.unit.frames import ether, ipv4, ipv6, udp
 from tests.unit.make import NOON, make_drop, make_sample
 
 BLUE, GREEN = Netns(4026532281, 7), Netns(4026532290, 9)

@@ -39,9 +39,10 @@ KEYS = [
         target_cpu=0x5152,
         protocol=0x6162,
         to_group=True,
+        matches=False,
     ),
-    RawKey(0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFF, 0xFFFF, 0xFFFF, True),
-    RawKey(0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFF, 0xFFFF, 0xFFFF),
+    RawKey(0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x3FFFFFFF, 0x7FFF, 0xFFFF, 0xFFFF, True),
+    RawKey(0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x3FFFFFFF, 0x7FFF, 0xFFFF, 0xFFFF),
     RawKey(0xFFFF000000000000, 0, 0, 0, 0, 0, 0),
     RawKey(0xFFFFFFFF818B524E, 4026532281, 12, 0x30002, 1, NO_CPU, 0x86DD),
     RawKey(0xFFFFFFFFC04720E2, 0, 0, 0, 8191, 0, 0x0800),
@@ -58,13 +59,13 @@ static void show(const void *data, unsigned long size)
 }
 
 static void key(u64 location, u32 netns, u32 ifindex, u32 reason, u32 cpu, u16 target_cpu, u16 protocol,
-                int to_group)
+                int to_group, int matches)
 {
     struct drop_key one = {
         .call_site = CALL_SITE(location, SECTION(cpu, 1)),
         .netns = netns,
         .ifindex = ifindex,
-        .reason = reason | (to_group ? TO_GROUP : 0),
+        .reason = reason | (to_group ? TO_GROUP : 0) | (matches ? 0 : NO_MATCH),
         .target_cpu = target_cpu,
         .protocol = protocol,
     };

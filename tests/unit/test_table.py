@@ -20,7 +20,7 @@ from pktdrop.rules.protocols import Protocols
 from pktdrop.samples.flows import Standouts
 from pktdrop.views import table as views
 from pktdrop.views.table import TableView
-from tests.unit.frames import ether, ipv4, tcp, udp
+from tests.kit.frames import ether, ipv4, tcp, udp
 from tests.unit.make import (
     JUDGE,
     NOON,
