@@ -12,7 +12,7 @@ from pktdrop.model.sample import Owner
 from pktdrop.top.save import save, text_of
 from pktdrop.top.screen import Screen
 from pktdrop.top.whose import Whose
-from tests.unit.frames import ether, ipv4, udp
+from tests.kit.frames import ether, ipv4, udp
 from tests.unit.make import make_doubt, make_drop, make_sample, make_selection
 from tests.unit.top_steps import STATSD, busy_look, make_screen, make_step
 

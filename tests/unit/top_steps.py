@@ -19,8 +19,8 @@ from pktdrop.samples.gather import ByKind
 from pktdrop.top.panel import Run
 from pktdrop.top.reader import Shown
 from pktdrop.top.screen import Screen
+from tests.kit.frames import ether, ipv4, ipv6, tcp, udp
 from tests.kit.windows import FixedWindows
-from tests.unit.frames import ether, ipv4, ipv6, tcp, udp
 from tests.unit.make import (
     JUDGE,
     NOON,
