@@ -4,6 +4,7 @@
 from typing import TYPE_CHECKING, Protocol
 
 from pktdrop.account import Account, Accountant
+from pktdrop.model.container import Container
 from pktdrop.model.drops import Netns
 from pktdrop.model.limits import Limit
 from pktdrop.model.look import Answer, Look, Question
@@ -64,6 +65,10 @@ class Watch:
     def label(self, netns: Netns) -> str | None:
         """Return what a network namespace was called at the last look, if it had a name or is gone."""
         return self.look.namespaces.label(netns)
+
+    def container(self, netns: Netns) -> Container | None:
+        """Return the container that a network namespace was called by at the last look."""
+        return self.look.namespaces.containers.get(netns)
 
     def is_gone(self, netns: Netns) -> bool:
         """Tell whether nothing led to a network namespace any more at the last look."""

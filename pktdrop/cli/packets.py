@@ -59,7 +59,9 @@ def packets(
 
         names, source = Protocols.load(), PacketsSource(namespaces, tracer)
         file = None if capture is None else opened.enter_context(Capture(capture))
-        view = JsonView(names, lambda netns: namespaces.known.is_gone(netns)) if style == "json" else None
+        view = None
+        if style == "json":
+            view = JsonView(names, lambda netns: namespaces.known.is_gone(netns), container=namespaces.container)
         if program:
             wanted = (*wanted, packet_filter())
         filters = Filters(wanted, noise=not choice.no_noise)

@@ -81,7 +81,7 @@ def trace(
         watch = Watch(observer)
         shown = 0 if quiet else _ROW_PACKETS if packets is None else packets
         report: Report[Account] = (
-            JsonReport(watch, chosen, JsonView(names, watch.is_gone, by), output)
+            JsonReport(watch, chosen, JsonView(names, watch.is_gone, by, watch.container), output)
             if style == "json"
             else TableReport(watch, chosen, TableView(names, limit, watch.label, shown, by), output)
         )

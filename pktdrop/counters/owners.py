@@ -10,13 +10,14 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Final, NamedTuple
 
 from pktdrop.counters.netlink import Netlink
 from pktdrop.host import processes
 from pktdrop.host.namespaces import Namespaces
+from pktdrop.model.container import Container
 from pktdrop.model.drops import Netns
 from pktdrop.model.sample import Owner, Sample
 
@@ -54,12 +55,12 @@ class Owners:
 
     def __init__(self, namespaces: Namespaces) -> None:
         self._namespaces = namespaces
-        self._of_inode: dict[int, processes.Process | None] = {}
+        self._of_inode: dict[int, tuple[processes.Process, Container | None] | None] = {}
         self._next_search = 0.0
         """By the monotonic clock."""
 
-    def find(self, samples: Iterable[Sample]) -> None:
-        """Set the owner of each sample of which it can be found."""
+    def find(self, samples: Sequence[Sample]) -> None:
+        """Set owner and container of each sample of which they can be found."""
         wanted: list[tuple[Sample, int, bool]] = []
         ends: dict[_End, list[Sample]] = {}
         for sample in samples:
@@ -71,9 +72,13 @@ class Owners:
             wanted += [(sample, inode, True) for sample in ends[end]]
         self._search({inode for _, inode, _ in wanted})
         for sample, inode, is_receiver in wanted:
-            owner = self._of_inode.get(inode)
-            if owner is not None:
+            found = self._of_inode.get(inode)
+            if found is not None:
+                owner, sample.container = found
                 sample.owner = Owner(owner.pid, owner.comm, is_receiver)
+        for sample in samples:
+            if sample.owner is None and sample.socket is not None and sample.socket.cgroup is not None:
+                sample.container = self._namespaces.containers.of_cgroup(sample.socket.cgroup)
 
     def _search(self, inodes: set[int]) -> None:
         """Look for processes, if there is a socket of which nothing is known, and it was not just done."""
@@ -84,7 +89,9 @@ class Owners:
         found = processes.of_sockets(unknown)
         now = time.monotonic()
         self._next_search = now + _SHARE * (now - began)
-        self._of_inode |= {inode: found.get(inode) for inode in unknown}
+        of_process = {owner.pid: self._namespaces.containers.of_process(owner.pid) for owner in found.values()}
+        self._of_inode |= dict.fromkeys(unknown)
+        self._of_inode |= {inode: (owner, of_process[owner.pid]) for inode, owner in found.items()}
         if len(self._of_inode) > _REMEMBERED:
             self._of_inode = dict([*self._of_inode.items()][-_REMEMBERED // 2 :])
 

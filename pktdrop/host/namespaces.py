@@ -13,7 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from pktdrop.host.containers import Containers, Tenants
 from pktdrop.host.netns import HERE, identify, inside
+from pktdrop.model.container import Container
 from pktdrop.model.drops import HOST, Known, Netns
 from pktdrop.model.limits import Limit
 
@@ -24,8 +26,11 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 _REMEMBERED = 4096
 """Namespaces that are gone and still have their names, and those that are known to be gone: the last ones of each."""
 _Known = TypeVar("_Known")
-_LIKE_OTHERS = re.compile(r"host|gone(:.*)?|[0-9]+|.*\[[0-9]+\]", re.DOTALL)
-"""Names that files of namespaces may have, and that would be read as the host, an inode, or a process."""
+_LIKE_OTHERS = re.compile(
+    r"host|gone(:.*)?|[0-9]+|.*\[[0-9]+\]|(pod|docker|containerd|cri-o|podman|lxc|nspawn|machine|container|unit) .*",
+    re.DOTALL,
+)
+"""Names that files of namespaces may have, and that would be read as the host, an inode, a process, or a container."""
 
 
 class Namespaces:
@@ -52,6 +57,9 @@ class Namespaces:
         """How often an interface was seen to have another name than before."""
         self.renames_before = 0
         """Of these, up to the beginning of this look: within a look drops and counters go by the same names."""
+        self.containers = Containers(proc)
+        self._tenants = Tenants(self.containers)
+        self._container_of: Mapping[Netns, Container] = {}
         self._host: Netns | None = None
         self._own: Netns | None = None
         self._refused: str | None = None
@@ -112,7 +120,7 @@ class Namespaces:
         return self._numbered(Netns(inode, cookie))
 
     def name(self, netns: Netns) -> str | None:
-        """Return "host", or the name under /run/netns, or "comm[pid]" of the first process in it, or None."""
+        """Return "host", its name below /run/netns, its container, or "comm[pid]" of its first process, or None."""
         self._look_for(netns)
         return self._names.get(netns)
 
@@ -133,7 +141,13 @@ class Namespaces:
     def known(self) -> Known:
         """What is known by now. Nothing is searched for."""
         gone = frozenset(self._gone)
-        return Known(self._names, self._present, self._before, gone, self._host, self._own, self.searches)
+        return Known(
+            self._names, self._present, self._before, gone, self._host, self._own, self.searches, self._container_of
+        )
+
+    def container(self, netns: Netns) -> Container | None:
+        """Return the container that a namespace is called by, as far as it is known."""
+        return self._container_of.get(netns)
 
     def learn_interface(self, netns: Netns, ifindex: int, name: str) -> None:
         """Remember a name that the kernel gave with a drop: it may be an old one."""
@@ -226,10 +240,16 @@ class Namespaces:
         self.searches += 1
         self._paths.clear()
         found: dict[Netns, str] = {}
-        for netns, path, name in (*self._mounts(), *self._processes(), *self._named()):
+        processes = [*self._processes()]
+        for netns, path, name in (*self._mounts(), *processes, *self._named()):
             self._paths[netns] = path
             if found.get(netns) != HOST:
                 found[netns] = name
+        tenants = self._tenants.name(
+            found, {netns: (_pid(path), name) for netns, path, name in processes if name != HOST}
+        )
+        gone = {netns: container for netns, container in self._container_of.items() if netns not in found}
+        self._container_of = {**_last(gone), **tenants}
         self._interfaces = {
             netns: names
             for netns, names in self._interfaces.items()
@@ -300,6 +320,11 @@ class Namespaces:
 def _called(path: Path) -> str:
     """Return what a file calls a namespace: its name, or its path where the name would be read as something else."""
     return str(path) if _LIKE_OTHERS.fullmatch(path.name) else path.name
+
+
+def _pid(path: Path) -> int:
+    """Return the process of /proc/PID/ns/net."""
+    return int(path.parent.parent.name)
 
 
 def _is_kernel_thread(process: Path) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from pktdrop.model.container import Container
+
 OTHER_PROTOCOL = 0xFFFF
 """Stands for protocols that are not told apart. Reserved by RFC 1701, so it is none itself."""
 
@@ -46,7 +48,8 @@ class Known:
     """What is known of network namespaces."""
 
     names: Mapping[Netns, str] = field(default_factory=dict)
-    """ "host", or the name under /run/netns, or "comm[pid]" of the first process in it; also of some that are gone."""
+    """ "host", the name under /run/netns, or the container or "comm[pid]" of the first process in it; also of some that
+    are gone."""
     present: frozenset[Netns] = frozenset()
     """Namespaces that the last search found."""
     before: frozenset[Netns] = frozenset()
@@ -59,6 +62,8 @@ class Known:
     """The namespace that counters of the host were read in."""
     searches: int = 0
     """How many searches there were so far."""
+    containers: Mapping[Netns, Container] = field(default_factory=dict)
+    """Containers of namespaces that are called by them; also of some that are gone."""
 
     @property
     def sees_host(self) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from pktdrop.model.container import Container
 from pktdrop.model.drops import OTHER_PROTOCOL, DropKey
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Sample:
     """A process that had the socket open after the packet was dropped; None: not known, or gone by then."""
     stack: tuple[str, ...] = ()
     """Return addresses in the kernel from the call site on, by symbol; none where they were not asked for."""
+    container: Container | None = None
+    """What that process runs in, or the socket was made in."""
 
     @cached_property
     def is_frame(self) -> bool:
@@ -90,6 +93,14 @@ class Sample:
         if port is None or not self.received:  # what is in it need not be known
             return False
         return port == self.packet.destination_port != self.packet.source_port
+
+    @property
+    def whose(self) -> str | None:
+        """Return "for statsd[812] (pod shop/cart-7f9)"; without a process "for pod shop/cart-7f9"; None: not known."""
+        container = self.container if self.container is not None and self.container.tells else None
+        if self.owner is not None:
+            return str(self.owner) if container is None else f"{self.owner} ({container})"
+        return None if container is None else f"{'for' if self.is_for_socket else 'from'} {container}"
 
     @cached_property
     def packet(self) -> "Packet":

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pktdrop.model.drops import DropKey, Judge
 from pktdrop.model.packet import Packet
-from pktdrop.model.sample import Owner, Sample
+from pktdrop.model.sample import Sample
 from pktdrop.samples.words import Ethertype, describe, endpoint
 
 _MOST, _KEPT = 512, 128
@@ -22,7 +22,7 @@ class Flow(NamedTuple):
     """Samples that differ in nothing that tells who is talking to whom."""
 
     text: str
-    owner: Owner | None
+    whose: str | None
     seen: int
 
 
@@ -32,7 +32,7 @@ def flows(samples: Sequence[Sample], ethertype: Ethertype) -> list[Flow]:
     A client has another port each time, so of two ports the higher one makes no difference.
     """
     return [
-        Flow(describe(common([one.packet for one in some]), ethertype), some[0].owner, len(some))
+        Flow(describe(common([one.packet for one in some]), ethertype), some[0].whose, len(some))
         for some in sorted(alike(samples).values(), key=len, reverse=True)
     ]
 
@@ -41,7 +41,7 @@ def alike(samples: Iterable[Sample]) -> dict[Likeness, list[Sample]]:
     """Group samples by what tells who is talking to whom."""
     groups: dict[Likeness, list[Sample]] = {}
     for sample in samples:
-        groups.setdefault((*_likeness(sample.packet), sample.owner), []).append(sample)
+        groups.setdefault((*_likeness(sample.packet), sample.whose), []).append(sample)
     return groups
 
 
@@ -97,7 +97,7 @@ class Tallies:
         self.samples += 1
         _count(self.sources, packet.source or packet.link_source)
         _count(self.destinations, _destination(packet))
-        _count(self.owners, None if sample.owner is None else str(sample.owner))
+        _count(self.owners, sample.whose)
 
 
 def _destination(packet: Packet) -> str | None:

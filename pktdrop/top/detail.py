@@ -100,7 +100,7 @@ def _latest(seen: History, group: Group, context: Context, width: int) -> Iterab
     groups = latest(seen.whose.recent, group.keys)
     for samples, dropped in groups[:MOST_FLOWS]:
         (flow,) = flows(samples, context.protocols.name)
-        text = flow.text + (f" {flow.owner}" if flow.owner is not None else "")
+        text = flow.text + (f" {flow.whose}" if flow.whose is not None else "")
         yield from labelled("whose", f"{text}, {flow.seen} of {number(dropped)} seen", width)
     if len(groups) > MOST_FLOWS:
         yield from labelled("whose", f"and {len(groups) - MOST_FLOWS} more", width)

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from pktdrop.filters import Selection
+from pktdrop.model.container import Container
 from pktdrop.model.drops import Count, DropKey, Netns, Verdict
 from pktdrop.model.limits import Limit
 from pktdrop.model.snapshots import Drops, Interval
@@ -29,15 +30,20 @@ class JsonView:
     """Renders the start, intervals and the summary as lines. None is null: this run cannot know."""
 
     def __init__(
-        self, protocols: Protocols, is_gone: Callable[[Netns], bool] = lambda netns: False, by: str | None = None
+        self,
+        protocols: Protocols,
+        is_gone: Callable[[Netns], bool] = lambda netns: False,
+        by: str | None = None,
+        container: Callable[[Netns], Container | None] = lambda netns: None,
     ) -> None:
-        """Take the names of ethertypes, and what tells whether nothing leads to a namespace any more.
+        """Take the names of ethertypes, and what tells of a namespace whether nothing leads to it, and its container.
 
         Where `by` names one of BY, drops that are alike in it are one object.
         """
         self._protocols = protocols
         self._by = by
         self._is_gone = is_gone
+        self._container = container
 
     def start(self, time: float, version: str, kernel: str, probes: Mapping[str, str], limits: Sequence[Limit]) -> str:
         """Return the first line: what runs where, and what it cannot know."""
@@ -99,6 +105,7 @@ class JsonView:
             "netns_cookie": None if key.netns is None else key.netns.cookie,
             "netns_name": key.netns_name,
             "netns_gone": key.netns is not None and key.netns_name is None and self._is_gone(key.netns),
+            "container": None if key.netns is None else _container(self._container(key.netns)),
             "protocol": self._protocols.name(key.protocol),
             "location": key.call_site,
             "layer": verdict.layer,
@@ -121,8 +128,13 @@ class JsonView:
             **_packet(packet),
             "socket": None if socket is None else {**socket._asdict(), "is_receiver": sample.is_for_socket},
             "owner": None if owner is None else owner._asdict(),
+            "container": _container(sample.container),
             "stack": list(sample.stack),
         }
+
+
+def _container(container: Container | None) -> dict[str, Any] | None:
+    return None if container is None else {"label": str(container), **container._asdict()}
 
 
 BY: Final[Mapping[str, tuple[str, ...]]] = {
@@ -150,7 +162,7 @@ def summed(drops: Iterable[dict[str, Any]], by: Sequence[str]) -> list[dict[str,
 def _sum(drops: Sequence[dict[str, Any]]) -> dict[str, Any]:
     sums = {key: sum(drop[key] for drop in drops) for key in ("count", "bytes", "sampled")}
     same = [key for key in drops[0] if key not in sums and key != "samples"]
-    different = {key: len({drop[key] for drop in drops}) for key in same}
+    different = {key: len({repr(drop[key]) for drop in drops}) for key in same}
     return {
         **{key: drops[0][key] if different[key] == 1 else None for key in same},
         **sums,

@@ -26,7 +26,7 @@ def line(sample: Sample, verdict: Verdict, protocols: Protocols) -> str:
         interface_of(key),
         netns_of(key),
         describe(sample.packet, protocols.name),
-        *([] if sample.owner is None else [str(sample.owner)]),
+        *([] if sample.whose is None else [sample.whose]),
     ]
     lines = [" ".join(part for part in parts if part), *(f"    {frame}" for frame in sample.stack)]
     return "".join(f"{safe(text)}\n" for text in lines)
@@ -36,8 +36,8 @@ def comment(sample: Sample, verdict: Verdict) -> str:
     """Return what a capture file says of a packet: why, where and on which CPU it was dropped, and whose it is."""
     key = sample.key
     parts = [f"{reason(key, verdict)} at {key.call_site}", f"CPU {cpu(key)}"]
-    if sample.owner is not None:
-        parts.append(str(sample.owner))
+    if sample.whose is not None:
+        parts.append(sample.whose)
     if why := verdict.noise or verdict.doubt:
         parts.append(why)
     return ", ".join(parts)

@@ -149,7 +149,7 @@ class TableView:
         lines = []
         for flow in flows(some, self._protocols.name)[: self._packets]:
             seen = f", {flow.seen} of {number(row.count.packets)} seen"
-            text = safe(flow.text + (f" {flow.owner}" if flow.owner is not None else ""))
+            text = safe(flow.text + (f" {flow.whose}" if flow.whose is not None else ""))
             lines.append(_INDENT + cut(text, width - len(_INDENT + seen)) + seen)
         return lines
 

@@ -147,7 +147,7 @@ def _reports(watch: Watch, to: dict[str, Output]) -> list[_Report]:
     names, everything = Protocols.load(), Filters(())
     return [
         TableReport(watch, everything, TableView(names, 20, watch.label), to["table"]),
-        JsonReport(watch, everything, JsonView(names, watch.is_gone), to["json"]),
+        JsonReport(watch, everything, JsonView(names, watch.is_gone, container=watch.container), to["json"]),
         DiagnoseReport(watch, None, DiagnoseSettings(10.0, True, "table", ()), to["diagnosis"]),
         DiagnoseReport(watch, None, DiagnoseSettings(10.0, True, "json", ()), to["diagnosis_json"]),
     ]

@@ -45,6 +45,7 @@ def expected(cause: DemoCause, reasons: Reasons, net: Net, count: int, cpu: int)
         "netns": namespace.inode,
         "netns_name": namespace.name,
         "netns_gone": False,
+        "container": None,
         "protocol": cause.protocol,
         "other_places": False,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from pktdrop.counters import owners as module
 from pktdrop.counters.owners import Owners
 from pktdrop.host import processes
 from pktdrop.host.namespaces import Namespaces
+from pktdrop.model.container import Container
 from pktdrop.model.packet import IPV4
 from pktdrop.model.sample import Owner, Sample, Socket
 from tests.kit.frames import ether, ipv4, udp
@@ -95,3 +97,39 @@ def test_no_socket_no_search(host: Host) -> None:
     """A packet that nobody would get is nobody's, and nobody is looked for."""
     assert owner_of(Owners(Namespaces()), make_sample()) is None
     assert host.asked == []
+
+
+def test_in_which_container(host: Host, tmp_path: Path) -> None:
+    """The process tells it, read once; where there is none, the cgroup that the socket was made in."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/cgroup").write_text("0::/lxc.payload.mail\n")
+    namespaces = Namespaces(proc=tmp_path)
+    namespaces.containers._of_number = {40: Container(None, unit="foo.service"), 41: None}
+    owners, samples = Owners(namespaces), [make_sample(socket=FULL._replace(cgroup=40))]
+    owners.find(samples)
+    (tmp_path / "7/cgroup").unlink()
+    host.now += 100
+    samples += [
+        make_sample(socket=FULL),
+        make_sample(socket=FULL._replace(inode=9, cgroup=40)),
+        make_sample(socket=FULL._replace(inode=None, cgroup=40, is_receiver=False, local_port=43210)),
+        make_sample(socket=FULL._replace(inode=9, cgroup=41)),
+    ]
+    owners.find(samples[1:])
+    assert [sample.whose for sample in samples] == [
+        "for statsd[7] (lxc mail)",
+        "for statsd[7] (lxc mail)",
+        "for unit foo.service",
+        "from unit foo.service",
+        None,
+    ]
+
+
+def test_a_session_says_nothing_of_a_process(host: Host, tmp_path: Path) -> None:
+    """It is known, but not shown."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/cgroup").write_text("0::/user.slice/user-1000.slice/session-3.scope\n")
+    sample = make_sample(socket=FULL)
+    Owners(Namespaces(proc=tmp_path)).find([sample])
+    assert sample.whose == "for statsd[7]"
+    assert sample.container == Container(None, unit="session-3.scope")

@@ -46,7 +46,7 @@ def test_what_makes_a_flow_another_one() -> None:
         [datagram(), datagram(host="10.0.0.6"), datagram(destination=53), syn, reset, owned, reset], NAMES.name
     )
     assert found[0] == Flow("10.0.0.5:43210 > 10.0.0.9:443 TCP RST 0 B", None, 2)
-    assert Flow("10.0.0.5:43210 > 10.0.0.9:8125 UDP 48 B", DNS, 1) in found
+    assert Flow("10.0.0.5:43210 > 10.0.0.9:8125 UDP 48 B", "for dnsmasq[812]", 1) in found
     assert len(found) == 6
 
 

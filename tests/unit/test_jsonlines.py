@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pktdrop.model.container import Container
 from pktdrop.model.drops import Count, Netns, Uncounted
 from pktdrop.model.limits import Limit
 from pktdrop.model.sample import Owner, Socket
@@ -63,14 +64,14 @@ def test_an_interval() -> None:
             {
                 "reason": "CPU_BACKLOG", "subsystem": "core", "count": 812, "bytes": 81200, "cpu": 0, "target_cpu": 3,
                 "interface": "eth0", "ifindex": 2, "netns": 4026531833, "netns_cookie": 1, "netns_name": "host",
-                "netns_gone": False,
+                "netns_gone": False, "container": None,
                 "protocol": "IPv4", "location": "enqueue_to_backlog+0x1a8", "layer": "backlog", "noise": "",
                 "doubt": "", "other_places": False, "sampled": 0, "samples": [],
             },
             {
                 "reason": "NO_SOCKET", "subsystem": "core", "count": 23, "bytes": 667, "cpu": 0, "target_cpu": None,
                 "interface": "lo", "ifindex": 1, "netns": 4026532281, "netns_cookie": 7, "netns_name": "blue",
-                "netns_gone": False,
+                "netns_gone": False, "container": None,
                 "protocol": "IPv4", "location": "udp_rcv+0x49e", "layer": "socket", "noise": "",
                 "doubt": "", "other_places": False, "sampled": 0, "samples": [],
             },
@@ -110,10 +111,32 @@ def test_a_sample() -> None:
             "what": "port unreachable", "link_source": MAC_A, "link_destination": MAC_B, "inner": inner,
             "socket": {"family": 2, "local_port": 53, "remote_port": None, "protocol": 17, "state": 7, "inode": 812,
                        "cgroup": 40, "is_receiver": False},
-            "owner": {"pid": 7, "comm": "a\x1bb", "is_receiver": True},
+            "owner": {"pid": 7, "comm": "a\x1bb", "is_receiver": True}, "container": None,
             "stack": ["udp_rcv+0x49e", "process_backlog+0x83"],
         }
     ]  # fmt: skip
+
+
+def test_containers() -> None:
+    """A drop tells the container that its namespace is called by, and a sample the one that its process is in."""
+    cart = Container("containerd", "c" * 64, "cart", "cart-7f9", "shop", "3f2a9c14", None, None)
+    told = {
+        "label": "pod shop/cart-7f9", "runtime": "containerd", "id": "c" * 64, "name": "cart", "pod": "cart-7f9",
+        "pod_namespace": "shop", "pod_uid": "3f2a9c14", "unit": None, "user": None,
+    }  # fmt: skip
+    key, other = make_drop(), make_drop(netns=Netns(4026532999), netns_name="blue")
+    view = JsonView(Protocols.load(), container={key.netns: cart}.get)  # type: ignore[arg-type]
+    drops = {key: Count(2, 2), other: Count(1, 1)}
+    samples = {key: [make_sample(container=cart)], other: [make_sample()]}
+    first, second = _object(view.interval(make_interval(drops), make_selection(drops), make_ledger(), samples=samples))[
+        "drops"
+    ]
+    assert (first["container"], first["samples"][0]["container"]) == (told, told)
+    assert (second["container"], second["samples"][0]["container"]) == (None, None)
+    view = JsonView(Protocols.load(), by="reason", container={key.netns: cart}.get)  # type: ignore[arg-type]
+    (row,) = _object(view.interval(make_interval(drops), make_selection(drops), make_ledger()))["drops"]
+    assert row["container"] is None
+    assert row["different"]["container"] == 2
 
 
 def test_a_summary() -> None:
@@ -143,6 +166,7 @@ def test_unknown_is_null() -> None:
         "netns",
         "netns_cookie",
         "netns_name",
+        "container",
     ]
 
 

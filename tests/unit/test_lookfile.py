@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pktdrop.model.container import Container
 from pktdrop.model.counters import SOURCES, Counters, Interface, Row, Scope
 from pktdrop.model.drops import Count, DropKey, Known, Netns, Uncounted
 from pktdrop.model.limits import Limit
@@ -33,6 +34,7 @@ scopes = st.builds(Scope, st.none() | namespaces, st.none() | texts, *[st.none()
 rows = st.lists(st.tuples(texts, numbers), max_size=4).map(
     lambda pairs: Row(tuple(name for name, _ in pairs), tuple(value for _, value in pairs))
 )
+containers = st.builds(Container, *[st.none() | texts] * 7, st.none() | numbers)
 interfaces = st.builds(Interface, texts, st.none() | st.binary(max_size=8))
 keys = st.builds(
     DropKey, texts, texts, st.integers(0, 9), st.none() | st.integers(0, 9), st.none() | st.integers(1, 9),
@@ -49,7 +51,8 @@ samples = st.builds(
     Sample, moments, keys, st.binary(max_size=128), small, st.booleans(), st.integers(-32768, 32767), st.none() | small,
     st.booleans(), st.none() | small,
     st.none() | st.builds(Socket, *[small] * 5, st.none() | numbers, st.none() | numbers),
-    st.none() | st.builds(Owner, small, texts, st.booleans()),
+    st.none() | st.builds(Owner, small, texts, st.booleans()), st.lists(texts, max_size=2).map(tuple),
+    st.none() | containers,
 )  # fmt: skip
 answers: st.SearchStrategy[Answer] = (
     st.none() | texts | numbers | st.lists(st.none() | texts | numbers, max_size=4).map(tuple)
@@ -87,7 +90,8 @@ def looks(draw: st.DrawFn) -> Look:
                tuple(draw(st.lists(texts, max_size=2))), draw(st.booleans())),
         snapshots[0], counters, snapshots[1],
         Known(draw(st.dictionaries(namespaces, texts, max_size=2)), draw(some), draw(some), draw(some),
-              draw(st.none() | namespaces), draw(st.none() | namespaces), draw(st.integers(0, 9))),
+              draw(st.none() | namespaces), draw(st.none() | namespaces), draw(st.integers(0, 9)),
+              draw(st.dictionaries(namespaces, containers, max_size=2))),
         draw(some), tuple(draw(some)), draw(limits), draw(st.booleans()),
         draw(st.dictionaries(st.builds(Question, texts, st.none() | namespaces, texts), answers, max_size=3)),
         tuple(draw(st.lists(samples, max_size=2))),

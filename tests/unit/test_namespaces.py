@@ -15,6 +15,7 @@ import pytest
 
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.host.netns import identify, inside
+from pktdrop.model.container import Container
 from pktdrop.model.drops import HOST, Netns
 from pktdrop.views.limits import sentences
 from tests.kit.patience import PATIENCE
@@ -55,14 +56,18 @@ class Host:
         file = self.mounted.get(path, path).resolve()
         return Netns(file.stat().st_ino, self.cookies.get(file.name, 0))
 
-    def process(self, pid: int, namespace: str, comm: bytes = b"sleep", stat: bytes = PROCESS) -> None:
-        """Start a process in a namespace."""
+    def process(
+        self, pid: int, namespace: str, comm: bytes = b"sleep", stat: bytes = PROCESS, cgroup: str = ""
+    ) -> None:
+        """Start a process in a namespace, and in a cgroup of version 2."""
         self.netns(namespace)
         directory = self.proc / str(pid)
         (directory / "ns").mkdir(parents=True)
         (directory / "ns/net").symlink_to(self.files / namespace)
         (directory / "comm").write_bytes(comm + b"\n")
         (directory / "stat").write_bytes(stat % (pid, comm) if b"%b" in stat else stat)
+        if cgroup:
+            (directory / "cgroup").write_text(f"0::{cgroup}\n")
 
     def mount(self, name: str, namespace: str) -> None:
         """Name a namespace, as ip-netns(8) does."""
@@ -101,7 +106,9 @@ def test_a_named_namespace(host: Host) -> None:
     assert host.namespaces().name(host.netns("blue")) == "blue"
 
 
-@pytest.mark.parametrize("name", ["host", "4026531840", "gone:4026531840", "sshd[1]", "x\ny[1]"])
+@pytest.mark.parametrize(
+    "name", ["host", "4026531840", "gone:4026531840", "sshd[1]", "x\ny[1]", "docker web-1", "pod a:b", "unit x.service"]
+)
 def test_a_name_that_reads_as_something_else(host: Host, name: str) -> None:
     """A file may have any name: it is never taken for the host, an inode, a namespace that is gone, or a process."""
     host.mount(name, "other")
@@ -452,3 +459,107 @@ def test_the_own_namespace_is_identified_once() -> None:
     namespaces = Namespaces(identify=identified)
     assert namespaces.own() == namespaces.own() == identify(Path("/proc/thread-self/ns/net"))
     assert len(asked) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------- containers
+
+
+MAIL = "/lxc.payload.mail/init.scope"
+
+
+def test_a_namespace_of_a_container(host: Host) -> None:
+    """It is called by the container that its first process is in; all that is known of that can be asked for."""
+    host.process(812, "mail", b"init", cgroup=MAIL)
+    namespaces, mail = host.namespaces(), host.netns("mail")
+    assert namespaces.name(mail) == "lxc mail"
+    assert namespaces.known.containers == {mail: Container("lxc", name="mail")}
+    assert namespaces.container(mail) == Container("lxc", name="mail")
+    assert namespaces.container(host.netns("blue")) is None
+
+
+def test_a_namespace_of_a_service(host: Host) -> None:
+    """A service with a network of its own gives its name; the session of a user says less than a process."""
+    host.process(812, "private", b"foo", cgroup="/system.slice/foo.service")
+    host.process(813, "mine", b"bash", cgroup="/user.slice/user-1000.slice/session-3.scope")
+    namespaces = host.namespaces()
+    assert namespaces.name(host.netns("private")) == "unit foo.service"
+    assert namespaces.name(host.netns("mine")) == "bash[813]"
+    assert list(namespaces.known.containers) == [host.netns("private")]
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("cni-3f2a9c14-7b61-4e0d-9a55-0c1d2e3f4a5b", "lxc mail"),
+        ("netns-3f2a9c14-7b61-4e0d-9a55-0c1d2e3f4a5b", "lxc mail"),
+        ("3f2a9c14-7b61-4e0d-9a55-0c1d2e3f4a5b", "lxc mail"),
+        ("cni-3f2a9c14", "cni-3f2a9c14"),
+        ("blue-2", "blue-2"),
+    ],
+)
+def test_a_name_that_a_runtime_drew_says_nothing(host: Host, name: str, called: str) -> None:
+    """Below /run/netns runtimes put names made of random numbers: the container says more; what people chose stays."""
+    host.process(812, "mail", b"init", cgroup=MAIL)
+    host.mount(name, "mail")
+    assert host.namespaces().name(host.netns("mail")) == called
+
+
+def test_the_host_is_no_container(host: Host) -> None:
+    """Whatever cgroup its first process is in; nor is the own one, where the host cannot be seen."""
+    (host.proc / "1/cgroup").write_text("0::/system.slice/foo.service\n")
+    assert host.namespaces().name(host.netns("init")) == HOST
+
+
+def test_several_namespaces_in_one_container(host: Host) -> None:
+    """One has the name, the others tell their process, too; and each keeps what it was called."""
+    for pid, namespace in ((812, "first"), (813, "second"), (814, "third")):
+        host.process(pid, namespace, b"init", cgroup=MAIL)
+    namespaces = host.namespaces()
+    names = [namespaces.name(host.netns(name)) for name in ("first", "second", "third")]
+    assert names == ["lxc mail", "lxc mail (init[813])", "lxc mail (init[814])"]
+    shutil.rmtree(host.proc / "812")
+    namespaces.look()
+    assert [namespaces.name(host.netns(name)) for name in ("second", "third")] == names[1:]
+
+
+def test_a_container_that_was_started_again(host: Host) -> None:
+    """The name is free again once its namespace is gone, which goes on to have it."""
+    host.process(812, "first", b"init", cgroup=MAIL)
+    namespaces = host.namespaces()
+    first = host.netns("first")
+    assert namespaces.name(first) == "lxc mail"
+    shutil.rmtree(host.proc / "812")
+    host.process(900, "second", b"init", cgroup=MAIL)
+    namespaces.look()
+    assert namespaces.name(host.netns("second")) == "lxc mail"
+    assert namespaces.name(first) == "lxc mail"
+
+
+def test_a_process_that_gets_into_a_container_later(host: Host) -> None:
+    """What begins in a namespace may become another program elsewhere: it is asked for again, but not if it stays."""
+    host.process(812, "mail", b"lxc-start", cgroup="/")
+    namespaces, mail = host.namespaces(), host.netns("mail")
+    assert namespaces.name(mail) == "lxc-start[812]"
+    (host.proc / "812/cgroup").write_text(f"0::{MAIL}\n")
+    namespaces.look()
+    namespaces.paths()
+    assert namespaces.known.label(mail) == "lxc-start[812]"
+    (host.proc / "812/comm").write_bytes(b"init\n")
+    namespaces.look()
+    namespaces.paths()
+    assert namespaces.known.label(mail) == "lxc mail"
+
+
+def test_nothing_is_read_for_namespaces_that_are_known(host: Host) -> None:
+    """Neither for those with a name, nor again for those whose container was found."""
+    read: list[str] = []
+    host.process(812, "mail", b"init", cgroup=MAIL)
+    host.process(813, "red", b"init", cgroup=MAIL)
+    host.mount("red", "red")
+    namespaces = host.namespaces()
+    find = namespaces.containers.of_process
+    namespaces.containers.of_process = lambda pid: (read.append(str(pid)), find(pid))[1]  # type: ignore[method-assign]
+    for _ in range(3):
+        namespaces.look()
+        namespaces.paths()
+    assert read == ["812"]
