@@ -29,7 +29,7 @@ _ROOT = (0,)
 _LARGEST = 32 << 20
 """Bytes of one file; what is larger is no part of pktdrop or of what it is drawn with."""
 _KEPT = 2
-"""Copies that stay: a pktdrop that runs may still load modules of the one before."""
+"""Copies that are not removed: a pktdrop that runs may still load modules of the one before."""
 _DRAWN_BY = "textual"
 _REQUIRED = re.compile(r"([A-Za-z0-9._-]+)[^;]*(;.*extra.*)?")
 

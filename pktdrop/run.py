@@ -40,7 +40,7 @@ class Ticks(Protocol):
         """Whether what was done since the last tick took less than an interval so far."""
 
     def ticks(self) -> Iterator[None]:
-        """Yield when it is time to look."""
+        """Yield each time when it is time to look."""
 
 
 class Report(Protocol[_Taken]):
@@ -67,7 +67,7 @@ def say_limits(limits: Sequence[Limit]) -> None:
 
 
 class Limits:
-    """Tells each limit when it turns up."""
+    """Tells each limit once, when it turns up."""
 
     def __init__(self, tell: Tell = say_limits) -> None:
         """Take what becomes of those that are new."""

@@ -17,7 +17,7 @@ MOST_PACKETS = 64
 _ROW_PACKETS = 1
 """Lines of packets below a row, if not asked for more."""
 LEAST_WIDTH = 75
-"""Narrower than this, the columns that cannot shrink do not fit."""
+"""Characters that the columns of trace need which cannot shrink."""
 
 
 @click.command(

@@ -19,13 +19,13 @@ from pktdrop.model.drops import Netns, counted_since
 from pktdrop.model.limits import Limit
 
 _READ_AGAIN: Final = 4
-"""Namespaces in one reading, at most."""
+"""Namespaces that are read again in one reading, at most."""
 Width = Callable[[str, Scope, str], int]
 """Takes source, scope and name of a counter; returns at how many bits it wraps."""
 
 
 class Collector:
-    """Reads every source, in the namespace it is called in and in those asked for."""
+    """Reads every source of counters, in the namespace it is called in and in those asked for."""
 
     def __init__(self, namespaces: Namespaces) -> None:
         """Take what finds namespaces."""

@@ -108,7 +108,7 @@ def _unused(name: str, taken: Mapping[str, int]) -> str:
 
 
 def merge(rows: dict[Scope, Row], more: Mapping[Scope, Row]) -> None:
-    """Add rows to rows; where both have a scope its names and values are put one behind the other."""
+    """Add rows to rows; where both have a scope, names and values of one are put behind those of the other."""
     for scope, row in more.items():
         there = rows.get(scope)
         rows[scope] = row if there is None else Row(there.names + row.names, there.values + row.values)

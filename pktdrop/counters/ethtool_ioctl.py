@@ -47,7 +47,7 @@ class Ioctl:
         self._answer = memoryview(self._memory)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the socket."""
         self._socket.close()
 
     def ask(self, interface: str, request: bytes, size: int) -> memoryview:

@@ -15,11 +15,11 @@ Increments = Mapping[str, Mapping[Scope, Mapping[str, int]]]
 
 
 _LEFT = 256
-"""Interfaces that are remembered after they left."""
+"""Interfaces whose last counters are remembered after they left."""
 _GONE = 256
 """Interfaces and sockets of namespaces that are there whose sums are told apart after they are gone: the last ones."""
 _MANY = 1024
-"""Sums beyond twice those that were left by fold(): then it is worth doing again."""
+"""Sums beyond twice those that fold() left: with so many more, fold() is worth its time."""
 Gone = tuple[Netns, str | None, str | None]
 """An interface or socket that is gone: its namespace, its interface's name, its socket's name."""
 

@@ -26,7 +26,7 @@ class InterfaceAt(NamedTuple):
 
     @property
     def key(self) -> InterfaceKey:
-        """Return what its counters are found under."""
+        """Return the namespace and name that the interface's counters are found under."""
         return self.netns, self.interface.name
 
 

@@ -32,12 +32,12 @@ _IP: Final = (0x0800, 0x86DD)  # include/uapi/linux/if_ether.h
 """Ethertypes of packets that sockets get: others need not be taken apart."""
 _PROTOCOLS: Final = {"UDP": socket.IPPROTO_UDP, "TCP": socket.IPPROTO_TCP}
 _MOST_ASKED = 64
-"""Ends that are asked for in each look: senders can choose any number of ports."""
+"""Ends of connections that are asked for in each look: senders can choose any number of ports."""
 _REMEMBERED = 4096
 _SHARE = 20
-"""Looking for processes takes at most this part of the time: there may be very many."""
+"""Part of the time that looking for processes may take at most: there may be very many."""
 NO_SOCKET = "NO_SOCKET"
-"""The reason of packets that nobody would get."""
+"""Reason of packets that no socket would get."""
 
 
 class _End(NamedTuple):

@@ -20,7 +20,8 @@ from pktdrop.model.drops import Netns
 from pktdrop.model.limits import of_source, refused
 
 NAMES: Final = ("drops",)
-"""Copies, one for each packet (packet_rcv in net/packet/af_packet.c)."""
+"""Names of the counters: copies that a packet socket dropped, one for each packet (packet_rcv in
+net/packet/af_packet.c)."""
 
 _NETLINK_SOCK_DIAG = 4  # include/uapi/linux/netlink.h
 _SOCK_DIAG_BY_FAMILY = 20  # include/uapi/linux/sock_diag.h

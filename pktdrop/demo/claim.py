@@ -25,7 +25,7 @@ _NAME = re.compile(r"demo-[a-z0-9]+-(?P<pid>[0-9]+)(-[a-z]+)?")
 
 
 class Claim:
-    """The record of this demo. To be used as a context manager, around all that it makes.
+    """The record of this demo's namespaces. To be used as a context manager, around all that it makes.
 
     Raises PktdropError where no record can be kept.
     """
@@ -62,7 +62,7 @@ class Claim:
                 self._path.unlink(missing_ok=True)
 
     def names(self, cause: DemoCause) -> RoleNames:
-        """Return the names for a cause's namespaces, the one that loses without its role: there is little room."""
+        """Return names for a cause's namespaces; the losing one has no role in its name: there is little room."""
 
         def name(role: str) -> str:
             own = f"demo-{cause.short}-{os.getpid()}" + (f"-{role}" if role != cause.role else "")

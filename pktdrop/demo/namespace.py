@@ -41,7 +41,7 @@ class Namespace:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Move this thread into the namespace. What is opened here stays in it."""
+        """Move this thread into the namespace. Sockets and files opened here stay in it."""
         with inside(RUN / self.name):
             yield
 

@@ -35,7 +35,7 @@ _IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf/default")
 
 
 def unlike_others() -> RoleNames:
-    """Return names that no other topology has."""
+    """Return names for namespaces that no other topology has."""
     token = f"pktdrop-{os.getpid()}-{secrets.token_hex(4)}"
     return lambda role: f"{token}-{role}"
 

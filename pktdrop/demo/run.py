@@ -28,7 +28,7 @@ _INTERVAL = 1.0
 
 
 def known_reasons() -> frozenset[str] | None:
-    """Return the drop reasons that this kernel has names for; None where it does not tell."""
+    """Return the drop reasons that this kernel names; None where it names none."""
     try:
         return frozenset(KernelFacts.read().reasons.names())
     except PktdropError:

@@ -23,7 +23,7 @@ def need(*tools: str) -> None:
 
 
 def run(*command: str, stdin: str = "", seconds: float = _DEADLINE) -> str:
-    """Run a command and return what it printed. Raises PktdropError that says what it complained of, or that it hangs.
+    """Run a command, return what it printed. Raises PktdropError with the command's complaint, or if it hangs.
 
     It has a session of its own: Ctrl-C ends pktdrop in good order, not the commands that this takes.
     """

@@ -42,14 +42,14 @@ STRAY: Final = 3
 #: ...or fewer than this, and less than one percent of all that was lost.
 FEW: Final = 100
 _NAMED: Final = 3
-"""Losses that the verdict names; of more, one sum."""
+"""Losses that the verdict names; of more, it names their sum."""
 _NOT_TRACED: Final = "none"
 _AT_INTERFACES: Final = ("nic-fifo", "nic-ring", "driver")
 _TOLD_BY_EVENTS: Final = ("driver", "stack", "socket", "qdisc", "tx")
 
 
 class Host(words.Names, Protocol):
-    """Names and values of this host: pktdrop.diagnosis.values.Host."""
+    """Names and values of this host, as HostValues gives them."""
 
     def value(self, name: str, whereabouts: Whereabouts) -> Value | None:
         """Return a value (names: remedies.HOST_VALUES) as it is where packets were lost; None if it is not known."""
@@ -114,7 +114,7 @@ class Diagnosis:
     unexplained: int | None
     """Packets that counters show as lost and no event explains, part of `lost`; None: not known without tracing."""
     uncounted: int
-    """Drops that could not be counted."""
+    """Drops that were not counted at all: Uncounted.missed."""
     natures: Mapping[str, int]
     """Lost packets by nature, in the order of layers.NATURES."""
     stations: tuple[Station, ...]

@@ -49,7 +49,7 @@ ValueOf = Callable[[str, Whereabouts], Value | None]
 
 @dataclass(frozen=True)
 class Station:
-    """What was seen at one layer."""
+    """What was seen at one layer: lost packets, and signs that some soon may be lost."""
 
     layer: str
     status: StationStatus
@@ -186,12 +186,12 @@ def _named(row: Row) -> dict[str, int]:
 
 
 def received(account: Account) -> int:
-    """Count packets that interfaces received in the interval; one that passes several counts at each."""
+    """Count packets that interfaces received in the interval; each interface that one passes counts it."""
     return _risen(account.increments.get("links", {}).values(), "rx_packets")
 
 
 def squeezed(account: Account) -> int:
-    """Count how often CPUs used up their budget."""
+    """Count how often CPUs used up the budget of a softirq with packets left."""
     return _risen(account.increments.get("softnet", {}).values(), "time_squeeze")
 
 

@@ -150,17 +150,17 @@ class Namespaces:
         return self._container_of.get(netns)
 
     def learn_interface(self, netns: Netns, ifindex: int, name: str) -> None:
-        """Remember a name that the kernel gave with a drop: it may be an old one."""
+        """Remember the name of an interface that the kernel gave with a drop: it may be an old one."""
         self._interfaces.setdefault(netns, {}).setdefault(ifindex, name)
 
     def learn_interfaces(self, netns: Netns, names: Mapping[int, str]) -> None:
-        """Remember the names that interfaces have now, all of them."""
+        """Remember the names that the interfaces of a namespace have now, all of them."""
         before = self._interfaces.get(netns, {})
         self.renames += any(name != names.get(ifindex, name) for ifindex, name in before.items())
         self._interfaces[netns] = dict(names)
 
     def interface(self, netns: Netns, ifindex: int) -> str | None:
-        """Return the name of an interface, or None if it or its namespace cannot be found."""
+        """Return the name of an interface, or None if the interface or its namespace cannot be found."""
         if self.known_interface(netns, ifindex) is None and netns not in self._listed and netns not in self._gone:
             self._listed.add(netns)
             self.name(netns)

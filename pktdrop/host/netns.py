@@ -18,7 +18,7 @@ from pathlib import Path
 from pktdrop.model.drops import Netns
 
 HERE = Path("/proc/thread-self/ns/net")
-"""The namespace that this thread is in."""
+"""Path of the network namespace that this thread is in."""
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14 and later
 _COOKIE = struct.Struct("=Q")
@@ -101,7 +101,7 @@ def _setns(descriptor: int) -> None:
 
 @contextmanager
 def inside(path: Path, netns: Netns | None = None) -> Iterator[None]:
-    """Move this thread into the namespace that `path` names, and back at the end.
+    """Move this thread into the network namespace that `path` names, and back at the end.
 
     Raises OSError where the namespace is gone or may not be entered (CAP_SYS_ADMIN), or where `netns`, which it must
     be, is given and the path names another one by now.

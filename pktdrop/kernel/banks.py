@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The kernel's counts, and giving them up without losing one.
+"""The kernel's counts, and how the kernel gives them up without losing one.
 
 What the programs count by is in the map `drops` and in the table `hot_drops` in front of it. Both hold two banks, told
 apart by a bit of the key; the programs add to the active one. As keys come and go with interfaces and namespaces, a
@@ -89,7 +89,7 @@ class Banks:
         return sum(memoryview(self._uncounted[: 8 * self._cpus]).cast("Q"))
 
     def give_up(self) -> list[Block]:
-        """Let the programs begin anew in the other bank, and return what they counted in this one."""
+        """Let the programs count anew in the other bank, and return what they counted in this one."""
         old, self._bank = self._bank, 1 - self._bank
         self._control[:8] = self._bank.to_bytes(8, sys.byteorder)
         self._programs.wait()

@@ -142,7 +142,7 @@ class Btf:
         return self.resolve(element), count
 
     def enum(self, name: str) -> dict[str, int] | None:
-        """Return names and values of an enum, in its order; None if there is none of this name here."""
+        """Return names and values of an enum, in its order; None if this BTF has no enum of this name."""
         type_id = self.find(name, BtfKind.ENUM)
         if type_id is not None:
             words, sign = self._tail(type_id, 2 * self._length(type_id)), self._flag(type_id) << 31
@@ -173,7 +173,7 @@ class Btf:
         return None
 
     def tracepoint_parameters(self, name: str) -> int | None:
-        """Return how many arguments a tracepoint hands to a program; None if it is not there.
+        """Return how many arguments a tracepoint hands to a program; None if there is no such tracepoint.
 
         The prototype is behind the typedef btf_trace_NAME (include/trace/bpf_probe.h); its first parameter is the
         tracepoint's own context.

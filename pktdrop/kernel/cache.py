@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that spare a start its slow parts; what is in them can always be made again.
+"""Files that spare a start its slow parts; the contents of each can always be made again.
 
 A file is read only if it and its directory belong to the running user and nobody else may write them: its content
 is loaded into the kernel. It starts with its format and checksum. Nothing here is an error: what cannot be read is a

@@ -146,7 +146,7 @@ def _compile(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Answer the one request on stdin."""
+    """Answer the one request on stdin: compile, and write what bcc made to stdout."""
     try:
         import bcc  # noqa: F401  imported before the request is here, to overlap with the caller's work
     except ImportError as missing:

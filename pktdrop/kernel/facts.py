@@ -38,7 +38,7 @@ class KernelFacts:
     """The running kernel, as far as the programs depend on it."""
 
     layout: str
-    """C declarations of the structs that are read."""
+    """C declarations of the structs that the programs read."""
     arguments: int
     """Of the tracepoint: 2 (skb, location), 3 (+ reason), 4 (+ rx_sk)."""
     tracepoint_id: int

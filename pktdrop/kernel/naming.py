@@ -16,14 +16,14 @@ _BACKLOG_REASON = "CPU_BACKLOG"
 
 @dataclass(frozen=True)
 class Naming:
-    """Everything that gives names to a drop."""
+    """Names for drops: of reasons, of namespaces and interfaces, of call sites."""
 
     reasons: ReasonNames
     namespaces: Namespaces
     symbols: Symbols = field(default_factory=Symbols)
 
     def key(self, raw: RawKey, netns: Netns | None) -> DropKey:
-        """Name one key, of a drop in `netns`.
+        """Return the kind of a raw key, of a drop in `netns`.
 
         The interface's name must have been taught to `namespaces`, if the drop came with it.
         """

@@ -68,7 +68,7 @@ class RawValue(NamedTuple):
 
 
 class RawSample(NamedTuple):
-    """struct sample, taken apart; the bytes are those that were captured."""
+    """struct sample, taken apart; `bytes` has only those that were captured."""
 
     time: int
     key: bytes

@@ -63,7 +63,7 @@ class Ring:
         self._control[8 : CONTROL.size] = limits
 
     def read(self, take: Callable[[RawSample], None]) -> None:
-        """Hand on all samples that are complete, and make room for others."""
+        """Hand on all samples that are complete, and make room in the ring for others."""
         page, data = mmap.PAGESIZE, self._data
         (at,) = _POSITION.unpack_from(self._read)
         (end,) = _POSITION.unpack_from(data)

@@ -8,7 +8,7 @@ from pktdrop.model.drops import DropKey
 from pktdrop.model.snapshots import Drops, Kinds
 
 KINDS = 65536
-"""How many kinds of drops are kept apart; and one in SPARE more, as those that are beyond are given up together."""
+"""How many kinds of drops are kept apart; one in SPARE more may be there until those beyond are given up together."""
 SPARE = 16
 
 TallyRow = tuple[int, int, int]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pktdrop.model.sample import Sample
 
 _MANY_KEYS = 1024
-"""In the map, besides those in the table in front of it: with fewer there is no reason to give any up."""
+"""Keys in the map, besides those in the table in front of it: with fewer, there is no reason to give any up."""
 _FULL = 15 / 16
 _SETTLE = 5.0
 """Seconds in which keys that live come back after they were given up; and the least between two times."""
@@ -40,7 +40,7 @@ MAP_ENTRIES = 65536
 
 
 class Tracer:
-    """Counts drops from the moment it is made until it is closed."""
+    """Counts drops from the moment the Tracer is made until it is closed."""
 
     def __init__(
         self,

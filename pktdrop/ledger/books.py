@@ -35,7 +35,7 @@ _NOT_READ: Final = "the counters of its namespace could not be read"
 _PEER_FIELDS: Final = ("links.rx_dropped", "links.tx_dropped", "links.rx_errors", "links.tx_errors")
 
 _QUESTIONS: Final = 8_192
-"""Counters and drivers of which it is remembered what they say."""
+"""Pairs of counter and driver whose meaning is remembered."""
 
 NOTHING_READ: Final[Mapping[Scope, Row]] = MappingProxyType({})
 
@@ -46,7 +46,7 @@ class Ledger:
 
     entries: tuple[Entry, ...]
     losses: tuple[Loss, ...]
-    """All that was lost, each packet in exactly one; every total is a sum over these."""
+    """All lost packets, each in exactly one loss; every total is a sum over these."""
     hints: frozenset[str]
     """Counters among the entries that count no lost packets, or only such as another counter tells, too."""
 
@@ -103,7 +103,7 @@ class Books:
         self._last: Reconciled | None = None
 
     def learn_drivers(self, driver_of: Mapping[Nic, str], statistics: Mapping[Scope, Row] = NOTHING_READ) -> None:
-        """Remember the drivers of interfaces, and what their statistics tell of them: Drivers.variant()."""
+        """Remember the drivers of interfaces, and their variants as statistics tell them: Drivers.variant()."""
         for nic, driver in driver_of.items():
             row = statistics.get(Scope(netns=nic[0], interface=nic[1]))
             if row is not None or self._driver_of.get(nic, "").partition("!")[0] != driver:

@@ -33,7 +33,7 @@ class EventScope(NamedTuple):
 
     @property
     def scope(self) -> Scope:
-        """Return this as the scope of a counter."""
+        """Return the event scope as the scope of a counter."""
         return Scope(netns=self.netns, interface=self.interface, cpu=self.cpu)
 
 
@@ -49,7 +49,7 @@ class Why(NamedTuple):
     """What the rules say of an event."""
 
     name: str
-    """"REASON", with its subsystem unless that is core."""
+    """Reason, with its subsystem unless that is the core."""
     verdict: Verdict
     cause: Cause
 

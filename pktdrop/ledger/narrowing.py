@@ -20,11 +20,11 @@ _LISTENER: Final = ("tcp",)
 #: packets sent to all of them.
 _MOST: Final = 256
 Late = Callable[[Loss], int]
-"""Takes a loss; returns how many of its packets were lost while counters were read: they may not have them yet."""
+"""Takes a loss; returns how many of its packets were lost while counters were read, which may not have them yet."""
 
 
 def narrowed(losses: Sequence[Loss], increments: Increments, late: Late) -> list[Loss]:
-    """Give losses to the CPUs, sockets and queueing disciplines whose counters tell that it was them."""
+    """Return the losses, with the CPU, socket or queueing discipline that lost them, if its counters tell."""
     found = _at_backlogs(losses, increments)
     found = _at_sockets(found, increments, "socket", _DATAGRAM, late)
     found = _at_sockets(found, increments, "listener", _LISTENER, late)

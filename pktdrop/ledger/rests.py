@@ -41,7 +41,7 @@ class Rests:
         """Packets that the counters of several namespaces may still show once more."""
 
     def step(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, int]]:
-        """Give what counters counted beyond the events that are losses, each packet once, in the layer that lost it.
+        """Yield what counters show beyond the events that are losses, each packet once, in the layer that lost it.
 
         A rest that another counter contains too is taken out of that: by part_of in loss_counters.tsv; what one end of
         a veth pair had no room for out of what the other end could not send; what interfaces counted out of a bond;

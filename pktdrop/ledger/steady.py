@@ -47,7 +47,7 @@ class Steady:
         self._balances: dict[_Key, _Balance] = {}
 
     def settle(self, entries: Iterable[Entry], is_last: bool = False) -> tuple[Entry, ...]:
-        """Take the entries of the next interval; return them with "unexplained" only where it is certain.
+        """Take the entries of the next interval; return them, with status "unexplained" only where that is certain.
 
         What is out of balance is left open first ("bound", `is_open`). What became certain in this interval was counted
         in the one before: it has an entry of its own, with delta 0. In the last interval all is certain.

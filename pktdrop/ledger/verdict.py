@@ -67,7 +67,7 @@ class WindowBounds:
         return packets if self._windows is None else self._packets[0][group.number]
 
     def may_come_later(self, group: EventGroup) -> bool:
-        """Tell whether the counters may have been read before any of these events."""
+        """Tell whether the counters may have been read before any events of this group."""
         return self._windows is not None and not self._packets[0][group.number]
 
     def _elsewhere(self, counter: str) -> int:
@@ -90,7 +90,7 @@ class CounterJudge:
         self._slack = cache(identities.slack)
 
     def entry(self, match: Match, bounds: WindowBounds | None, summed: bool) -> Entry:
-        """Return the entry of a counter. `bounds` None: there are no events, as nothing is traced."""
+        """Return the entry of a counter. `bounds` None: nothing is traced, so there are no events."""
         status, note = self._verdict(match, bounds)
         is_open = status == _APART
         explained = min(match.delta, match.total)

@@ -8,16 +8,16 @@ from pktdrop.model.drops import Netns
 
 
 class Limit(NamedTuple):
-    """One thing that a run cannot know."""
+    """One thing that a run cannot know, and how much of it."""
 
     kind: str
-    """What it is: a key of `views.limits.SENTENCES`."""
+    """Key of `views.limits.SENTENCES`, which say it in words."""
     names: tuple[str, ...] = ()
     """What it is about: namespaces, interfaces, files, protocols or causes; of many the first ones."""
     why: str = ""
     """In the words of the kernel, or of whatever refused."""
     do: str = ""
-    """What to do about it, a sentence."""
+    """What the user can do about the limit, a sentence."""
     number: int = 0
     """How many there are."""
     of: int = 0
@@ -25,7 +25,7 @@ class Limit(NamedTuple):
     source: str = ""
     """Whose counters it is about: a key of `views.limits.SOURCES`; empty: not of one source alone."""
     netns: Netns | None = None
-    """Where these counters are."""
+    """Network namespace whose counters could not be read."""
 
 
 def refused(error: OSError | ValueError, kind: str = "refused", *names: str) -> Limit:

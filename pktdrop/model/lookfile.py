@@ -44,7 +44,7 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True)
 class _Written:
-    """A Snapshot as it is written."""
+    """A Snapshot in the form in which it is written."""
 
     time: float
     monotonic: float

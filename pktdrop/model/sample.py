@@ -28,7 +28,7 @@ class Socket(NamedTuple):
     protocol: int | None
     """IPPROTO_*."""
     state: int
-    """TCP_* of include/net/tcp_states.h; other protocols use some of them."""
+    """TCP_* of include/net/tcp_states.h; protocols other than TCP use some of these."""
     inode: int | None
     cgroup: int | None
     is_receiver: bool = False
@@ -56,7 +56,7 @@ class Sample:
     """Wall clock, seconds since the epoch."""
     key: DropKey
     content: bytes
-    """The packet's beginning: from its MAC header on, if it has one, else from its network header."""
+    """Beginning of the packet: from its MAC header on if it has one, else from its network header."""
     length: int
     """Of the whole packet from there on, in bytes."""
     has_mac: bool

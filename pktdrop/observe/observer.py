@@ -104,7 +104,7 @@ class Observer:
         return self.last
 
     def ask(self, question: Question) -> Answer:
-        """Ask this host, as of the last look."""
+        """Return what this host answers to a question, as of the last Look."""
         if self._asker is None:
             from pktdrop.observe.ask import Asker  # nothing that a start needs
 

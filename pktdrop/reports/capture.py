@@ -16,7 +16,7 @@ from pktdrop.views.packets import comment
 from pktdrop.views.table import interface_of, netns_of
 
 _REMEMBERED = 4096
-"""Interfaces without a sample: there may be any number of them."""
+"""Interfaces without a sample in the file whose drops are remembered: there may be any number of interfaces."""
 _Wire = tuple[Netns | None, str]
 
 

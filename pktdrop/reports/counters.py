@@ -68,7 +68,7 @@ class CountersReport:
     """ "table" or "json"."""
 
     def start(self) -> None:
-        """Show how counters stand, where that is wanted."""
+        """Show how counters stand, unless only their differences are wanted."""
         if not self.differences:
             self.step(Rise(self.rises.last, None))
 

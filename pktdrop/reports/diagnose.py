@@ -60,7 +60,7 @@ class DiagnoseReport:
     _lost: int = 0
 
     def start(self) -> str:
-        """Show nothing: what is said tells it."""
+        """Return what to say of the run; nothing is shown before its end."""
         return f"Watching for {self.settings.duration:g} s ({probes(self.watch.kernel.rungs)}). Ctrl-C to end."
 
     def step(self, step: Account) -> None:

@@ -73,7 +73,7 @@ class Capturing:
 
 @dataclass
 class TableReport:
-    """Results as tables; while there are none, a status line."""
+    """Results as tables; until something is dropped, a status line."""
 
     watch: Watch
     filters: Filters
@@ -85,7 +85,7 @@ class TableReport:
     _who: "Standouts | None" = None
 
     def start(self) -> str:
-        """Show nothing: what is said tells it."""
+        """Return what to say of the run; nothing is shown before the first interval."""
         return _opening(self.watch)
 
     def step(self, step: Account) -> None:

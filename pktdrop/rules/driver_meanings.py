@@ -21,7 +21,7 @@ _QUEUE: Final = re.compile(r"(?:queue|ring|rxq|rx|q|ch)[-_ #\[]*([0-9]{1,9})(?![
 
 @dataclass(frozen=True)
 class Meaning:
-    """What one counter of one driver says."""
+    """What one statistic of one driver says."""
 
     stat_class: str
     """One of STAT_CLASSES."""
@@ -87,11 +87,11 @@ class DriverMeanings:
         return cls(TABLE.load(), LINKS.load())
 
     def knows(self, driver: str) -> bool:
-        """Tell whether there are rules for this driver: else all that is said of it is a guess."""
+        """Tell whether there are rules for this driver: without rules all that is said of its statistics is a guess."""
         return driver != ANY and driver in self._known
 
     def variant(self, driver: str | None, names: Iterable[str]) -> str | None:
-        """Return the driver as its statistics tell it: "i40e!rx_missed_errors" is an i40e without that one.
+        """Return the driver as its statistics tell it apart: "i40e!rx_missed_errors" is an i40e without that statistic.
 
         ``names`` are all statistics that it has. Older drivers give other meanings to names that they have already.
         """
@@ -183,7 +183,7 @@ def _variants(driver: str) -> tuple[str, ...]:
 
 
 def bare(field: str) -> str:
-    """Return a field of rtnl_link_stats64 without its "links."."""
+    """Return the name of a field of rtnl_link_stats64 without "links." in front."""
     return field.removeprefix("links.")
 
 

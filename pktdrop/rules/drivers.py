@@ -19,7 +19,7 @@ from pktdrop.rules.match import ANY
 
 
 class NicLoss(NamedTuple):
-    """Packets that the NIC lost in one way."""
+    """Packets that a NIC lost, of one stat_class."""
 
     stat_class: str
     """One of STAT_CLASSES."""

@@ -61,7 +61,7 @@ class Identity:
     source: str
     line: int
     without: str = ""
-    """A core reason: the row is of kernels that lack it. Empty: of all."""
+    """A core reason: the row is only for kernels that lack this reason. Empty: for all."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Counter:
     layer: str
     loss: str
     part_of: str | None
-    """Counter that counts each of these packets too."""
+    """Counter that counts each of these packets, too; None: no counter does."""
     is_tcp_drop: bool
     """Whether the counter counts packets that tcp_drop() frees."""
     note: str

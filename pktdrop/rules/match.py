@@ -51,7 +51,7 @@ _UNKNOWN: Final = "unknown"
 _Row = TypeVar("_Row")
 Value = int | str
 Values = Callable[[str], Value | None]
-"""Gives a value by its name; None: it is not known."""
+"""Gives a value by its name; None: the value is not known."""
 
 
 def function_of(call_site: str) -> str:

@@ -17,7 +17,7 @@ from pktdrop.rules.remedies import Remedy
 
 @dataclass(frozen=True)
 class Rules:
-    """The tables that losses are judged by."""
+    """All tables that drops, counters and losses are judged by."""
 
     identities: Identities
     drivers: Drivers

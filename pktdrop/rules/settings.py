@@ -22,7 +22,7 @@ class Setting:
 
     name: str
     file: str | None
-    """Below /proc/sys/net; None: it is no sysctl."""
+    """File of the sysctl, below /proc/sys/net; None: the setting is no sysctl."""
     word: int
     set_in: str
     """In which network namespaces the setting can be set, one of SET_IN."""

@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 DATA = Path(__file__).parent.parent / "data"
 """Where the tables that come with pktdrop are."""
 NOTHING: Final = "-"
-"""What stands in a cell that says nothing."""
+"""Stands in a cell that says nothing."""
 
 _Row = TypeVar("_Row")
 
@@ -29,7 +29,7 @@ class Cells:
         return self._cells[column]
 
     def given(self, column: str) -> str | None:
-        """Return a cell; None if it says nothing."""
+        """Return a cell; None if the cell says nothing."""
         return None if self[column] == NOTHING else self[column]
 
     def number(self, column: str) -> int | None:
@@ -93,7 +93,7 @@ class Table(Generic[_Row]):
         return tuple(made)
 
     def load(self, path: Path | None = None) -> tuple[_Row, ...]:
-        """Read a file, by default the one that comes with pktdrop.
+        """Read a file with these columns, by default the one that comes with pktdrop.
 
         Raises ValueError, naming file and line, if it is malformed; OSError if it cannot be read.
         """

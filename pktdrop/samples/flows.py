@@ -19,7 +19,7 @@ Likeness = tuple[object, ...]
 
 
 class Flow(NamedTuple):
-    """Samples that differ in nothing that tells who is talking to whom."""
+    """Samples that have the same ends and protocol, so that they tell who is talking to whom."""
 
     text: str
     whose: str | None

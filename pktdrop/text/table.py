@@ -11,9 +11,9 @@ from pktdrop.text.escaping import safe
 GAP = 2
 CUT = ".."
 MARK = "*"
-"""Behind a name: it is noise."""
+"""Behind the name of a reason: its drops are noise."""
 DOUBT = "?"
-"""Behind a name: it is not known whether it is a loss."""
+"""Behind the name of a reason: it is not known whether its drops are losses."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Column:
     title: str
     align: Literal["left", "right"] = "left"
     least: int | None = None
-    """Characters that are enough where there is no room for all; None: it cannot be cut."""
+    """Characters that are enough where there is no room for all; None: values of this column cannot be cut."""
     keep_end: bool = False
     """Cut in the middle, so that the last characters stay (the offset of a call site)."""
     wrap: bool = False
@@ -35,7 +35,7 @@ class Column:
     rank: int = 0
     """Columns with the highest rank are left out first where there is no room; those with 0 never."""
     most: int | None = None
-    """Takes the room that is left, up to so many characters, whatever its values need."""
+    """Characters that the column may take of the room that is left, whatever its values need."""
     order: Callable[[Any], Any] | None = None
     """Gives what is compared in place of a value."""
 

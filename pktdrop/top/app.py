@@ -106,7 +106,7 @@ class TopApp(App[None]):
             self.repaint()
 
     def repaint(self) -> None:
-        """Show the state as it is."""
+        """Paint the screen anew."""
         size = self._canvas.size
         if size.width and size.height:
             self._canvas.show(self.state.lines(size.width, size.height))

@@ -44,7 +44,7 @@ class Canvas(Widget, can_focus=True):
         self._lines: Sequence[ScreenLine] = ()
 
     def show(self, lines: Sequence[ScreenLine]) -> None:
-        """Show lines in place of the ones before."""
+        """Show lines in place of those shown before."""
         before, self._lines = self._lines, lines
         if len(before) != len(lines):
             self.refresh()

@@ -34,11 +34,11 @@ from pktdrop.views.table import cpu, interface_of, netns_of, reason
 
 MOST_FLOWS: Final = 6
 MOST: Final = 12
-"""Parts of a list that are named; of the rest there is the number."""
+"""Parts of a list that are named; of more parts, only their number is told."""
 
 
 def group_of(seen: History, subject: Subject) -> Group | None:
-    """Return the drops that a row stands for; None for a row that stands for none."""
+    """Return the drops that a row stands for; None for a row that stands for no drops."""
     match subject:
         case Reason():
             return seen.reasons.get(subject)

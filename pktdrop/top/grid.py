@@ -16,7 +16,7 @@ MOST_TREND: Final = 30
 
 
 class GridRow(NamedTuple):
-    """One row: its values, one for each column, and what tells it from others."""
+    """One row of a table of top: its values, one for each column, and its subject."""
 
     subject: Subject
     values: tuple[Any, ...]

@@ -38,11 +38,11 @@ class Listed:
     rows: Sequence[GridRow]
     sort: Sort
     cursor: int
-    """Place of the row that is chosen."""
+    """Position of the row that is chosen."""
     first: int
     """Place of the row that was shown first; it is kept if the cursor is then on the screen."""
     empty: str
-    """What is said where there are no rows."""
+    """Line that is shown where there are no rows."""
     arrows: str
     """Beside the title of the column that is sorted by: from the highest to the lowest, and the other way round."""
 

@@ -96,7 +96,7 @@ class Screen:
 
     @property
     def history(self) -> History:
-        """What is shown: as it is, or as it was when the screen was frozen."""
+        """The history that is shown: as it is now, or as it was when the screen was frozen."""
         return self._held or self._history
 
     @property
@@ -140,7 +140,7 @@ class Screen:
         self.message = "Counting from zero."
 
     def sort_by(self, title: str) -> None:
-        """Sort by a column; by the same one again, the other way round."""
+        """Sort rows by a column; by the same column again, in the opposite order."""
         now = self._sorts[self._view.name]
         self._sorts[self._view.name] = replace(now, reverse=not now.reverse) if now.title == title else Sort(title)
         self._top = 0
@@ -154,7 +154,7 @@ class Screen:
         self._top = 0
 
     def reverse(self) -> None:
-        """Sort the other way round."""
+        """Sort rows in the opposite order."""
         self.sort_by(self._sorts[self._view.name].title)
 
     def move(self, by: int) -> None:
@@ -228,7 +228,7 @@ class Screen:
 
     @property
     def chosen(self) -> Subject | None:
-        """What the row under the cursor stands for; None without one."""
+        """The subject of the row under the cursor; None without a row."""
         rows = self.rows()
         return rows[self._position(rows)].subject if rows else None
 

@@ -41,7 +41,7 @@ class InterfaceQueue:
 
 @dataclass(frozen=True, slots=True)
 class OneNetns:
-    """A network namespace; None: the drops of which it is not known."""
+    """A network namespace; None: stands for drops whose namespace is not known."""
 
     netns: Netns | None
 

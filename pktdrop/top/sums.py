@@ -51,16 +51,16 @@ class Tally:
 
 @dataclass
 class Group:
-    """The drops that one row sums up."""
+    """The drops that one row of top sums up."""
 
     tally: Tally
     """Losses; in a row of noise or doubt, that."""
     position: int = -1
     """Index among all groups of a history."""
     noise: int = 0
-    """Packets that are no loss, in a row that has both."""
+    """Packets of drops that are no loss, in a row that also has losses."""
     doubt: int = 0
-    """Packets of which it is not known whether they were lost, in a row that has others, too."""
+    """Packets of which it is not known whether they were lost, in a row that also has losses."""
     keys: list[DropKey] = field(default_factory=list)
     interfaces: set[str] = field(default_factory=set)
     netns: set[str] = field(default_factory=set)
@@ -75,7 +75,7 @@ class Group:
             what.clear()
 
     def learn(self, key: DropKey, verdict: Verdict) -> None:
-        """Take one more kind of drop."""
+        """Add a kind of drop to those that the row sums up."""
         self.keys.append(key)
         self.interfaces.add(interface_of(key))
         self.netns.add(netns_of(key))
@@ -103,7 +103,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Line:
-    """The entries of one counter in one scope, added up."""
+    """The entries of one counter in one scope over all intervals, added up."""
 
     entry: Entry
     """The last entry of the counter."""
@@ -133,7 +133,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Port:
-    """What an interface, or one of its queues, has lost and moved."""
+    """What an interface, or one of its queues, has lost, received and sent."""
 
     driver: str = ""
     stat_classes: Mapping[str, int] = field(default_factory=dict)

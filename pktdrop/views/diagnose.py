@@ -54,7 +54,7 @@ def as_text(diagnosis: Diagnosis, width: int) -> str:
 
 
 def status(elapsed: float, duration: float | None, lost: int, width: int) -> str:
-    """Return the line that is shown while it watches."""
+    """Return the status line that is shown while diagnose watches."""
     of = f" of {duration:.0f} s" if duration is not None else " s"
     seen = f"{counted(lost, 'packet')} lost so far" if lost else "nothing lost so far"
     return f"{elapsed:.0f}{of} watched, {seen}; Ctrl-C ends it now"[: width - 1]

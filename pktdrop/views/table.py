@@ -69,7 +69,7 @@ _TITLES = {"layer": "layer", "interface": "iface", "netns": "netns"}
 """And what of these a summary has no table of otherwise, with the title of the column."""
 
 _OTHER = "other"
-"""Interface and namespace of drops at other places."""
+"""Shown as interface and namespace of drops of other places."""
 _Drops = Mapping[DropKey, Count]
 
 

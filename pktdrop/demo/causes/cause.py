@@ -56,7 +56,7 @@ class DemoCause:
     """Where the kernel may free the packet: compilers inline, and the functions get renamed."""
     layer: str
     role: str
-    """The namespace that loses, by its role in the topology."""
+    """Role in the topology of the namespace that loses the packets."""
     interface: str
     """The device that the packet was on: the one it came in by, unless the kernel has already moved it on."""
     protocol: str
@@ -88,7 +88,7 @@ class DemoCause:
         return next((reason for reason in self.older if reason in reasons), "NOT_SPECIFIED")
 
     def net(self, names: RoleNames | None = None) -> AbstractContextManager[Net]:
-        """Set the topology up; its namespaces are called what `names` makes of their roles."""
+        """Set up the topology, its namespaces called what `names` makes of their roles."""
         return self.topology(self.ipv6, names)
 
 
