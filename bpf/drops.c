@@ -3,8 +3,8 @@
  * Count every freed skb that the tracepoint skb:kfree_skb reports, in the kernel, by reason, call site, CPU, interface,
  * namespace and ethertype.
  *
- * What it cannot see: frames lost before an skb exists (NIC FIFO, RX ring, XDP), and skbs that a call site frees with
- * consume_skb(). Those show in counters only.
+ * What it cannot see: frames lost before an skb exists (NIC FIFO, RX ring; of XDP, see xdp.c), and skbs that a call
+ * site frees with consume_skb(). Those show in counters only.
  *
  * Compiled with bcc behind the layouts of struct sk_buff and others, made from the running kernel; set from outside:
  *   SAFE_READ    how kernel memory is read, see reads.h
@@ -17,6 +17,8 @@
  *   HAS_NO_PORT(reason)      1 where a bridge without ports gives it
  *   READER and more, see samples.h
  *   FILTER       1 where there is a filter of packets, see filter.h
+ *   XDP          1 where what ends in XDP can be counted, see xdp.c
+ *   MAY_BE_OF_XDP(reason)   1 where an skb may have been freed for what XDP said of it
  *   MAY_BE_BACKLOG(reason)  0 where the reason says that the skb was not freed inside enqueue_to_backlog()
  */
 #include <uapi/linux/ptrace.h>
@@ -231,6 +233,20 @@ static __always_inline void take_sample(struct drop_value *value, const struct d
 #endif
 }
 
+/* The entry of a key in the map, or in the table of other places. */
+static __always_inline struct drop_value *entry_in_map(struct drop_key *key, const struct origin *from)
+{
+	struct drop_value *value = drops.lookup(key);
+
+	if (!value)
+		value = new_entry(key, from);
+	if (!value)
+		value = other_place(key);
+	if (!value)
+		count_uncounted();
+	return value;
+}
+
 static __always_inline void count(struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk,
 				  const struct origin *from, const struct control *control, void *ctx)
 {
@@ -239,15 +255,9 @@ static __always_inline void count(struct drop_key *key, struct sk_buff *skb, str
 	u32 len = 0;
 
 	if (!value)
-		value = drops.lookup(key);
+		value = entry_in_map(key, from);
 	if (!value)
-		value = new_entry(key, from);
-	if (!value)
-		value = other_place(key);
-	if (!value) {
-		count_uncounted();
 		return;
-	}
 	LOAD(len, skb->len);
 	ADD(value->packets, 1);
 	ADD(value->bytes, len);
@@ -271,6 +281,24 @@ static __always_inline bool is_for_group(const struct drop_key *key, struct sk_b
 			return true;
 	}
 	return MAY_BE_UNSENT(key->reason) && cannot_send(dev, HAS_NO_PORT(key->reason)) && is_sent_to_group(skb, dev);
+}
+
+/* Was an skb that was freed next counted when XDP ended it? If it was not, set the reason that XDP had. */
+static __always_inline bool is_counted_in_xdp(struct cpu_state *state, struct drop_key *key, struct sk_buff *skb,
+					      const struct origin *from)
+{
+	bool is_same = (u64)from->dev == state->xdp_dev && MAY_BE_OF_XDP(key->reason);
+	u32 iif = 0;
+
+	state->xdp_dev = 0;
+	if (!is_same)
+		return false;
+	if (state->xdp_reason) {
+		key->reason = state->xdp_reason;
+		return false;
+	}
+	LOAD(iif, skb->skb_iif);
+	return iif != key->ifindex; /* the stack, which would have set it, has not had it yet */
 }
 
 /* Tracepoint skb:kfree_skb(skb, location[, reason[, rx_sk]]), by BTF-typed or plain raw tracepoint. */
@@ -298,6 +326,8 @@ int count_kfree_skb(u64 *ctx)
 	LOAD(protocol, skb->protocol);
 	key.protocol = bounded_protocol(ANY_BANK(key.call_site), FROM_NETWORK16(protocol));
 	from = set_scope(&key, skb, rx_sk, &state->netns);
+	if (state->xdp_dev && is_counted_in_xdp(state, &key, skb, &from))
+		return 0;
 	if (from.dev && is_for_group(&key, skb, from.dev))
 		key.reason |= TO_GROUP;
 #if FILTER

@@ -13,6 +13,15 @@
 #define NO_MATCH (1U << 30)   /* in a reason: the packet does not match the user's filter */
 #define OTHER_PROTOCOL 0xffff /* reserved by RFC 1701: no protocol has it, and what claims to counts as other, too */
 
+/* Reasons of ours for frames that end in XDP, in a subsystem that the kernel does not have: see bpf/xdp.c. */
+#define REASON_XDP (0x3fffU << 16)
+#define REASON_XDP_ABORTED (REASON_XDP | 1)
+#define REASON_XDP_INVALID_ACTION (REASON_XDP | 2)
+#define REASON_XDP_TX_ERR (REASON_XDP | 3)
+#define REASON_XDP_REDIRECT_ERR (REASON_XDP | 4)
+#define REASON_XDP_DEVMAP_XMIT (REASON_XDP | 5)
+#define REASON_XDP_BULK_TX (REASON_XDP | 6)
+
 /*
  * What a drop is counted by: 24 bytes, as every word more costs each drop another round of hashing. No implicit
  * padding: the map hashes every byte.
@@ -67,6 +76,8 @@ struct cpu_state {
 	u64 backlog_skb; /* the skb of the enqueue_to_backlog() call that the CPU is in, or was in last */
 	u64 target_cpu;	 /* the cpu argument of that call */
 	u64 netns;	 /* address that proved to be a struct net, see is_netns() */
+	u64 xdp_dev;	 /* device of the frame that ended in XDP last, until an skb is freed; 0: none, see xdp.c */
+	u64 xdp_reason;	 /* why, if it is still to be counted; else 0 */
 };
 
 /*

@@ -132,6 +132,29 @@ static __always_inline struct origin set_scope(struct drop_key *key, struct sk_b
 	return from;
 }
 
+/* The same of a device that the kernel hands over itself. */
+static __always_inline struct origin set_device(struct drop_key *key, struct net_device *dev)
+{
+	struct origin from = {.dev = dev};
+
+	LOAD(key->ifindex, dev->ifindex);
+	LOAD(from.net, dev->nd_net_net);
+	if (from.net)
+		key->netns = netns_number(from.net);
+	return from;
+}
+
+/* Does this device leave XDP to the kernel, which has an skb by then? */
+static __always_inline bool has_generic_xdp(struct net_device *dev)
+{
+	u64 program = 0;
+
+#if XDP
+	LOAD(program, *(u64 *)&dev->xdp_prog);
+#endif
+	return program;
+}
+
 /* Say of a new entry what it is: the namespace whole, and the name of the interface. */
 static __always_inline void set_names(struct drop_value *value, const struct origin *from)
 {

@@ -14,7 +14,7 @@ from typing import Literal
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import host, probes, readers
 from pktdrop.kernel.cache import Cache, default_directory
-from pktdrop.kernel.facts import BTF_DIRECTORY, KernelFacts
+from pktdrop.kernel.facts import BTF_DIRECTORY, XDP_TRACEPOINTS, KernelFacts
 from pktdrop.kernel.pcap import require_libpcap
 from pktdrop.kernel.prepared import Build, Prepared, prepare
 from pktdrop.kernel.programs import MapsRefused, Programs
@@ -193,13 +193,14 @@ def _rungs(has_btf: bool) -> Iterator[Check]:
         except PktdropError as refused:
             if not tried:
                 yield Check("bcc", "missing", refused.what, "The programs cannot be compiled.", refused.do)
-            tried |= dict.fromkeys(rungs, "not compiled")
+            tried |= dict.fromkeys((*rungs, *XDP_TRACEPOINTS), "not compiled")
             continue
         if not tried:
             yield Check("bcc", "ok", version)
             yield _kept(cache)
             yield _packets(reader)
-        tried |= reasons
+        tried = reasons | tried  # of XDP, what the better way said
+    yield _xdp(tried)
     yield from _judge("kfree_skb", probes.KFREE_SKB, tried, "missing", "Drops cannot be traced: trace cannot run.")
     yield from _judge(
         "enqueue_to_backlog",
@@ -244,15 +245,27 @@ def _try(rungs: Sequence[str], prepared: Prepared) -> tuple[str, str, dict[str, 
     except MapsRefused as refused:
         if prepared.cached:
             raise
-        return prepared.compiled.bcc_version, reader, dict.fromkeys(rungs, refused.what)
+        return prepared.compiled.bcc_version, reader, dict.fromkeys((*rungs, *XDP_TRACEPOINTS), refused.what)
+    rung = next(one for one in probes.KFREE_SKB if one in rungs)
+    attempts = {one: partial(probes.climb, programs, prepared, one) for one in rungs}
+    attempts |= {one: partial(probes.attach_xdp, programs, prepared, one, rung) for one in XDP_TRACEPOINTS}
     with closing(programs):
-        for rung in rungs:
+        for name, attempt in attempts.items():
             try:
-                probes.climb(programs, prepared, rung)
-                found[rung] = None
+                attempt()
+                found[name] = None
             except probes.RungError as reason:
-                found[rung] = str(reason)
+                found[name] = str(reason)
     return prepared.compiled.bcc_version, reader, found
+
+
+def _xdp(tried: Mapping[str, str | None]) -> Check:
+    """Say which tracepoints tell of frames that end in XDP."""
+    missing = "; ".join(f"{name}: {tried[name]}" for name in XDP_TRACEPOINTS if tried[name] is not None)
+    if not missing:
+        return Check("xdp", "ok", ", ".join(XDP_TRACEPOINTS))
+    means = "Frames that end so in XDP are in the counters of drivers only, if there."
+    return Check("xdp", "degraded", missing, means, "Nothing, unless XDP programs run here: use a newer kernel.")
 
 
 def _judge(

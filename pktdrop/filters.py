@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from pktdrop.errors import WrongUse
-from pktdrop.kernel.reasons import CORE, ReasonNames
+from pktdrop.kernel.reasons import CORE, OWN_NAMES, ReasonNames
 from pktdrop.model.drops import Count, DropKey, Judge
 from pktdrop.model.snapshots import Drops, Kinds
 from pktdrop.rules.protocols import Protocols
@@ -85,7 +85,7 @@ def reason_filter(values: Sequence[str]) -> Filter:
 
 def check_reasons(values: Sequence[str], reasons: ReasonNames) -> None:
     """Raise WrongUse for what no drop on this kernel can be called, with names that are near."""
-    plain = [name.upper() for name in reasons.names()]
+    plain = [name.upper() for name in (*reasons.names(), *OWN_NAMES)]
     known = plain + [f"{CORE}/{name}".upper() for name in plain if "/" not in name]
     for value in values:
         name = value.removeprefix("!")

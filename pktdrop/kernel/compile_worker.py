@@ -69,7 +69,7 @@ def _hide_symbols() -> None:
 
 
 def _text(source: Path, request: dict[str, Any]) -> str:
-    """Return what is compiled: the layouts, then drops.c, with its headers by their whole paths."""
+    """Return what is compiled: the layouts, then drops.c and xdp.c, with their headers by their whole paths."""
 
     def whole(include: re.Match[str]) -> str:
         beside, below = include.group(2), include.group(3)
@@ -77,8 +77,11 @@ def _text(source: Path, request: dict[str, Any]) -> str:
             return include.group()
         return f'{include.group(1)}"{source / beside if beside else source / "include" / below}"'
 
-    layout, main = request["layout"], (source / "drops.c").read_text(encoding="utf-8")
-    return _INCLUDE.sub(whole, layout) + f'\n#line 1 "{source}/drops.c"\n' + _INCLUDE.sub(whole, main)
+    parts = [_INCLUDE.sub(whole, request["layout"])]
+    for name in ("drops.c", "xdp.c"):
+        main = (source / name).read_text(encoding="utf-8")
+        parts.append(f'#line 1 "{source / name}"\n' + _INCLUDE.sub(whole, main))
+    return "\n".join(parts)
 
 
 def _compiled_files(listed: Path) -> list[str]:

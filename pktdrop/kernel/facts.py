@@ -2,7 +2,8 @@
 """What the programs must know about the running kernel before they are compiled."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ _NO_CARRIER_REASON = "QDISC_DROP"
 _NO_PORT_REASON = "NO_TX_TARGET"
 """What a bridge has no port for is: br_flood, net/bridge/br_forward.c."""
 _NO_REASON = "NOT_SPECIFIED"
+_XDP_REASONS = ("XDP", _NO_REASON)
+"""What is freed in XDP is freed so: do_xdp_generic, net/core/dev.c; veth_xdp_rcv_skb, drivers/net/veth.c."""
+XDP_TRACEPOINTS = ("xdp_exception", "xdp_redirect_err", "xdp_devmap_xmit", "xdp_bulk_tx")
+"""include/trace/events/xdp.h; each has a program in bpf/xdp.c."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,9 @@ class KernelFacts:
     reader: str = readers.NONE
     """How a BTF-typed program reads bytes of packets, one of readers.READERS."""
 
+    xdp: Mapping[str, int] = field(default_factory=dict)
+    """BTF ids of the tracepoints that tell what ends in XDP; without BTF 0."""
+
     @property
     def has_btf(self) -> bool:
         """Whether typed programs can be loaded."""
@@ -78,9 +86,12 @@ class KernelFacts:
             backlog, nests = btf.function(BACKLOG_FUNCTION) or 0, btf.function(_RECURSION_GUARD) is None
             cookie = layout.has_netns_cookie(btf) and cookie_here() is not None
             samples = readers.facts(btf)
-            wanted = layout.with_members(layout.members(cookie), *([samples.members()] if samples else []))
+            xdp = _xdp_tracepoints(btf)
+            parts = [layout.XDP_MEMBERS] if xdp else []
+            parts += [samples.members()] if samples else []
+            wanted = layout.with_members(layout.members(cookie), *parts)
             declared = layout.declarations(btf, wanted) + layout.packet_type(btf)
-            return cls(declared, arguments, typedef, backlog, nests, cookie, reasons, samples)
+            return cls(declared, arguments, typedef, backlog, nests, cookie, reasons, samples, xdp=xdp)
         except FileNotFoundError:
             return cls._without_btf()
         except (OSError, BtfError, layout.LayoutError) as error:
@@ -103,7 +114,8 @@ class KernelFacts:
                 # what gives user space the cookie came two versions after the plain member (v5.14, v5.12)
                 cookie = cookie_here() is not None
                 reasons = ReasonNames.from_format(text)
-                return cls(layout.FROM_HEADERS, arguments, 0, 0, True, cookie, reasons, readers.SampleFacts(0, 0))
+                xdp, samples = dict.fromkeys(XDP_TRACEPOINTS, 0), readers.SampleFacts(0, 0)
+                return cls(layout.FROM_HEADERS, arguments, 0, 0, True, cookie, reasons, samples, xdp=xdp)
         raise PktdropError(
             "This kernel has no BTF, and the format of its tracepoint kfree_skb cannot be read.",
             "Mount tracefs: 'mount -t tracefs tracefs /sys/kernel/tracing', or start pktdrop as root.",
@@ -124,6 +136,12 @@ class KernelFacts:
         """A C expression over `reason`, true where a bridge had no port to send the frame by."""
         value = self.reasons.value(_NO_PORT_REASON)
         return "0" if value is None else f"(reason) == {value}"
+
+    @property
+    def may_be_of_xdp(self) -> str:
+        """A C expression over `reason`, true where an skb may have been freed for what XDP said of it."""
+        values = {self._given_for(name) for name in _XDP_REASONS}
+        return " || ".join(f"(reason) == {value}" for value in sorted(values))
 
     def _given_for(self, name: str) -> int:
         """Return what the kernel gives for a core reason: where it does not have it, what says that there is none."""
@@ -152,3 +170,11 @@ class KernelFacts:
         """Return what as_json() wrote."""
         samples = None if data["samples"] is None else readers.SampleFacts(*data["samples"])
         return cls(**{**data, "reasons": ReasonNames.from_json(data["reasons"]), "samples": samples})
+
+
+def _xdp_tracepoints(btf: Btf) -> dict[str, int]:
+    """Return the tracepoints of XDP that the kernel has, with the ids of their typedefs."""
+    if not layout.has_members(btf, layout.XDP_MEMBERS):
+        return {}
+    found = {name: btf.find(f"btf_trace_{name}", BtfKind.TYPEDEF) for name in XDP_TRACEPOINTS}
+    return {name: number for name, number in found.items() if number is not None}

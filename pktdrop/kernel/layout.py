@@ -38,6 +38,8 @@ the pointer, or something else."""
 VLAN_MEMBERS: Mapping[str, Sequence[str]] = {"sk_buff": ("vlan_all",)}
 """Members that tell a VLAN tag: the programs are then compiled with HAS_VLAN. Before Linux 6.3 a bit says whether what
 is in the tag is one."""
+XDP_MEMBERS: Mapping[str, Sequence[str]] = {"net_device": ("xdp_prog",)}
+"""Members that tell generic XDP: bpf/xdp.c counts what ends in XDP where they are there."""
 CARRIER_MEMBERS: Mapping[str, Sequence[str]] = {"net_device": ("state", "adj_list.lower.next")}
 """Members that tell whether an interface has a carrier: the programs are then compiled with HAS_CARRIER."""
 

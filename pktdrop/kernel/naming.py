@@ -4,8 +4,8 @@
 from dataclasses import dataclass, field
 
 from pktdrop.host.namespaces import Namespaces
-from pktdrop.kernel.reasons import ReasonNames
-from pktdrop.kernel.records import NO_CPU, RawKey
+from pktdrop.kernel.reasons import ReasonNames, tracepoint
+from pktdrop.kernel.records import NO_CALL_SITE, NO_CPU, RawKey
 from pktdrop.kernel.symbols import Symbols
 from pktdrop.model.drops import DropKey, Netns
 from pktdrop.rules.match import function_of
@@ -28,7 +28,7 @@ class Naming:
         The interface's name must have been taught to `namespaces`, if the drop came with it.
         """
         subsystem, reason = self.reasons.name(raw.reason)
-        call_site = self.symbols.name(raw.call_site)
+        call_site = tracepoint(raw.reason) if raw.call_site == NO_CALL_SITE else self.symbols.name(raw.call_site)
         # the record of an enqueue_to_backlog() call outlives the call: see target_cpu() in bpf/drops.c
         in_backlog = reason == _BACKLOG_REASON or function_of(call_site) == _BACKLOG_FUNCTION
         return DropKey(

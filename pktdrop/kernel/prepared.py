@@ -113,6 +113,8 @@ class Build:
             "MAY_BE_TO_GROUP(reason)": facts.may_be_to_group,
             "MAY_BE_UNSENT(reason)": facts.may_be_unsent,
             "HAS_NO_PORT(reason)": facts.has_no_port,
+            "XDP": str(int(bool(facts.xdp))),
+            "MAY_BE_OF_XDP(reason)": facts.may_be_of_xdp,
             "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
             "IS_KNOWN_PROTOCOL(protocol)": " || ".join(f"(protocol) == {one}" for one in Protocols.load().numbers()),
         }

@@ -16,15 +16,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import readers, sysbpf
 from pktdrop.kernel.cache import Cache
-from pktdrop.kernel.facts import BACKLOG_FUNCTION, BTF_DIRECTORY, KernelFacts
-from pktdrop.kernel.prepared import Build, Prepared, prepare
-from pktdrop.kernel.programs import Programs
+from pktdrop.kernel.facts import BACKLOG_FUNCTION, BTF_DIRECTORY, XDP_TRACEPOINTS, KernelFacts
+from pktdrop.kernel.prepared import Build, Doubted, Prepared, prepare
+from pktdrop.kernel.programs import NO_ROOM, Programs
 from pktdrop.kernel.records import HOT_DROPS, OTHER_PLACES, OTHER_PLACES_OF_CPU
+from pktdrop.process.faults import sentences
 
 KFREE_SKB = ("tp_btf", "raw")
 BACKLOG = ("fentry", "kprobe", "none")
@@ -48,20 +50,47 @@ class Probes:
     program: int
     """File descriptor of the program at kfree_skb."""
     refused: dict[str, str]
-    """Rungs that were tried before, and why each failed."""
+    """Rungs that were tried before, and why each failed; tracepoints of XDP that could not be attached, too."""
+    xdp: tuple[int, ...] = ()
+    """The programs of tracepoints of XDP."""
 
 
 def climb(programs: Programs, prepared: Prepared, rung: str) -> int:
     """Attach one probe by one rung; return its program. Raises RungError, or Doubted, see Prepared.refuse()."""
+    return _try(prepared, rung, "the kernel has no kprobes", lambda: _attach(programs, prepared.facts, rung))
+
+
+def attach_xdp(programs: Programs, prepared: Prepared, tracepoint: str, rung: str) -> int:
+    """Attach one of XDP_TRACEPOINTS by a rung of KFREE_SKB; return its program. Raises as climb() does."""
+    name, known, missing = f"count_{tracepoint}", prepared.facts.xdp, "the kernel has no such tracepoint"
+    if tracepoint not in known:
+        raise RungError(missing)
+
+    def attached() -> int:
+        if rung == "raw":
+            return programs.raw_tracepoint(name, tracepoint)
+        return programs.typed(name, sysbpf.AttachType.TRACE_RAW_TP, known[tracepoint])
+
+    return _try(prepared, tracepoint, missing, attached)
+
+
+def _try(prepared: Prepared, name: str, missing: str, attached: Callable[[], int]) -> int:
+    """Return what `attached` does; say why it cannot, by `missing` where what it needs is not there.
+
+    Raises PktdropError where this process has no room for it: that says nothing of the kernel.
+    """
     try:
-        return _attach(programs, prepared.facts, rung)
-    except sysbpf.LoadError as refused:
-        why = f"program refused, {refused.reason}"
+        return attached()
     except FileNotFoundError:
-        raise RungError("the kernel has no kprobes") from None
+        raise RungError(missing) from None
     except OSError as refused:
-        why = f"attaching refused, {refused.strerror}"
-    prepared.refuse(rung)
+        if refused.errno in NO_ROOM:
+            raise PktdropError(*sentences(refused)) from None
+        if isinstance(refused, sysbpf.LoadError):
+            why = f"program refused, {refused.reason}"
+        else:
+            why = f"attaching refused, {refused.strerror}"
+    prepared.refuse(name)
     raise RungError(why)
 
 
@@ -144,10 +173,17 @@ def _attach_both(
     programs = Programs(prepared.compiled, entries, facts.cast_function, _filter_function(facts, program))
     with ExitStack() as undo:
         undo.callback(programs.close)
+        of_xdp = _OfXdp(programs, prepared, rung)
+        undo.callback(of_xdp.join)  # before the programs are closed
+        of_xdp.start()
         kfree_skb = climb(programs, prepared, rung)
         second, why = _attach_backlog(programs, prepared, backlog)
+        of_xdp.join()
+        if of_xdp.failed is not None:
+            raise of_xdp.failed
         undo.pop_all()
-    return facts, Probes(programs, rung, second, kfree_skb, {**refused, **why})
+    why = {**refused, **why, **of_xdp.refused}
+    return facts, Probes(programs, rung, second, kfree_skb, why, tuple(of_xdp.attached))
 
 
 def _filter_function(facts: KernelFacts, program: "Sequence[Instruction]") -> bytes:
@@ -159,6 +195,31 @@ def _filter_function(facts: KernelFacts, program: "Sequence[Instruction]") -> by
     from pktdrop.kernel.classic import ByteReader, translate  # nothing that a start without a filter needs
 
     return translate(program, ByteReader(facts.reader, facts.samples.cast_type, facts.cast_function))
+
+
+class _OfXdp(Thread):
+    """Attaches what the kernel lets of the tracepoints of XDP, while it takes its time for the other programs."""
+
+    def __init__(self, programs: Programs, prepared: Prepared, rung: str) -> None:
+        super().__init__()
+        self._arguments = programs, prepared, rung
+        self.attached: list[int] = []
+        """The programs."""
+        self.refused: dict[str, str] = {}
+        """Why others are not."""
+        self.failed: Doubted | PktdropError | None = None
+
+    def run(self) -> None:
+        """Attach each."""
+        programs, prepared, rung = self._arguments
+        for tracepoint in XDP_TRACEPOINTS:
+            try:
+                self.attached.append(attach_xdp(programs, prepared, tracepoint, rung))
+            except RungError as reason:
+                self.refused[tracepoint] = str(reason)
+            except (Doubted, PktdropError) as failed:
+                self.failed = failed
+                return
 
 
 def _attach_backlog(programs: Programs, prepared: Prepared, chosen: Collection[str]) -> tuple[str, dict[str, str]]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Compiled programs in the kernel: their maps made, their references to them filled in."""
 
+import errno
 import os
 import struct
 from collections.abc import Mapping
@@ -10,7 +11,10 @@ from dataclasses import replace
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import sysbpf
 from pktdrop.kernel.code import Compiled, MapDefinition
+from pktdrop.process.faults import sentences
 
+NO_ROOM = (errno.EMFILE, errno.ENFILE)
+"""Errors that say nothing of the kernel: this process, or the host, has no descriptor left."""
 _INSTRUCTION_SIZE = 8
 _IMMEDIATE_OFFSET = 4  # struct bpf_insn, member imm
 _CALL_OF_CAST = struct.pack("=BBhi", 0x85, 0, 0, 0x7FFF0001)
@@ -128,4 +132,6 @@ def _make_map(name: str, definition: MapDefinition) -> int:
     try:
         return sysbpf.map_create(kind, definition.key_size, definition.value_size, definition.max_entries, name)
     except OSError as refused:
+        if refused.errno in NO_ROOM:
+            raise PktdropError(*sentences(refused)) from None
         raise MapsRefused(refused.strerror or str(refused)) from None

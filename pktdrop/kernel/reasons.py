@@ -16,6 +16,7 @@ from pktdrop.kernel.btf import Btf, BtfError
 CORE = "core"
 NOT_SPECIFIED = "NOT_SPECIFIED"
 _SHIFT = 16
+_IN_SUBSYSTEM = (1 << _SHIFT) - 1
 _SUBSYSTEM_PREFIX = "SKB_DROP_REASON_SUBSYS_"
 _PREFIXES = ("SKB_DROP_REASON_", "SKB_")  # SKB_NOT_DROPPED_YET and SKB_CONSUMED have the short one
 _NO_REASONS = ("_MAX", "_SUBSYS_MASK")
@@ -28,6 +29,19 @@ _ENUMS = {
     "openvswitch": ("openvswitch", "ovs_drop_reason"),
     "qdisc": ("sch_generic", "qdisc_drop_reason"),
 }
+XDP = "xdp"
+_XDP_NUMBER = 0x3FFF
+_XDP_REASONS = {
+    1: ("ABORTED", "xdp_exception"),
+    2: ("INVALID_ACTION", "xdp_exception"),
+    3: ("TX_ERR", "xdp_exception"),
+    4: ("REDIRECT_ERR", "xdp_redirect_err"),
+    5: ("DEVMAP_XMIT", "xdp_devmap_xmit"),
+    6: ("BULK_TX", "xdp_bulk_tx"),
+}
+"""Reasons of ours, REASON_XDP_* of bpf/drops.h, with the tracepoint that tells each."""
+OWN_NAMES = tuple(f"{XDP}/{name}" for name, _ in _XDP_REASONS.values())
+"""Of reasons that no kernel has."""
 _FORMAT_REASON = re.compile(r"\{ (\d+), \"(\w+)\" \}")
 
 ReasonSource = Literal["BTF", "tracepoint format", "none"]
@@ -78,9 +92,11 @@ class ReasonNames:
 
     def name(self, reason: int) -> tuple[str, str]:
         """Return subsystem and name; what has no name keeps its number, as text."""
+        if reason >> _SHIFT == _XDP_NUMBER:
+            return XDP, _XDP_REASONS[reason & _IN_SUBSYSTEM][0]
         if self.source == "none":
             return CORE, NOT_SPECIFIED
-        subsystem, number = reason >> _SHIFT, reason & ((1 << _SHIFT) - 1)
+        subsystem, number = reason >> _SHIFT, reason & _IN_SUBSYSTEM
         if subsystem == 0:
             return CORE, self.core.get(number, str(number))
         name = self.subsystems.get(subsystem)
@@ -142,6 +158,11 @@ class ReasonNames:
             for name, value in (enum or {}).items()
             if not name.endswith(_NO_REASONS) and not name.startswith(_FIRST)
         }
+
+
+def tracepoint(reason: int) -> str:
+    """Return what tells of frames that end in XDP for a reason: there is no call site."""
+    return _XDP_REASONS[reason & _IN_SUBSYSTEM][1]
 
 
 def _short(name: str) -> str:

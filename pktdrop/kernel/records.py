@@ -30,6 +30,8 @@ SAMPLE_HAS_MAC, SAMPLE_FOR_SOCKET = 1, 2
 """Of RawSample.flags."""
 _TEXT = 0xFFFF << 48
 """The bits of an address of kernel text that the key leaves out."""
+NO_CALL_SITE = _TEXT
+"""Of what ends in XDP, see bpf/xdp.c."""
 
 
 class RawKey(NamedTuple):

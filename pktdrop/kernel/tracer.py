@@ -13,6 +13,7 @@ from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host, probes, readers, sysbpf
 from pktdrop.kernel.banks import Banks
 from pktdrop.kernel.cache import Cache, default_directory
+from pktdrop.kernel.facts import XDP_TRACEPOINTS
 from pktdrop.kernel.records import RawKey, RawSample, RawValue
 from pktdrop.kernel.ring import Ring
 from pktdrop.kernel.sources import Sources
@@ -133,6 +134,9 @@ class Tracer:
         if self._probes.enqueue_to_backlog == "none":
             why = "; ".join(f"{rung}: {refused[rung]}" for rung in probes.BACKLOG if rung in refused)
             found.append(Limit("no-target-cpu", why=why or "not probed"))
+        lacking = [f"{name}: {refused[name]}" for name in XDP_TRACEPOINTS if name in refused]
+        if lacking:
+            found.append(Limit("not-all-of-xdp", why="; ".join(lacking)))
         if self._facts.reasons.source == "none":
             found.append(Limit("no-reasons"))
         if not self.tcp_input_has_events:
@@ -275,4 +279,5 @@ class Tracer:
         return self._namespaces.of_drop(value.netns_inode, value.netns_cookie if self._facts.netns_cookie else None)
 
     def _missed(self) -> int:
-        return sysbpf.recursion_misses(self._probes.program) + self._banks.uncounted
+        programs = (self._probes.program, *self._probes.xdp)
+        return sum(map(sysbpf.recursion_misses, programs)) + self._banks.uncounted

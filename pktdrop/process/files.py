@@ -161,7 +161,7 @@ def _all_of(descriptor: int, limit: int, path: Path) -> bytes:
     return b"".join(parts)
 
 
-def create(path: Path, data: bytes, mode: int = 0o666) -> None:
+def create(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Make a new file, whole or not at all. `mode` is cut by the umask. Raises Refused and OSError.
 
     Nothing is written over, and no link of other users is followed; the directory may be anybody's.
@@ -171,8 +171,8 @@ def create(path: Path, data: bytes, mode: int = 0o666) -> None:
         _write_new(directory, path.name, data, mode)
 
 
-def create_stream(path: Path, mode: int = 0o666) -> BinaryIO:
-    """Make a new file, to be written piece by piece; see create(). Raises Refused and OSError."""
+def create_stream(path: Path, mode: int = 0o600) -> BinaryIO:
+    """Make a new file, to be written piece by piece, for its owner alone; see create(). Raises Refused and OSError."""
     directory, _ = open_directory(path.parent, None)
     with closing_descriptor(directory):
         return open(os.open(path.name, _CREATE, mode, dir_fd=directory), "wb")

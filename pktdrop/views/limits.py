@@ -13,6 +13,7 @@ SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
         # the tracer
         "slow-kfree-skb": "kfree_skb is traced at about three times the cost (tp_btf: {why}).",
         "no-target-cpu": "drops of the CPU backlog carry no target CPU ({why}).",
+        "not-all-of-xdp": "frames that end in XDP are not all seen ({why}): drivers' counters only.",
         "no-reasons": "this kernel gives no drop reasons: all are NOT_SPECIFIED, the call site tells.",
         "no-tcp-input": "this kernel frees the input that TCP drops without an event: counters only.",
         "tcp-input-without-netns": (

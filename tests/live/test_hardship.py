@@ -36,7 +36,7 @@ HARDSHIPS = {
     "another /run/netns": "mkdir -p /run/netns; mount -t tmpfs none /run/netns; echo > /run/netns/file",
     "no capabilities": _holding(),
     "capabilities for BPF alone": _holding("bpf", "perfmon"),
-    **{f"{number} open files": f"ulimit -n {number}" for number in (5, 8, 12, 14, 16, 24)},
+    **{f"{number} open files": f"ulimit -n {number}" for number in (5, 8, 12, 14, 16, 20, 24)},
     **{f"{size} kB of memory": f"ulimit -v {size}" for size in (30000, 40000, 70000, 150000)},
     "no files may grow": "ulimit -f 0",
     "no locked memory": "ulimit -l 0",
@@ -53,7 +53,14 @@ HARDSHIPS = {
     "a directory that is gone": 'here=$(mktemp -d); cd "$here"; rmdir "$here"',
     "an empty environment": 'exec env -i -- "$@"',
     "no PATH": "export PATH=/nosuch",
+    "odd things among the namespaces": (
+        "mkdir -p /run/netns; mount -t tmpfs none /run/netns; cd /run/netns; mkfifo fifo; ln -s loop loop; mkdir dir;"
+        " touch uts; mount --bind /proc/self/ns/uts uts; seq 10000 | xargs touch;"
+        " odd=$(printf 'a\\n\\033[31m%0240d\"\\\\' 0); touch \"$odd\"; mount --bind /proc/self/ns/net \"$odd\"; cd /"
+    ),
+    "hidden processes": "mount -t proc -o hidepid=2 none /proc",
     "a strict umask": "umask 0777",
+    "no umask": "umask 0",
     "the C locale": "export LC_ALL=C",
     "the POSIX locale": "export LC_ALL=POSIX",
     "a locale that is not there": "export LC_ALL=xx_XX.ISO-8859-1",
@@ -144,6 +151,7 @@ def test_hardship(name: str, hardship: str, called: str) -> None:
         ("umount -l /sys", "trace", "mount -t sysfs"),
         ("umount -l /sys", "strange values", "mount -t sysfs"),
         ("ulimit -n 6", "trace", "ulimit -n"),
+        *((f"ulimit -n {number}", "trace", "ulimit -n") for number in (9, 12, 16, 20, 24)),
         ("ulimit -n 6", "diagnose", "ulimit -n"),
     ],
 )

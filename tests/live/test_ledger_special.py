@@ -344,10 +344,10 @@ def test_tcx_is_silent(kernel: Kernel) -> None:
             index = socket.if_nametoindex("eth0")
             if "BPF_TCX_INGRESS" not in kernel.names:
                 with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
-                    bpf.attach(net, bpf.SCHED_CLS, 2, index, bpf.AT_TCX_INGRESS)
+                    bpf.attach(net, bpf.SCHED_CLS, bpf.returning(2), index, bpf.AT_TCX_INGRESS)
                 print("this kernel has no tcx")
                 return
-            bpf.attach(net, bpf.SCHED_CLS, 2, index, bpf.AT_TCX_INGRESS)  # TC_ACT_SHOT
+            bpf.attach(net, bpf.SCHED_CLS, bpf.returning(2), index, bpf.AT_TCX_INGRESS)  # TC_ACT_SHOT
         lose = line.udp(CLOSED)
         with watching(net) as watched:
             for _ in range(N):
@@ -363,7 +363,7 @@ def test_generic_xdp_is_silent() -> None:
         line, _ = to_server(net, False)
         with net["server"].entered():
             index = socket.if_nametoindex("eth0")
-            bpf.attach(net, bpf.XDP, 1, index, bpf.AT_XDP, bpf.XDP_FLAGS_SKB_MODE)  # XDP_DROP
+            bpf.attach(net, bpf.XDP, bpf.returning(1), index, bpf.AT_XDP, bpf.XDP_FLAGS_SKB_MODE)  # XDP_DROP
         lose = line.udp(CLOSED)
         with watching(net) as watched:
             for _ in range(N):
@@ -395,7 +395,7 @@ def test_program_at_a_cgroup(v6: bool, cgroups: Path, kernel: Kernel) -> None:
         net.stack.callback(group.rmdir)
         directory = os.open(group, os.O_RDONLY)
         net.stack.callback(os.close, directory)
-        bpf.attach(net, bpf.CGROUP_SKB, 0, directory, bpf.AT_CGROUP_EGRESS)
+        bpf.attach(net, bpf.CGROUP_SKB, bpf.returning(0), directory, bpf.AT_CGROUP_EGRESS)
         (group / "cgroup.procs").write_text(str(os.getpid()))
         try:
             sender = net.keep(

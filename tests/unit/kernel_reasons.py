@@ -43,4 +43,8 @@ OTHER_SUBSYSTEMS = """
 """.split()
 
 
-REASONS = [*CORE_6_18, *CORE_OTHER, *OTHER_SUBSYSTEMS]
+# bpf/drops.h, REASON_XDP_*: those of pktdrop itself.
+OWN = "xdp/ABORTED xdp/INVALID_ACTION xdp/TX_ERR xdp/REDIRECT_ERR xdp/DEVMAP_XMIT xdp/BULK_TX".split()
+
+
+REASONS = [*CORE_6_18, *CORE_OTHER, *OTHER_SUBSYSTEMS, *OWN]

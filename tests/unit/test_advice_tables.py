@@ -107,6 +107,7 @@ def test_each_cause_can_say_something_where_nothing_is_known() -> None:
         if not any(remedy.advice(lambda _: None) for remedy in REMEDIES if remedy.cause == name)
     }
     needs_values = {"backlog", "conntrack-full", "driver-xdp", "gro-cells", "ipv6-off", "memory", "neighbour-queue"}
+    needs_values |= {"xdp-redirect", "xdp-send"}
     needs_values |= {"fragments", "neighbour-table", "reserves", "socket-backlog", "syn-queue", "tap-ring", "tunnel"}
     needs_values |= {"socket-filter", "transmit", "transmit-any", "udp-memory", "wire", "tcp-receive-queue"}
     assert silent <= needs_values

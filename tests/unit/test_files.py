@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -230,6 +231,17 @@ def test_a_new_file(place: Path) -> None:
         os.umask(mask)
     assert (place / "new").read_bytes() == b"content"
     assert (place / "new").stat().st_mode & 0o777 == 0o640
+
+
+def test_others_may_not_write_what_is_made(place: Path) -> None:
+    """Whatever the umask says; and nobody else may read packets, which is what is written piece by piece."""
+    before = os.umask(0)
+    try:
+        files.create(place / "new", b"content")
+        files.create_stream(place / "stream").close()
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((place / name).stat().st_mode) for name in ("new", "stream")] == [0o644, 0o600]
 
 
 @pytest.mark.parametrize("there", ["file", "link", "link to nothing", "hard link", "pipe", "directory"])

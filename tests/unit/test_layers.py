@@ -134,6 +134,11 @@ LOSSES = [
     ("QDISC_DROP", "__dev_queue_xmit", IPV4, "qdisc", "capacity"),
     ("TC_INGRESS", "__netif_receive_skb_core.constprop.0", IPV4, "qdisc", "policy"),
     ("XDP", "do_xdp_generic", IPV4, "driver", "policy"),
+    ("NOT_SPECIFIED", "veth_xdp_rcv_skb", IPV4, "driver", "policy"),
+    ("xdp/ABORTED", "do_xdp_generic", IPV4, "driver", "policy"),
+    ("xdp/REDIRECT_ERR", "xdp_redirect_err", NONE, "driver", "routing"),
+    ("xdp/BULK_TX", "xdp_bulk_tx", NONE, "driver", "capacity"),
+    ("xdp/DEVMAP_XMIT", "xdp_devmap_xmit", NONE, "tx", "capacity"),
     # A program behind NFQUEUE does not keep up
     ("NOT_SPECIFIED", "nf_queue+0x22", IPV4, "stack", "capacity"),
     # Places with a plain kfree_skb() that frees only what is dropped

@@ -113,3 +113,17 @@ def test_an_address_without_a_name(naming: Naming) -> None:
 def test_only_drops_of_the_backlog_have_a_target(naming: Naming, changes: dict[str, int], target: int | None) -> None:
     """The CPU whose queue was full is that of drops for it or at enqueue_to_backlog(), and of no others."""
     assert naming.key(_raw(**changes), None).target_cpu == target
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "tracepoint"),
+    [(1, "ABORTED", "xdp_exception"), (4, "REDIRECT_ERR", "xdp_redirect_err"), (6, "BULK_TX", "xdp_bulk_tx")],
+)
+def test_what_ends_in_xdp_has_a_tracepoint_for_a_call_site(
+    naming: Naming, number: int, reason: str, tracepoint: str
+) -> None:
+    """Unless it was an skb, which somebody freed."""
+    raw = _raw(call_site=0xFFFF << 48, reason=0x3FFF << 16 | number, protocol=0)
+    named = naming.key(raw, None)
+    assert (named.subsystem, named.reason, named.call_site) == ("xdp", reason, tracepoint)
+    assert naming.key(raw._replace(call_site=UDP_RCV + 0x49E), None).call_site == "udp_rcv+0x49e"

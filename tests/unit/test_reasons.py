@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.kernel.btf import Btf
-from pktdrop.kernel.reasons import ReasonNames
+from pktdrop.kernel.reasons import OWN_NAMES, ReasonNames
 
 DATA = Path(__file__).parents[1] / "data"
 WITH_REASONS = ("6.1.0-50-debian", "6.12.95-debian", "6.18.44", "7.3.4-debian")
@@ -218,3 +218,16 @@ def test_frozen() -> None:
     """Names do not change while they are in use."""
     with pytest.raises(FrozenInstanceError):
         load("6.18.44").core = {}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_reasons_of_ours_are_those_of_the_programs(kernel: str) -> None:
+    """On every kernel, also one without reasons, each number in bpf/drops.h has its name, which is no kernel's."""
+    header = (Path(__file__).parents[2] / "bpf/drops.h").read_text(encoding="utf-8")
+    (subsystem,) = re.findall(r"#define REASON_XDP \((\w+?)U << 16\)", header)
+    found = re.findall(r"#define REASON_XDP_(\w+) \(REASON_XDP \| (\d+)\)", header)
+    reasons = load(kernel)
+    named = [reasons.name(int(subsystem, 16) << 16 | int(number)) for _, number in found]
+    assert named == [("xdp", name) for name, _ in found]
+    assert sorted(OWN_NAMES) == sorted(f"xdp/{name}" for name, _ in found)
+    assert not set(OWN_NAMES).intersection(reasons.names())
