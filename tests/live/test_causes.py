@@ -131,6 +131,13 @@ def observed() -> Iterator[Observed]:
         yield Observed(causes, *summaries, has_samples=doctor()["packets"]["status"] == "ok")
 
 
+def test_every_rung_was_tried(observed: Observed, btf: str) -> None:
+    """What follows compares them: there are two at least, as a kernel with BTF has both ways to its tracepoint."""
+    assert "btf_trace_kfree_skb" in btf
+    assert {rungs.kfree_skb for rungs in observed.lost} == {"tp_btf", "raw"}
+    assert observed.spared.keys() == observed.lost.keys()
+
+
 @every_cause
 def test_what_is_lost_is_counted_and_nothing_else(
     cause: DemoCause, observed: Observed, kernel_reasons: Reasons, record_property: Callable[[str, object], None]
@@ -170,6 +177,7 @@ def test_every_rung_counts_the_same(cause: DemoCause, observed: Observed) -> Non
     """Whatever way the probes are attached, the drops are the same to the last key."""
     provoked = observed.causes[cause.name]
     first, *others = (sorted(map(timeless, provoked.drops(summary)), key=place) for summary in observed.lost.values())
+    assert first
     assert [first] * len(others) == others
 
 

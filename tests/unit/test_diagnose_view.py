@@ -201,9 +201,23 @@ def test_the_status_line(elapsed: float, lost: int, text: str) -> None:
 
 
 def test_every_json_key_is_in_the_readme() -> None:
-    """Whoever reads JSON finds each key explained."""
+    """Whoever reads JSON finds each key explained where it is: of the object in its table, of a loss below that."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    keys: set[str] = set()
-    for diagnosis in CASES.values():
-        keys |= set(re.findall(r'"(\w+)":', as_json(diagnosis, (), "1.0")))
-    assert sorted(key for key in keys if f"`{key}`" not in readme) == []
+    part = readme.partition("`diagnose` writes one object")[2].partition("An entry of the ledger is")[0]
+    opening, table, of_losses = part.split("\n\n")[:3]
+    rows = [row.split(" | ") for row in table.splitlines()[2:]]
+    named = {"limits", *re.findall(r"`(\w+)`", opening), *(row[0].strip("| `") for row in rows)}
+    objects = [json.loads(as_json(diagnosis, (), "1.0")) for diagnosis in CASES.values()]
+    for data in objects:
+        assert data.keys() <= named
+        inner = _keys([data[name] for name in ("stations", "noise", "doubt", "watched")])
+        assert inner <= set(re.findall(r"`(\w+)`", table))
+        assert _keys(data["losses"]) <= set(re.findall(r"`(\w+)`", of_losses))
+    assert any(data["losses"] for data in objects)
+
+
+def _keys(data: Any) -> set[str]:
+    """All keys of objects, however deep."""
+    if isinstance(data, dict):
+        return {*data, *(key for value in data.values() for key in _keys(value))}
+    return {key for value in data for key in _keys(value)} if isinstance(data, list) else set()

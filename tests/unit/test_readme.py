@@ -13,7 +13,7 @@ from pktdrop.ledger.entry import Entry
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, Netns
 from pktdrop.views.table import _ROW_COLUMNS
-from tests.unit.make import VIEW, make_drop, make_interval, make_ledger, make_selection
+from tests.unit.make import VIEW, make_drop, make_interval, make_ledger, make_sample, make_selection
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -44,24 +44,46 @@ def _cells(before: str, at: int) -> dict[str, str]:
     return {name: row for row in rows for name in re.findall(r"`(\w+)`", row.split(" | ")[at])}
 
 
+def _words(text: str) -> set[str]:
+    """All names in backticks."""
+    return set(re.findall(r"`(\w+)`", text))
+
+
+def _paragraph(beginning: str) -> str:
+    (found,) = [part for part in README.split("\n\n") if part.startswith(beginning)]
+    return found
+
+
 def test_every_json_key_has_a_line() -> None:
-    """Each key of a JSON line, of a drop and of an entry has a row in the table for it, those within them as well."""
+    """Each key of a line, of a drop and of an entry is named in the table for it, and no table names another key."""
     entry = Entry("socket", "mib.UdpNoPorts", Scope(netns=Netns(1)), 2, 2, 0, "exact", (("NO_SOCKET", 2),))
     text = "".join(VIEW.interval(make_interval({}), make_selection({make_drop(): Count(1, 2)}), make_ledger(entry)))
-    line = json.loads(text)
-    start = json.loads(VIEW.start(0.0, "1", "6.1", {}, []))
+    line, start = json.loads(text), json.loads(VIEW.start(0.0, "1", "6.1", {}, []))
     of_line, of_drop, of_entry = (
         _cells("### JSON", 0),
         _cells("its name in JSON", 1),
         _cells("An entry of the ledger is", 0),
     )
-    assert [key for key in (*start, *line) if key not in of_line] == []
-    assert [key for key in line["drops"][0] if key not in of_drop and key not in of_line["drops"]] == []
-    (found,) = line["ledger"]
-    assert [key for key in found if key not in of_entry] == []
-    for inside, row in ((line["lost"], of_line["lost"]), (found["scope"], of_entry["scope"])):
-        assert [key for key in inside if f"`{key}`" not in row] == []
-    assert [key for one in found["by"] for key in one if f"`{key}`" not in of_entry["by"]] == []
+    (drop,), (found,) = line["drops"], line["ledger"]
+    assert of_line.keys() == {*start, *line}
+    assert of_drop.keys() == drop.keys() - {"bytes"}
+    assert "bytes" in _words(of_line["drops"])
+    assert of_entry.keys() == found.keys()
+    (uncounted,) = [key for key, value in line.items() if value == {"map_full": 0, "missed": 0}]
+    assert _words(of_line[uncounted]) == {uncounted, *line[uncounted], "drops", "other_places"}
+    assert _words(of_entry["scope"]) == {"scope", "netns_cookie", "netns_gone", *Scope._fields}
+    assert found["scope"].keys() <= _words(of_entry["scope"])
+    assert _words(of_entry["by"]) == {"by", *found["by"][0]}
+
+
+def test_every_key_of_a_sample_is_named() -> None:
+    """Where samples are explained, and not anywhere else by chance."""
+    key = make_drop()
+    shown = make_selection({key: Count(1, 2)})
+    lines = VIEW.interval(make_interval({}), shown, make_ledger(), samples={key: [make_sample()]})
+    (drop,) = json.loads("".join(lines))["drops"]
+    (sample,) = drop["samples"]
+    assert sample.keys() - _words(_paragraph("Each of a drop's `samples`")) == set()
 
 
 def test_sample_output_fits_80_columns() -> None:
