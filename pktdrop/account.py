@@ -175,17 +175,18 @@ class _Windows:
     """Events between two readings of the counters, at least and at most; worked out when asked for."""
 
     def __init__(self, first: Look, last: Look, called: Together | None = None) -> None:
-        self._first = first
-        self._last = last
+        # not the looks, whose counters are not needed as long as these windows are
+        self._inner = first.after, last.before
+        self._outer = first.before, last.after
         self._called = called
 
-    @cached_property
+    @property
     def inner(self) -> Mapping[DropKey, Count]:
-        return self._of(self._first.after, self._last.before)
+        return self._of(*self._inner)
 
-    @cached_property
+    @property
     def outer(self) -> Mapping[DropKey, Count]:
-        return self._of(self._first.before, self._last.after)
+        return self._of(*self._outer)
 
     def _of(self, first: Snapshot, last: Snapshot) -> Mapping[DropKey, Count]:
         drops = interval(first, last).drops

@@ -41,6 +41,8 @@ EVERYWHERE: Final = EventScope()
 _UNKNOWN: Final = -1
 _NO_COUNTERS: Final[frozenset[str]] = frozenset()
 
+Same = Callable[[EventScope, EventScope], EventScope]
+"""Takes a scope twice; returns one object for all that are equal."""
 #: Name of a counter, and the event scope in which it moved.
 CounterKey = tuple[str, EventScope]
 
@@ -89,12 +91,17 @@ class Candidate:
     netns: Netns | None
     keys: tuple[CounterKey, ...]
     """The counters in the scope of the events, those of a CPU also as the sum of all CPUs; empty if it is not known."""
-    order: tuple[int | str | tuple[int, ...], ...]
-    """What candidates are sorted by, so that the order of the events does not matter."""
+    of: Alike
     floats: bool
     """Whether the events may be counted in another scope than theirs."""
     reveals: bool
     """Whether the counter of these events, which are called noise or doubt, tells the losses among them."""
+
+    @property
+    def order(self) -> tuple[int | str | tuple[int, ...], ...]:
+        """Return what candidates are sorted by, so that the order of the events does not matter."""
+        cpu = -1 if self.of.target_cpu is None else self.of.target_cpu
+        return self.row.line, self.reason, self.layer, netns_order(self.netns), self.of.interface or "", cpu
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -123,14 +130,18 @@ class EventGroup:
     candidates: tuple[Candidate, ...]
     expected: str
     """Counter that has all of them; "none" if there is no such counter."""
-    scope: Scope
-    """Scope of the counter `expected`; if there is none, scope of the events."""
     note: str
     """Note of the first row of identities.tsv that holds for these events."""
     line: int
     """Line of that row in identities.tsv."""
     of_unknown_cpu: frozenset[str]
     """Counters by CPU that these events moved, where it is not known for which CPU."""
+
+    @property
+    def scope(self) -> Scope:
+        """Return the scope of the counter `expected`; if there is none, that of the events."""
+        keys = next((one.keys for one in self.candidates if one.row.relation == "="), ())
+        return keys[0][1].scope if keys else Scope(netns=self.of.netns, interface=self.of.interface)
 
 
 class Events:
@@ -153,6 +164,7 @@ class Events:
         self._alike: dict[Alike, int] = {}
         self._losses: dict[tuple[str, str, Cause, EventScope], LossOf] = {}
         self._of_unknown_cpu: list[EventGroup] = []
+        self._same: Same = dict[EventScope, EventScope]().setdefault
         self._lately = 0
         """The most groups that moved at once, less a tenth with each counting since."""
 
@@ -224,16 +236,16 @@ class Events:
             event_scope = EventScope(cpu=of.target_cpu)
         else:
             event_scope = EventScope(netns=of.netns, interface=of.interface if "nic" in cause.words else None)
+        event_scope = self._same(event_scope, event_scope)
         loss = LossOf(verdict.layer, verdict.nature, cause, event_scope)
         return self._losses.setdefault((loss.layer, loss.nature, cause, event_scope), loss)
 
     def _group(self, number: int, alike: Alike) -> EventGroup:
         facts, rows, verdict = self._identities.counters, alike.rule.rows, alike.rule.why.verdict
-        candidates = tuple(_candidate(number, alike, row, facts[row.counters[0]]) for row in rows if row.counters)
+        candidates = tuple(
+            _candidate(number, alike, row, facts[row.counters[0]], self._same) for row in rows if row.counters
+        )
         expected = next((candidate for candidate in candidates if candidate.row.relation == "="), None)
-        scope = Scope(netns=alike.netns, interface=alike.interface)
-        if expected is not None and expected.keys:
-            scope = expected.keys[0][1].scope
         return EventGroup(
             number=number,
             of=alike,
@@ -244,7 +256,6 @@ class Events:
             doubt=verdict.doubt,
             candidates=candidates,
             expected=NO_COUNTER if expected is None else expected.row.counters[-1],
-            scope=scope,
             note=rows[0].note if rows else "",
             line=rows[0].line if rows else 0,
             of_unknown_cpu=_of_unknown_cpu(candidates, facts) if alike.target_cpu is None else _NO_COUNTERS,
@@ -268,22 +279,21 @@ def _of_unknown_cpu(candidates: Iterable[Candidate], facts: Mapping[str, Counter
     return frozenset(names) if names else _NO_COUNTERS  # there are thousands of groups, and each set takes 216 bytes
 
 
-def _candidate(group: int, of: Alike, row: Identity, fact: Counter) -> Candidate:
-    cpu = -1 if of.target_cpu is None else of.target_cpu
+def _candidate(group: int, of: Alike, row: Identity, fact: Counter, same: Same) -> Candidate:
     verdict = of.rule.why.verdict
-    order = row.line, of.reason, verdict.layer, netns_order(of.netns), of.interface or "", cpu
-    keys = tuple(_keys(row, fact, of))
+    keys = tuple(_keys(row, fact, of, same))
     is_doubt = verdict.doubt is not None
     floats = row.relation in ("other", "lost") or not keys
     reveals = is_doubt or (not verdict.is_loss and row.relation == "lost")
-    return Candidate(group, of.reason, verdict.layer, row, of.netns, keys, order, floats, reveals)
+    return Candidate(group, of.reason, verdict.layer, row, of.netns, keys, of, floats, reveals)
 
 
-def _keys(row: Identity, fact: Counter, of: Alike) -> Iterator[CounterKey]:
+def _keys(row: Identity, fact: Counter, of: Alike, same: Same) -> Iterator[CounterKey]:
     """Give the counters of a row where the events moved them, if that is known."""
     event_scope = _event_scope(fact, of)
     if event_scope is None:
         return
+    event_scope = same(event_scope, event_scope)
     for name in row.counters:
         yield name, event_scope
         if event_scope.cpu is not None:
