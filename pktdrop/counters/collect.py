@@ -48,8 +48,7 @@ class Collector:
         moment, monotonic = time.time(), time.monotonic()
         found = _Found()
         found.read_at[None] = monotonic
-        cpus = softnet.read_all()
-        found.add("softnet", cpus.counters, cpus.gauges)
+        found.add("softnet", softnet.read())
         found.add("rt_cache", procstat.rt_cache())
         found.add("neigh", self._neighbours())
         wanted = list(dict.fromkeys((own, *others)))
@@ -105,18 +104,17 @@ class Collector:
     def _read_here(self, netns: Netns, found: "_Found") -> None:
         """Read what belongs to the namespace this thread is in."""
         found.read_at[netns] = time.monotonic()
-        of_links = links.read_all(netns)
-        found.add("links", of_links.counters)
-        self._learn(netns, of_links.names, found)
-        drivers = self._ethtool.drivers(netns, of_links.names)
+        of_links, names = links.read(netns)
+        found.add("links", of_links)
+        self._learn(netns, names, found)
+        drivers = self._ethtool.drivers(netns, names)
         found.drivers.update({(netns, name): driver for name, driver in drivers.items() if driver})
-        found.add("driver", self._ethtool.read(netns, of_links.names))
+        found.add("driver", self._ethtool.read(netns, names))
         found.add("mib", self._mibs.read(netns))
-        qdiscs = self._qdiscs.read_all(netns, of_links.names)
-        found.add("qdisc", qdiscs.counters, qdiscs.gauges)
-        of_sockets = self._sockets.read_all(netns)
-        found.add("socket", of_sockets.counters, of_sockets.gauges)
-        found.inodes.update(of_sockets.inodes)
+        found.add("qdisc", self._qdiscs.read(netns, names))
+        of_sockets, inodes = self._sockets.read(netns)
+        found.add("socket", of_sockets)
+        found.inodes.update(inodes)
         found.add("packet_socket", self._packets.read(netns))
         found.add("conntrack", procstat.conntrack(netns))
         found.add("xfrm", xfrm.read(netns))
@@ -203,12 +201,12 @@ class _Found:
             else:
                 yield Limit("several-not-entered", tuple(names), why, number=len(names))
 
-    def add(self, source: str, counters: Reading, gauges: Reading | None = None) -> None:
-        self.rows[source].update(counters.rows)
-        if gauges is not None:
-            self.gauges[source].update(gauges.rows)
-        self.limits += counters.limits
-        if counters.limits:
+    def add(self, source: str, reading: Reading) -> None:
+        self.rows[source].update(reading.rows)
+        if source in self.gauges:
+            self.gauges[source].update(reading.gauges)
+        self.limits += reading.limits
+        if reading.limits:
             self.failed.add(source)
 
 

@@ -51,28 +51,20 @@ class LinkDump(NamedTuple):
     """What could not be read."""
 
 
-class Links(NamedTuple):
-    """Counters, and what the interfaces are called."""
-
-    counters: Reading
-    names: dict[int, str]
-    """Names of the interfaces that have counters, by ifindex."""
-
-
-def read_all(netns: Netns) -> Links:
-    """Read counters and names at once."""
+def read(netns: Netns) -> tuple[Reading, dict[int, str]]:
+    """Read the counters of all interfaces, and the names of those that have counters, by ifindex."""
     try:
         dump = _dump()
         if dump.interrupted:
             dump = _dump()
         names, faults = interfaces.names(dump.rows)
     except OSError as error:
-        return Links(Reading({}, of_source("links", netns, [refused(error)])), {})
+        return Reading({}, of_source("links", netns, [refused(error)])), {}
     if dump.interrupted:
         faults.append(Limit("list-changed"))
     # interfaces that are gone meanwhile have no name, and are left out
     rows = {Scope(netns=netns, interface=name): dump.rows[ifindex] for ifindex, name in names.items()}
-    return Links(Reading(rows, of_source("links", netns, (*dump.faults, *faults))), names)
+    return Reading(rows, of_source("links", netns, (*dump.faults, *faults))), names
 
 
 def parse(answer: NetlinkAnswer) -> LinkDump:

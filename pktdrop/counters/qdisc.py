@@ -84,13 +84,6 @@ class Qdisc(NamedTuple):
         return f"{self.kind} {self.handle >> 16:x}:" + ("" if unique else f" parent {_class_id(self.parent)}")
 
 
-class Qdiscs(NamedTuple):
-    """Counters of qdiscs, and the lengths of their queues at the same moment."""
-
-    counters: Reading
-    gauges: Reading
-
-
 class QdiscDump(NamedTuple):
     """What the kernel answered to one RTM_GETQDISC."""
 
@@ -134,14 +127,13 @@ class QdiscReader:
     def __init__(self) -> None:
         self._own: dict[Netns, dict[_Key, _Own]] = {}
 
-    def read_all(self, netns: Netns, known: Mapping[int, str] = MappingProxyType({})) -> Qdiscs:
+    def read(self, netns: Netns, known: Mapping[int, str] = MappingProxyType({})) -> Reading:
         """Read counters and queue lengths at once. `known` are names of interfaces, as they were read just before."""
         try:
             dump = _dump()
             others, faults = interfaces.names({qdisc.ifindex for qdisc in dump.qdiscs} - known.keys())
         except OSError as error:
-            nothing = Reading({}, of_source("qdisc", netns, [refused(error)]))
-            return Qdiscs(nothing, nothing)
+            return Reading({}, of_source("qdisc", netns, [refused(error)]))
         names = {**known, **others}
         limits = of_source("qdisc", netns, (*dump.faults, *faults))
         qdiscs = {(qdisc.ifindex, qdisc.name): qdisc for qdisc in dump.qdiscs if qdisc.ifindex in names}
@@ -153,7 +145,7 @@ class QdiscReader:
         scopes = {key: Scope(netns=netns, interface=names[key[0]], qdisc=key[1]) for key in qdiscs}
         counters = {scopes[key]: _counters(qdisc, own.get(key)) for key, qdisc in qdiscs.items()}
         gauges = {scopes[key]: Row(GAUGES, (qdisc.backlog, qdisc.qlen)) for key, qdisc in qdiscs.items()}
-        return Qdiscs(Reading(counters, limits), Reading(gauges, limits))
+        return Reading(counters, limits, gauges)
 
     def forget(self, netns: Netns) -> None:
         """Drop what is remembered of a namespace that is gone."""

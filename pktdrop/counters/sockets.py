@@ -106,16 +106,6 @@ class DroppingSocket(NamedTuple):
         return " ".join(words)
 
 
-class Sockets(NamedTuple):
-    """Sockets that have dropped packets; those that have not are left out."""
-
-    counters: Reading
-    gauges: Reading
-    """Bytes in the queue of each socket, and in its buffer, at the moment the drops were read."""
-    inodes: Mapping[Scope, int]
-    """Inode of each socket, by which `processes.of_sockets` finds its owner."""
-
-
 class SocketDump(NamedTuple):
     """What the kernel answered to one request of sock_diag."""
 
@@ -133,8 +123,8 @@ class SocketReader:
         # A socket keeps the name it had first: connected anew or bound to an interface that is renamed, it is the same.
         self._scopes: dict[Netns, dict[tuple[str, int, int], Scope]] = {}
 
-    def read_all(self, netns: Netns) -> Sockets:
-        """Read drops, queues and inodes at once."""
+    def read(self, netns: Netns) -> tuple[Reading, Mapping[Scope, int]]:
+        """Read sockets that have dropped packets: drops, what waits in queues and buffers, and inodes."""
         sockets: list[DroppingSocket] = []
         faults: list[Limit] = []
         self._ask(sockets, faults)
@@ -145,12 +135,10 @@ class SocketReader:
         drops: dict[Scope, int] = {}
         for scope, one in zip(scopes, sockets, strict=True):
             drops[scope] = drops.get(scope, 0) + one.drops  # in /proc/net, sockets without inode may look the same
-        limits = of_source("socket", netns, faults)
-        return Sockets(
-            Reading({scope: Row(NAMES, (dropped,)) for scope, dropped in drops.items()}, limits),
-            Reading({scope: one.gauges for scope, one in zip(scopes, sockets, strict=True)}, limits),
-            {scope: one.inode for scope, one in zip(scopes, sockets, strict=True) if one.inode},
-        )
+        rows = {scope: Row(NAMES, (dropped,)) for scope, dropped in drops.items()}
+        gauges = {scope: one.gauges for scope, one in zip(scopes, sockets, strict=True)}
+        inodes = {scope: one.inode for scope, one in zip(scopes, sockets, strict=True) if one.inode}
+        return Reading(rows, of_source("socket", netns, faults), gauges), inodes
 
     def forget(self, netns: Netns) -> None:
         """Drop what is remembered of a namespace that is gone."""

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.limits import Limit, refused
@@ -35,25 +35,17 @@ _STAT = Path("/proc/net/softnet_stat")
 _ONLINE = Path("/sys/devices/system/cpu/online")
 
 
-class Softnet(NamedTuple):
-    """Counters, and queue lengths of the same moment (no rows where the kernel does not tell them)."""
-
-    counters: Reading
-    gauges: Reading
-
-
-def read_all() -> Softnet:
-    """Read counters and queue lengths at once."""
+def read() -> Reading:
+    """Read the counters of all CPUs that are online, and how many packets wait in their backlogs."""
     try:
         data = _STAT.read_bytes()
         online = () if _names_cpus(data) else parse_cpus(_ONLINE.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        limit = (refused(error, "no-softnet"),)
-        return Softnet(Reading({}, limit), Reading({}, limit))
+        return Reading({}, (refused(error, "no-softnet"),))
     return parse(data, online)
 
 
-def parse(data: bytes, online: Sequence[int]) -> Softnet:
+def parse(data: bytes, online: Sequence[int]) -> Reading:
     """Parse softnet_stat; `online` are the CPUs that are online, used where the file does not name them."""
     lines = [_columns(line) for line in data.splitlines()]
     width = next((len(line) for line in lines if line), 0)
@@ -72,7 +64,7 @@ def parse(data: bytes, online: Sequence[int]) -> Softnet:
         counters[scope] = Row(counter_names, tuple(line[COUNTERS[name]] for name in counter_names))
         if gauge_names:
             gauges[scope] = Row(gauge_names, tuple(line[GAUGES[name]] for name in gauge_names))
-    return Softnet(Reading(counters, tuple(limits)), Reading(gauges, tuple(limits)))
+    return Reading(counters, tuple(limits), gauges)
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:

@@ -38,6 +38,8 @@ class Reading:
     rows: Mapping[Scope, Row]
     limits: tuple[Limit, ...] = ()
     """What could not be read."""
+    gauges: Mapping[Scope, Row] = field(default_factory=dict)
+    """What waited at that moment, of sources that know."""
 
 
 class Interface(NamedTuple):

@@ -129,7 +129,7 @@ def server(net: Net) -> Namespace:
 def reading(namespace: Namespace) -> dict[str, Row]:
     """Rows by name of interface."""
     with namespace.entered():
-        found = links.read_all(namespace.inode).counters
+        found = links.read(namespace.inode)[0]
     assert found.limits == ()
     assert {scope.netns for scope in found.rows} == {namespace.inode}
     return {str(scope.interface): row for scope, row in found.rows.items()}
@@ -291,7 +291,7 @@ def test_softnet_equals_the_file() -> None:
         shown = run("awk", f"{{print {words.rstrip(',')}}}", "/proc/net/softnet_stat")
         return [[int(word, 16) for word in line.split()] for line in shown.splitlines()]
 
-    first, ours, last = by_awk(), softnet.read_all().counters, by_awk()
+    first, ours, last = by_awk(), softnet.read(), by_awk()
     assert ours.limits == ()
     assert len(ours.rows) == len(first)
     for row, low, high in zip(ours.rows.values(), first, last, strict=True):
@@ -303,10 +303,10 @@ def test_softnet_equals_the_file() -> None:
 def test_softnet_counts_what_was_received(net: Net) -> None:
     """Frames received in another namespace move `processed` of this machine: the file belongs to no namespace."""
     sender = packet_socket(net, "client", "eth0")
-    before = softnet.read_all().counters.rows
+    before = softnet.read().rows
 
     def processed() -> int:
-        after = softnet.read_all().counters.rows
+        after = softnet.read().rows
         return sum((after[scope].values[0] - before[scope].values[0]) % 2**32 for scope in before)
 
     for _ in range(500):

@@ -66,12 +66,12 @@ def rows(
 ) -> tuple[dict[tuple[str, str], Row], dict[tuple[str, str], Row]]:
     """Counters and gauges, by interface and qdisc."""
     with namespace.entered():
-        both = reader.read_all(namespace.inode)
-    assert both.counters.limits == both.gauges.limits == ()
-    assert {scope.netns for scope in both.counters.rows} == {namespace.inode}
+        both = reader.read(namespace.inode)
+    assert both.limits == ()
+    assert {scope.netns for scope in both.rows} == {namespace.inode}
     counters, gauges = (
-        {(str(scope.interface), str(scope.qdisc)): row for scope, row in reading.rows.items()}
-        for reading in (both.counters, both.gauges)
+        {(str(scope.interface), str(scope.qdisc)): row for scope, row in some.items()}
+        for some in (both.rows, both.gauges)
     )
     return counters, gauges
 

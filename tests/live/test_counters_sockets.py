@@ -6,8 +6,9 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -15,6 +16,7 @@ from pktdrop.counters import sockets
 from pktdrop.demo.namespace import Namespace
 from pktdrop.demo.net import Net, ipv4, ipv6, one_ns, two_ns
 from pktdrop.host import processes
+from pktdrop.model.counters import Row, Scope
 from tests.kit.process import wait_until
 
 PORT = 4010
@@ -81,26 +83,34 @@ def by_ss(namespace: Namespace) -> dict[int, Shown]:
     return {one.inode: one for one in shown}
 
 
-def read(reader: sockets.SocketReader, namespace: Namespace) -> sockets.Sockets:
+class Found(NamedTuple):
+    """What was read of the sockets of a namespace."""
+
+    rows: Mapping[Scope, Row]
+    gauges: Mapping[Scope, Row]
+    inodes: Mapping[Scope, int]
+
+
+def read(reader: sockets.SocketReader, namespace: Namespace) -> Found:
     """Read the sockets of a namespace."""
     with namespace.entered():
-        found = reader.read_all(namespace.inode)
-    assert found.counters.limits == ()
-    assert found.gauges.rows.keys() == found.counters.rows.keys()
-    assert {scope.netns for scope in found.counters.rows} <= {namespace.inode}
-    return found
+        found, inodes = reader.read(namespace.inode)
+    assert found.limits == ()
+    assert found.gauges.keys() == found.rows.keys()
+    assert {scope.netns for scope in found.rows} <= {namespace.inode}
+    return Found(found.rows, found.gauges, inodes)
 
 
-def drops(found: sockets.Sockets) -> dict[str, int]:
+def drops(found: Found) -> dict[str, int]:
     """Drops by name of the socket."""
-    return {str(scope.socket): row.values[0] for scope, row in found.counters.rows.items()}
+    return {str(scope.socket): row.values[0] for scope, row in found.rows.items()}
 
 
-def assert_equals_ss(found: sockets.Sockets, namespace: Namespace) -> None:
+def assert_equals_ss(found: Found, namespace: Namespace) -> None:
     """Names, drops, queues and buffers are those of ss(8), and no socket that dropped is missing."""
     shown = {one.name: one for one in by_ss(namespace).values() if one.drops}
     assert drops(found) == {name: one.drops for name, one in shown.items()}
-    for scope, row in found.gauges.rows.items():
+    for scope, row in found.gauges.items():
         assert row.values == shown[str(scope.socket)].gauges
         assert found.inodes[scope] == shown[str(scope.socket)].inode
 
@@ -118,7 +128,7 @@ def test_full_receive_buffer(net: Net, address: str) -> None:
     found = read(reader, net["host"])
     assert_equals_ss(found, net["host"])
     assert list(drops(found).values()) == [before + LOST]
-    ((_, gauges),) = found.gauges.rows.items()
+    ((_, gauges),) = found.gauges.items()
     assert gauges.names == ("rmem_alloc", "rcvbuf")
     assert gauges.values[1] == lazy.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
@@ -202,7 +212,7 @@ def test_accept_queue(net: Net) -> None:
     ((name, lost),) = drops(found).items()
     assert name.startswith(f"tcp 127.0.0.1:{PORT} ino:")
     assert lost == net["host"].mib("TcpExtListenDrops") - before == 5
-    ((_, gauges),) = found.gauges.rows.items()
+    ((_, gauges),) = found.gauges.items()
     assert dict(zip(gauges.names, gauges.values, strict=True)) == {"accept_queue": 2, "accept_limit": 1}
 
 
@@ -248,7 +258,7 @@ def test_proc_says_the_same(net: Net) -> None:
     diag = read(sockets.SocketReader(), net["host"])
     assert {one.name(None): one.drops for one in found} == drops(diag)
     assert {one.name(None): one.gauges.values for one in found} == {
-        str(scope.socket): row.values[:1] for scope, row in diag.gauges.rows.items()
+        str(scope.socket): row.values[:1] for scope, row in diag.gauges.items()
     }
 
 

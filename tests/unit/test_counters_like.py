@@ -157,13 +157,12 @@ def test_sar_soft() -> None:
         scope.cpu or 0: Row(
             row.names,
             tuple(
-                (new - old) % 2**softnet.WIDTH
-                for new, old in zip(row.values, first.counters.rows[scope].values, strict=True)
+                (new - old) % 2**softnet.WIDTH for new, old in zip(row.values, first.rows[scope].values, strict=True)
             ),
         )
-        for scope, row in second.counters.rows.items()
+        for scope, row in second.rows.items()
     }
-    gauges = {scope.cpu or 0: row for scope, row in second.gauges.rows.items()}
+    gauges = {scope.cpu or 0: row for scope, row in second.gauges.items()}
     table = like.sar_soft(differences, gauges, SECONDS)
     assert list(table.titles) == titles
     assert [list(row) for row in table.rows] == lines
@@ -176,8 +175,8 @@ def test_softnet_stat(width: int) -> None:
     lines = [line.split()[:width] for line in text.splitlines()]
     both = softnet.parse("".join(" ".join(line) + "\n" for line in lines).encode(), [0, 1])
     table = like.softnet_stat(
-        {scope.cpu or 0: row for scope, row in both.counters.rows.items()},
-        {scope.cpu or 0: row for scope, row in both.gauges.rows.items()},
+        {scope.cpu or 0: row for scope, row in both.rows.items()},
+        {scope.cpu or 0: row for scope, row in both.gauges.items()},
     )
     places = [place for place in (0, 1, 2, 9, 10, 11, 13, 14) if place < width]
     assert [row[1:] for row in table.rows] == [tuple(line[place] for place in places) for line in lines]

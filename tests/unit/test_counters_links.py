@@ -170,7 +170,7 @@ def test_no_netlink(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(socket, "socket", refuse)
-    reading = links.read_all(Netns(4026531840, 1)).counters
+    reading = links.read(Netns(4026531840, 1))[0]
     assert reading.rows == {}
     assert sentences(reading.limits) == ["Interface counters of network namespace 4026531840: Operation not permitted."]
 
@@ -182,7 +182,7 @@ def test_an_interrupted_dump_is_repeated_once(
     """An interrupted dump is asked for again; if that is interrupted too, it is used and the reading says so."""
     left = list(dumps)
     monkeypatch.setattr(links, "_dump", lambda: links.LinkDump({}, left.pop(0)))
-    assert len(links.read_all(Netns(4026531840, 1)).counters.limits) == limits
+    assert len(links.read(Netns(4026531840, 1))[0].limits) == limits
     assert left == []
 
 
@@ -192,6 +192,6 @@ def test_an_interface_that_is_gone_has_no_row(monkeypatch: pytest.MonkeyPatch) -
     loopback = socket.if_nametoindex("lo")
     row = links.Row(NAMES, ALL)
     monkeypatch.setattr(links, "_dump", lambda: links.LinkDump({loopback: row, gone: row}))
-    reading = links.read_all(Netns(4026531840, 1)).counters
+    reading = links.read(Netns(4026531840, 1))[0]
     assert [scope.interface for scope in reading.rows] == ["lo"]
     assert reading.limits == ()

@@ -74,7 +74,7 @@ class Kernel:
     def answers(self, *messages: bytes, end: bytes = END) -> dict[str, dict[str, int]]:
         """Return what the reader makes of an answer: counters of the qdiscs by their names."""
         self._answer = b"".join(messages) + end
-        rows = self.reader.read_all(NETNS).counters.rows
+        rows = self.reader.read(NETNS).rows
         assert {(scope.netns, scope.interface) for scope in rows} <= {(NETNS, "lo")}
         return {str(scope.qdisc): dict(zip(row.names, row.values, strict=True)) for scope, row in rows.items()}
 
@@ -114,7 +114,7 @@ def test_sum_of_a_real_dump(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {int(index): name for index, name in json.loads((DATA / "links.json").read_text()).items()}
     monkeypatch.setattr(qdisc, "_dump", lambda: parse(NetlinkAnswer([(DATA / "getqdisc").read_bytes()], 1)))
     monkeypatch.setattr("pktdrop.counters.interfaces.names", lambda wanted: (names, []))
-    rows = qdisc.QdiscReader().read_all(NETNS).counters.rows
+    rows = qdisc.QdiscReader().read(NETNS).rows
     drops = {(scope.interface, scope.qdisc): row.values[0] for scope, row in rows.items()}
     assert {place: number for place, number in drops.items() if number} == {
         ("eth0", "pfifo 10:"): 19,
@@ -219,7 +219,7 @@ def test_same_handle_on_two_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = b"".join([*tree(9, 4), told("htb", HTB, ROOT, 7, ifindex=900), END])
     monkeypatch.setattr(qdisc, "_dump", lambda: parse(NetlinkAnswer([answer], 1)))
     monkeypatch.setattr("pktdrop.counters.interfaces.names", lambda wanted: ({LOOPBACK: "lo", 900: "other"}, []))
-    rows = qdisc.QdiscReader().read_all(NETNS).counters.rows
+    rows = qdisc.QdiscReader().read(NETNS).rows
     assert [row.values[0] for row in rows.values()] == [5, 4, 7]
 
 
@@ -227,7 +227,7 @@ def test_an_interface_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gone between its counters and its name, an interface is left out, and no limit: it is not there."""
     answer = told("pfifo", HTB, ROOT, 1, ifindex=2**31 - 1) + END
     monkeypatch.setattr(qdisc, "_dump", lambda: parse(NetlinkAnswer([answer], 1)))
-    assert qdisc.QdiscReader().read_all(NETNS).counters == Reading({})
+    assert qdisc.QdiscReader().read(NETNS) == Reading({})
 
 
 def test_a_malformed_qdisc(kernel: Kernel) -> None:
@@ -275,12 +275,9 @@ def test_no_netlink(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(socket, "socket", refuse)
-    both = qdisc.QdiscReader().read_all(NETNS)
-    assert both.counters == both.gauges
-    assert both.counters.rows == {}
-    assert sentences(both.counters.limits) == [
-        f"Queueing disciplines of network namespace {NETNS}: Operation not permitted."
-    ]
+    both = qdisc.QdiscReader().read(NETNS)
+    assert both.rows == both.gauges == {}
+    assert sentences(both.limits) == [f"Queueing disciplines of network namespace {NETNS}: Operation not permitted."]
 
 
 def test_forget(kernel: Kernel) -> None:
@@ -307,7 +304,7 @@ def test_damaged(data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(qdisc, "_dump", lambda: parse(NetlinkAnswer([bytes(answer)], 1)))
         patch.setattr("pktdrop.counters.interfaces.names", lambda wanted: ({one: str(one) for one in wanted}, []))
-        reading = qdisc.QdiscReader().read_all(NETNS).counters
+        reading = qdisc.QdiscReader().read(NETNS)
     assert all(len(row.names) == len(row.values) for row in reading.rows.values())
 
 

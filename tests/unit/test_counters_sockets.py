@@ -281,9 +281,9 @@ def proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def names(found: sockets.Sockets) -> dict[str | None, int]:
+def names(found: Reading) -> dict[str | None, int]:
     """Drops by name."""
-    return {scope.socket: row.values[0] for scope, row in found.counters.rows.items()}
+    return {scope.socket: row.values[0] for scope, row in found.rows.items()}
 
 
 def test_what_the_kernel_does_not_have(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
@@ -292,14 +292,14 @@ def test_what_the_kernel_does_not_have(monkeypatch: pytest.MonkeyPatch, proc: Pa
     monkeypatch.setattr(sockets, "Netlink", lambda _: kernel)
     reader = sockets.SocketReader()
     for _ in range(2):
-        found = reader.read_all(NETNS)
+        found, inodes = reader.read(NETNS)
         assert names(found) == {
             "udp 127.0.0.1:53 ino:5": 5,
             "tcp 127.0.0.1:53 ino:5": 5,
             "raw 127.0.0.1:4010 ino:78": 8,
         }
-        assert found.counters.limits == ()
-        assert sorted(found.inodes.values()) == [5, 5, 78]
+        assert found.limits == ()
+        assert sorted(inodes.values()) == [5, 5, 78]
     assert kernel.asked.count("raw") == 2  # IPv4 and IPv6
     assert kernel.asked.count("udp") == 4
 
@@ -307,8 +307,8 @@ def test_what_the_kernel_does_not_have(monkeypatch: pytest.MonkeyPatch, proc: Pa
 def test_no_tcp_diag(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     """What listeners dropped stands nowhere else: that is said, once."""
     monkeypatch.setattr(sockets, "Netlink", lambda _: Kernel("udp"))
-    found = sockets.SocketReader().read_all(NETNS)
-    assert sentences(found.counters.limits) == [
+    found, _ = sockets.SocketReader().read(NETNS)
+    assert sentences(found.limits) == [
         f"Sockets of network namespace {NETNS}: this kernel has no tcp_diag, so what listeners dropped is not known."
     ]
 
@@ -321,9 +321,9 @@ def test_no_sock_diag(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
 
     monkeypatch.setattr(sockets, "Netlink", refuse)
     (proc / "udp6").write_bytes(b"?\n")
-    found = sockets.SocketReader().read_all(NETNS)
+    found, _ = sockets.SocketReader().read(NETNS)
     assert names(found) == {"udp 127.0.0.1:4010 ino:77": 8, "raw 127.0.0.1:4010 ino:78": 8}
-    assert [limit.split(": ", 1)[1] for limit in sentences(found.counters.limits)] == [
+    assert [limit.split(": ", 1)[1] for limit in sentences(found.limits)] == [
         "1 malformed lines of udp6 are left out.",
         "this kernel has no tcp_diag, so what listeners dropped is not known.",
     ]
@@ -335,11 +335,10 @@ def test_a_passing_error(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     monkeypatch.setattr(sockets, "Netlink", lambda _: kernel)
     reader = sockets.SocketReader()
     for _ in range(2):
-        found = reader.read_all(NETNS)
+        found, _ = reader.read(NETNS)
         assert set(names(found)) == {"udp 127.0.0.1:53 ino:5", "tcp 127.0.0.1:53 ino:5"}
         assert (
-            sentences(found.counters.limits)
-            == [f"Sockets of network namespace {NETNS}: raw: {os.strerror(errno.ENOMEM)}."] * 2
+            sentences(found.limits) == [f"Sockets of network namespace {NETNS}: raw: {os.strerror(errno.ENOMEM)}."] * 2
         )
     assert kernel.asked.count("raw") == 4
 
@@ -352,11 +351,11 @@ def test_no_netlink(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
 
     monkeypatch.setattr(socket, "socket", refuse)
     limit = Limit("refused", why="Operation not permitted", source="socket", netns=NETNS)
-    assert sockets.SocketReader().read_all(NETNS).counters == Reading({}, (limit,))
+    assert sockets.SocketReader().read(NETNS)[0] == Reading({}, (limit,))
     kernel = Kernel("udp", "tcp")
     monkeypatch.setattr(kernel, "ask", refuse)
     monkeypatch.setattr(sockets, "Netlink", lambda _: kernel)
-    assert sockets.SocketReader().read_all(NETNS).counters == Reading({}, (limit,))
+    assert sockets.SocketReader().read(NETNS)[0] == Reading({}, (limit,))
 
 
 def test_a_socket_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,16 +372,16 @@ def test_a_socket_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = sockets.SocketReader()
     loopback = socket.if_nametoindex("lo")
     told_of[:] = [told(memory(5), ifindex=loopback)]
-    assert names(reader.read_all(NETNS)) == {"udp 127.0.0.1%lo:53 ino:77": 5}
+    assert names(reader.read(NETNS)[0]) == {"udp 127.0.0.1%lo:53 ino:77": 5}
     told_of[:] = [told(memory(6), ifindex=2**31 - 1, destination="192.0.2.1", ports=(53, 9))]
-    assert names(reader.read_all(NETNS)) == {"udp 127.0.0.1%lo:53 ino:77": 6}
+    assert names(reader.read(NETNS)[0]) == {"udp 127.0.0.1%lo:53 ino:77": 6}
     told_of[:] = [told(memory(7), ifindex=2**31 - 1)]
-    assert names(sockets.SocketReader().read_all(NETNS)) == {f"udp 127.0.0.1%{2**31 - 1}:53 ino:77": 7}
+    assert names(sockets.SocketReader().read(NETNS)[0]) == {f"udp 127.0.0.1%{2**31 - 1}:53 ino:77": 7}
     told_of[:] = [told(memory(1), inode=78)]
-    assert names(reader.read_all(NETNS)) == {"udp 127.0.0.1:53 ino:78": 1}
+    assert names(reader.read(NETNS)[0]) == {"udp 127.0.0.1:53 ino:78": 1}
     reader.forget(NETNS)
     told_of[:] = [told(memory(1), inode=78, ports=(54, 0))]
-    assert names(reader.read_all(NETNS)) == {"udp 127.0.0.1:54 ino:78": 1}
+    assert names(reader.read(NETNS)[0]) == {"udp 127.0.0.1:54 ino:78": 1}
 
 
 def test_unreadable_file(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
@@ -390,7 +389,7 @@ def test_unreadable_file(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     monkeypatch.setattr(sockets, "Netlink", lambda _: Kernel("udp", "tcp"))
     (proc / "raw").unlink()
     (proc / "raw").mkdir()
-    assert sentences(sockets.SocketReader().read_all(NETNS).counters.limits) == [
+    assert sentences(sockets.SocketReader().read(NETNS)[0].limits) == [
         f"Sockets of network namespace {NETNS}: raw cannot be read: {os.strerror(errno.EISDIR)}."
     ]
 
@@ -399,9 +398,9 @@ def test_sockets_without_inode_in_proc(monkeypatch: pytest.MonkeyPatch, proc: Pa
     """Those that look the same are counted together, and nobody is asked for."""
     monkeypatch.setattr(sockets, "Netlink", lambda _: Kernel("udp", "tcp"))
     (proc / "raw").write_bytes(TITLE + LINE.replace(b" 77 ", b" 0 ") * 2)
-    found = sockets.SocketReader().read_all(NETNS)
+    found, inodes = sockets.SocketReader().read(NETNS)
     assert names(found)["raw 127.0.0.1:4010 sk:0"] == 16
-    assert 0 not in found.inodes.values()
+    assert 0 not in inodes.values()
 
 
 def process(proc: Path, pid: int, comm: bytes, *links: str) -> None:

@@ -31,39 +31,39 @@ def test_widths(width: int, counters: int, gauges: int) -> None:
     """Each width has the columns of its kernel and no others; from 13 on the CPU is the one in the line."""
     both = parse(line(*COLUMNS[:width]), [7])
     cpu = 2 if width >= 13 else 7
-    ((scope, row),) = both.counters.rows.items()
+    ((scope, row),) = both.rows.items()
     assert scope == Scope(cpu=cpu)
     assert dict(zip(row.names, row.values, strict=True)) == dict(list(COUNTERS.items())[:counters])
-    shown = [dict(zip(row.names, row.values, strict=True)) for row in both.gauges.rows.values()]
+    shown = [dict(zip(row.names, row.values, strict=True)) for row in both.gauges.values()]
     assert shown == ([dict(list(GAUGES.items())[:gauges])] if gauges else [])
-    assert both.counters.limits == both.gauges.limits == ()
+    assert both.limits == ()
 
 
 def test_offline_cpus() -> None:
     """The CPU column is hexadecimal and skips CPUs that are offline; so do the lines of old kernels."""
     new = parse(b"".join(line(*COLUMNS[:12], cpu, 0, 0) for cpu in (0, 3, 17)), [])
-    assert [scope.cpu for scope in new.counters.rows] == [0, 3, 17]
+    assert [scope.cpu for scope in new.rows] == [0, 3, 17]
     old = parse(line(*COLUMNS[:11]) * 3, [0, 3, 17])
-    assert [scope.cpu for scope in old.counters.rows] == [0, 3, 17]
+    assert [scope.cpu for scope in old.rows] == [0, 3, 17]
 
 
 def test_old_kernel_with_another_number_of_cpus() -> None:
     """Where lines and CPUs do not match, nobody can say whose line is whose: none is shown."""
     both = parse(line(*COLUMNS[:11]) * 3, [0, 1])
-    assert both.counters.rows == both.gauges.rows == {}
-    assert sentences(both.counters.limits) == ["softnet_stat has 3 lines for 2 CPUs that are online: all left out."]
+    assert both.rows == both.gauges == {}
+    assert sentences(both.limits) == ["softnet_stat has 3 lines for 2 CPUs that are online: all left out."]
 
 
 def test_further_columns() -> None:
     """A kernel with more columns is read, and what is left out is said."""
     both = parse(line(*COLUMNS, 99), [])
-    assert next(iter(both.counters.rows.values())).values == tuple(COUNTERS.values())
-    assert sentences(both.counters.limits) == ["softnet_stat has 1 columns that pktdrop does not know."]
+    assert next(iter(both.rows.values())).values == tuple(COUNTERS.values())
+    assert sentences(both.limits) == ["softnet_stat has 1 columns that pktdrop does not know."]
 
 
 def test_largest_numbers() -> None:
     """Counters have as many bits as WIDTH says."""
-    (row,) = parse(line(*[2**WIDTH - 1] * 15), []).counters.rows.values()
+    (row,) = parse(line(*[2**WIDTH - 1] * 15), []).rows.values()
     assert set(row.values) == {0xFFFFFFFF}
 
 
@@ -72,28 +72,28 @@ def test_malformed_line(bad: bytes) -> None:
     """One malformed line does not hide the others, wherever it is not the first with numbers."""
     data = line(*COLUMNS[:12], 0, 0, 0) + bad + b"\n" + line(*COLUMNS[:12], 1, 0, 0)
     both = parse(data, [])
-    assert [scope.cpu for scope in both.counters.rows] == [0, 1]
-    assert sentences(both.counters.limits) == ["1 malformed lines of softnet_stat are left out."]
+    assert [scope.cpu for scope in both.rows] == [0, 1]
+    assert sentences(both.limits) == ["1 malformed lines of softnet_stat are left out."]
 
 
 def test_empty() -> None:
     """No line at all is said."""
-    assert sentences(parse(b"", [0]).counters.limits) == ["softnet_stat is empty."]
+    assert sentences(parse(b"", [0]).limits) == ["softnet_stat is empty."]
 
 
 @given(st.one_of(st.binary(max_size=300), st.text("0123456789abcdef \n", max_size=300).map(str.encode)))
 def test_garbage(data: bytes) -> None:
     """Any bytes at all give no exception."""
     both = parse(data, [0, 1])
-    assert both.counters.rows or both.counters.limits
+    assert both.rows or both.limits
 
 
 def test_real_file() -> None:
     """The backlogs of a file with every column in use are those that sar showed of it."""
     data = (Path(__file__).parent.parent / "data/counters/like/second.softnet").read_bytes()
     both = parse(data, [])
-    assert [row.values[0] for row in both.counters.rows.values()] == [4294967280, 12345]
-    assert [row.values[0] for row in both.gauges.rows.values()] == [42, 3]  # blg_len of sar
+    assert [row.values[0] for row in both.rows.values()] == [4294967280, 12345]
+    assert [row.values[0] for row in both.gauges.values()] == [42, 3]  # blg_len of sar
 
 
 @pytest.mark.parametrize(
