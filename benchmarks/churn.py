@@ -118,11 +118,11 @@ class _Lives:
             if life.cookie is not None:
                 self._by_cookie[life.cookie] = life
 
-    def may_be(self, place: Mapping[str, Any]) -> list[Life]:
+    def may_be(self, drop: Mapping[str, Any]) -> list[Life]:
         """Return the namespaces that a row may mean: one by its cookie, else all that had its inode."""
-        cookie = place.get("netns_cookie")
+        cookie = drop.get("netns_cookie")
         if cookie is None:
-            return self._by_inode.get(place.get("netns", 0), [])
+            return self._by_inode.get(drop.get("netns", 0), [])
         return [self._by_cookie[cookie]] if cookie in self._by_cookie else []
 
 

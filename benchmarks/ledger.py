@@ -66,7 +66,7 @@ def _keys() -> Iterator[tuple[_Kind, DropKey]]:
     for netns in (Netns(_NETNS + number, number) for number in range(1, 1_001)):
         for number, cpu, kind in product(range(_INTERFACES), range(_CPUS), _KINDS):
             target = (cpu + 1) % _CPUS if kind.reason == "CPU_BACKLOG" else None
-            place = (
+            rest = (
                 number + 2,
                 f"veth{number}",
                 netns,
@@ -74,7 +74,7 @@ def _keys() -> Iterator[tuple[_Kind, DropKey]]:
                 _IPV4,
                 kind.call_site,
             )
-            yield kind, DropKey(kind.reason, "core", cpu, target, *place)
+            yield kind, DropKey(kind.reason, "core", cpu, target, *rest)
 
 
 class _Interval(NamedTuple):

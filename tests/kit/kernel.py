@@ -14,7 +14,7 @@ import pytest
 from pktdrop.demo.causes.cause import DemoCause
 from tests.kit.process import DEADLINE
 
-Place = Literal["here", "nowhere", "none"]
+Found = Literal["here", "nowhere", "none"]
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,18 @@ class Kernel:
 
     reasons: frozenset[str]
     names: frozenset[str]
-    """Of types, their members and constants."""
+    """Names of types, their members and constants."""
     has_socket: bool
     """Whether the event says which socket the packet was for (rx_sk)."""
     drops_latest: bool
     """Whether TCP, out of room, drops data further ahead than all that waits; or it makes room by dropping that."""
 
     def name(self, reason: str) -> str:
-        """Return what it gives for a reason that it may not have."""
+        """Return what the kernel gives for a reason that it may not have."""
         return reason if reason in self.reasons else "NOT_SPECIFIED"
 
-    def place(self, cause: DemoCause) -> Place:
-        """Where the drop is: in its network namespace, in none that is known, or there is no event at all.
+    def found(self, cause: DemoCause) -> Found:
+        """Where a cause's drop is found: in its network namespace, in none that is known, or there is no event at all.
 
         TCP forgets the device of a packet before it looks at it (tcp_v4_rcv, net/ipv4/tcp_ipv4.c), so that only the
         socket tells the namespace; data that waited in a queue belong to one (tcp_data_queue_ofo). Without reasons

@@ -27,7 +27,7 @@ every_cause = pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.n
 
 
 def expected(cause: DemoCause, reasons: Reasons, net: Net, count: int, cpu: int) -> dict[str, Any]:
-    """What a tracer must say of the drops of a cause, but for their size and place.
+    """What a tracer must say of the drops of a cause, but for their size, call site and namespace.
 
     Where the kernel does not have the reason, it gives none, and the call site must tell the layer.
     """
@@ -58,7 +58,7 @@ def layers(cause: DemoCause, reasons: Reasons, function: str) -> set[str]:
     return {other.layer for other in CAUSES if function in other.functions}
 
 
-def place(drop: dict[str, Any]) -> tuple[int, str]:
+def netns_and_call_site(drop: dict[str, Any]) -> tuple[int, str]:
     """Order drops of equal counts."""
     return drop["netns"], drop["location"]
 
@@ -176,7 +176,9 @@ def test_what_gets_through_is_not_counted(cause: DemoCause, observed: Observed) 
 def test_every_rung_counts_the_same(cause: DemoCause, observed: Observed) -> None:
     """Whatever way the probes are attached, the drops are the same to the last key."""
     provoked = observed.causes[cause.name]
-    first, *others = (sorted(map(timeless, provoked.drops(summary)), key=place) for summary in observed.lost.values())
+    first, *others = (
+        sorted(map(timeless, provoked.drops(summary)), key=netns_and_call_site) for summary in observed.lost.values()
+    )
     assert first
     assert [first] * len(others) == others
 

@@ -80,7 +80,7 @@ def test_a_full_receive_buffer_names_socket_and_process(kernel_reasons: Reasons)
 def test_each_kind_is_told_apart(
     name: str, kind: str, found: str, expected: str | None, by_call_site: tuple[str, str], kernel_reasons: Reasons
 ) -> None:
-    """Class, cause, and a command for that very namespace, with its own values; without reasons what the site tells."""
+    """Class, cause, and a command for that very namespace, with its own values; without reasons by call site."""
     is_named = by_name[name].reason in kernel_reasons
     with cause(name) as (_, traffic, here), diagnosing() as made:
         lose(traffic)

@@ -105,7 +105,7 @@ class Provoked:
 def drop_of(
     cause: DemoCause, provoked: Provoked, drops: Iterable[dict[str, Any]], kernel: Kernel
 ) -> dict[str, Any] | None:
-    """The one drop of a cause in its namespaces; None where the kernel does not place it there.
+    """The one drop of a cause in its namespaces; None where it is not found there.
 
     Besides it there may be what is no packet, and on older kernels the ICMPv6 errors that told of it: no losses.
     """
@@ -114,7 +114,7 @@ def drop_of(
     assert all(drop["noise"] for drop in answers)
     assert total(answers) <= N  # there is a limit on their rate
     drops = [drop for drop in here if drop not in answers]
-    if kernel.place(cause) != "here":
+    if kernel.found(cause) != "here":
         assert drops == []
         return None
     (drop,) = drops
@@ -195,11 +195,11 @@ def is_sure(cause: DemoCause, kernel: Kernel, drop: dict[str, Any]) -> bool:
     )
 
 
-def test_what_has_no_place_is_counted_once(observed: Observed, kernel: Kernel) -> None:
+def test_what_is_nowhere_is_counted_once(observed: Observed, kernel: Kernel) -> None:
     """Drops of which the kernel does not say for which socket they were are as many, by reason and protocol."""
     expected: Counter[tuple[str, str]] = Counter()
     for cause in ALL:
-        if kernel.place(cause) == "nowhere":
+        if kernel.found(cause) == "nowhere":
             expected[cause.named(kernel.reasons), cause.protocol] += N
     nowhere: Counter[tuple[str, str]] = Counter()
     for drop in observed.lost[-1]["drops"]:
@@ -234,7 +234,7 @@ def test_what_is_lost_is_explained(
     if cause.reason == cause.named(kernel.reasons):
         moved = {one["counter"] for one in told if one["status"] != "silent"}
         assert moved <= {*cause.counters, *cause.bounds}
-    elif kernel.place(cause) != "none":
+    elif kernel.found(cause) != "none":
         assert [one for one in told if one["unexplained"]] == []
     said = [one for one in entries([summary], role) if one["status"] == "silent"]
     shown = any(one["by"] for one in by_counter.values() if one["status"] != "silent")
@@ -266,13 +266,13 @@ def may_stand_still(counter: str, cause: DemoCause, kernel: Kernel) -> bool:
 def explained(entry: dict[str, Any], cause: DemoCause, kernel: Kernel, drop: dict[str, Any] | None) -> None:
     """N events of the cause are what a counter of its namespace has, as far as there are events."""
     reason, is_exact = cause.named(kernel.reasons), entry["counter"] in cause.counters
-    if kernel.place(cause) == "none":  # events of which nothing is known but a function of TCP may be taken for it
+    if kernel.found(cause) == "none":  # events of which nothing is known but a function of TCP may be taken for it
         known = {"reason": "NOT_SPECIFIED", "count": entry["explained"]}
         assert (entry["delta"], entry["unexplained"]) == (N, N - entry["explained"])
         assert (entry["status"], entry["by"]) == (("bound", [known]) if entry["explained"] else ("no-event", []))
         return
     assert (entry["delta"], entry["explained"], entry["unexplained"]) == (N, N, 0)
-    if kernel.place(cause) == "nowhere":  # they may be those of another cause
+    if kernel.found(cause) == "nowhere":  # they may be those of another cause
         assert (entry["status"], sum(one["count"] for one in entry["by"])) == ("bound", N)
         return
     assert entry["by"] == [{"reason": reason, "count": N}]
@@ -337,7 +337,7 @@ def test_totals_by_layer_are_the_packets_lost(observed: Observed, kernel: Kernel
         drop = drop_of(cause, provoked, summary["drops"], kernel)
         if drop is not None and is_loss(drop):
             caused[cause.layer if is_sure(cause, kernel, drop) else drop["layer"]] += N
-        elif kernel.place(cause) == "none":  # once, however many counters tell of it
+        elif kernel.found(cause) == "none":  # once, however many counters tell of it
             told = losses(entries([summary], provoked.inodes), identities)
             events.update({one["layer"]: one["unexplained"] for one in told[:1]})
     assert caused == mine

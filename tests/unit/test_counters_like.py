@@ -16,11 +16,11 @@ SECONDS = 1.37  # between the two readings that sar had
 
 # The numbers from which data/counters/like/*.dev are made: see README.md there.
 FIRST = {
-    "fx0": Row(NAMES, tuple(2 ** (20 + place) for place in range(25))),
+    "fx0": Row(NAMES, tuple(2 ** (20 + position) for position in range(25))),
     "fx1": Row(NAMES, (0,) * 25),
 }
 SECOND = {
-    "fx0": Row(NAMES, tuple(2 ** (20 + place) + 3 * 2**place for place in range(25))),
+    "fx0": Row(NAMES, tuple(2 ** (20 + position) + 3 * 2**position for position in range(25))),
     "fx1": Row(NAMES, tuple(7 if name in ("rx_packets", "rx_bytes") else 0 for name in NAMES)),
 }
 DIFFERENCE = {
@@ -88,10 +88,10 @@ def test_netstat(path: str) -> None:
     """All columns of `netstat -i` but MTU and Flg, digit for digit."""
     rows = SECOND if path.startswith("like") else real()
     header, *lines = [line.split() for line in (DATA / path).read_text().splitlines()[1:]]
-    keep = [place for place, title in enumerate(header) if title not in ("MTU", "Flg")]
+    keep = [position for position, title in enumerate(header) if title not in ("MTU", "Flg")]
     table = like.netstat(rows)
-    assert table.titles == tuple(header[place] for place in keep)
-    assert set(table.rows) == {tuple(line[place] for place in keep) for line in lines}
+    assert table.titles == tuple(header[position] for position in keep)
+    assert set(table.rows) == {tuple(line[position] for position in keep) for line in lines}
 
 
 @pytest.mark.parametrize("path", ["like/ifconfig.txt", "links-6.18.44/ifconfig.txt"])
@@ -111,12 +111,12 @@ def test_ip() -> None:
     lines = (DATA / "links-6.18.44/ip.txt").read_text().splitlines()
     shown: dict[tuple[str, str, str], str] = {}
     name = ""
-    for place, line in enumerate(lines):
+    for position, line in enumerate(lines):
         if head := re.match(r"\d+: ([^:@]+)", line):
             name = head[1]
         elif match := re.fullmatch(r" +([RT]X)( errors)?:(.*)", line):
             kind = match[1] + (match[2] or "")
-            cells = zip(match[3].split(), lines[place + 1].split(), strict=True)
+            cells = zip(match[3].split(), lines[position + 1].split(), strict=True)
             shown |= {(name, kind, title): cell for title, cell in cells if title != "transns"}
     ours = {
         (name, table.titles[0], title): cell
@@ -178,6 +178,6 @@ def test_softnet_stat(width: int) -> None:
         {scope.cpu or 0: row for scope, row in both.rows.items()},
         {scope.cpu or 0: row for scope, row in both.gauges.items()},
     )
-    places = [place for place in (0, 1, 2, 9, 10, 11, 13, 14) if place < width]
-    assert [row[1:] for row in table.rows] == [tuple(line[place] for place in places) for line in lines]
+    positions = [position for position in (0, 1, 2, 9, 10, 11, 13, 14) if position < width]
+    assert [row[1:] for row in table.rows] == [tuple(line[position] for position in positions) for line in lines]
     assert [row[0] for row in table.rows] == ["00000000", "00000001"]

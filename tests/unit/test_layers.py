@@ -55,7 +55,7 @@ def test_layers_are_in_the_order_a_packet_passes_them() -> None:
 
 @pytest.mark.parametrize("reason", [name for name in REASONS if name != "NOT_SPECIFIED"])
 def test_each_known_reason_has_a_row_whatever_the_site(layers: Layers, reason: str) -> None:
-    """Every reason the kernel names is placed by a row of the file, also where the site is not known."""
+    """Every reason the kernel names has a row in the file, also where the call site is not known."""
     assert ask(layers, reason, "0xffffffff81000000", IPV4) is not None
 
 
@@ -70,13 +70,13 @@ def test_what_comes_for_a_group_before_ipv6_is_up_is_no_loss(layers: Layers) -> 
 
 def test_what_could_not_leave_for_a_group_is_no_loss(layers: Layers) -> None:
     """For one receiver it is a loss, and so it is where the kernel does not say whom it was for."""
-    for reason, site, what in (
+    for reason, call_site, what in (
         ("QDISC_DROP", "__dev_queue_xmit+0xd01", "to a group, interface has no carrier"),
         ("NOT_SPECIFIED", "kfree_skb_list+0x20", "to a group, interface has no carrier"),
         ("NO_TX_TARGET", "br_dev_xmit+0x334", "to a group, the bridge has no ports"),
     ):
-        assert layers.verdict("core", reason, site, GROUP).noise == what
-        assert layers.verdict("core", reason, site, IPV4).noise is None
+        assert layers.verdict("core", reason, call_site, GROUP).noise == what
+        assert layers.verdict("core", reason, call_site, IPV4).noise is None
 
 
 def test_each_row_decides_something(layers: Layers) -> None:
@@ -190,14 +190,14 @@ DOUBTS = [
 def test_what_cannot_be_told_apart_is_neither_loss_nor_noise(
     layers: Layers, reason: str, call_site: str, protocol: int, layer: str
 ) -> None:
-    """Where losses and harmless frees have reason and site in common, nobody knows which it was."""
+    """Where losses and harmless frees have reason and call site in common, nobody knows which it was."""
     verdict = layers.verdict("core", reason, call_site, protocol)
     assert verdict.layer == layer
     assert verdict.noise is None
     assert verdict.doubt
 
 
-# Reasons that decide without a site, and some that do not: rows of the table, told from their source.
+# Reasons that decide without a call_site, and some that do not: rows of the table, told from their source.
 NAMELESS_SITES = [
     ("NO_SOCKET", IPV4, "loss"),
     ("NETFILTER_DROP", IPV4, "loss"),
@@ -214,7 +214,7 @@ NAMELESS_SITES = [
 def test_a_site_without_a_name_is_no_reason_to_call_noise_a_loss(
     layers: Layers, reason: str, protocol: int, verdict: str
 ) -> None:
-    """Where kernel symbols are hidden, what only the site tells is in doubt; what the reason tells is not."""
+    """Where kernel symbols are hidden, what only the call site tells is in doubt; what the reason tells is not."""
     found = layers.verdict("core", reason, "0xffffffff81000000", protocol)
     said = "noise" if found.noise is not None else "doubt" if found.doubt is not None else "loss"
     assert said == verdict
