@@ -6,6 +6,7 @@ and give tables in the order of the rows. Counters that the kernel does not have
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pktdrop.model.counters import Row
@@ -27,6 +28,30 @@ SOFTNET_COLUMNS: Final = (
 )
 
 
+#: Columns of /proc/net/dev, and the counters whose sum in 64 bits each is: dev_seq_printf_stats in
+#: net/core/net-procfs.c.
+_NET_DEV: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "rx_bytes": ("rx_bytes",),
+        "rx_packets": ("rx_packets",),
+        "rx_errs": ("rx_errors",),
+        "rx_drop": ("rx_dropped", "rx_missed_errors"),
+        "rx_fifo": ("rx_fifo_errors",),
+        "rx_frame": ("rx_length_errors", "rx_over_errors", "rx_crc_errors", "rx_frame_errors"),
+        "rx_compressed": ("rx_compressed",),
+        "rx_multicast": ("multicast",),
+        "tx_bytes": ("tx_bytes",),
+        "tx_packets": ("tx_packets",),
+        "tx_errs": ("tx_errors",),
+        "tx_drop": ("tx_dropped",),
+        "tx_fifo": ("tx_fifo_errors",),
+        "tx_colls": ("collisions",),
+        "tx_carrier": ("tx_carrier_errors", "tx_aborted_errors", "tx_window_errors", "tx_heartbeat_errors"),
+        "tx_compressed": ("tx_compressed",),
+    }
+)
+
+
 class LikeTable(NamedTuple):
     """Titles of the columns, and rows of as many cells. The first cell of a row names the interface or the CPU."""
 
@@ -34,56 +59,10 @@ class LikeTable(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
-class NetDev(NamedTuple):
-    """Counters of one interface as /proc/net/dev folds them, in the order and under the titles of that file."""
-
-    rx_bytes: int
-    rx_packets: int
-    rx_errs: int
-    rx_drop: int
-    rx_fifo: int
-    rx_frame: int
-    rx_compressed: int
-    rx_multicast: int
-    tx_bytes: int
-    tx_packets: int
-    tx_errs: int
-    tx_drop: int
-    tx_fifo: int
-    tx_colls: int
-    tx_carrier: int
-    tx_compressed: int
-
-
-def net_dev(row: Row) -> NetDev:
-    """Fold the counters of an interface as the kernel does for /proc/net/dev.
-
-    Drop adds two counters, frame and carrier four each, in 64 bits
-    (dev_seq_printf_stats in net/core/net-procfs.c).
-    """
+def net_dev(row: Row) -> dict[str, int]:
+    """Fold the counters of an interface as the kernel does for /proc/net/dev, in the order of that file."""
     get = _getter(row)
-
-    def total(*names: str) -> int:
-        return sum(map(get, names)) & _U64
-
-    return NetDev(
-        rx_bytes=get("rx_bytes"),
-        rx_packets=get("rx_packets"),
-        rx_errs=get("rx_errors"),
-        rx_drop=total("rx_dropped", "rx_missed_errors"),
-        rx_fifo=get("rx_fifo_errors"),
-        rx_frame=total("rx_length_errors", "rx_over_errors", "rx_crc_errors", "rx_frame_errors"),
-        rx_compressed=get("rx_compressed"),
-        rx_multicast=get("multicast"),
-        tx_bytes=get("tx_bytes"),
-        tx_packets=get("tx_packets"),
-        tx_errs=get("tx_errors"),
-        tx_drop=get("tx_dropped"),
-        tx_fifo=get("tx_fifo_errors"),
-        tx_colls=get("collisions"),
-        tx_carrier=total("tx_carrier_errors", "tx_aborted_errors", "tx_window_errors", "tx_heartbeat_errors"),
-        tx_compressed=get("tx_compressed"),
-    )
+    return {title: sum(map(get, names)) & _U64 for title, names in _NET_DEV.items()}
 
 
 def netstat(rows: Mapping[str, Row]) -> LikeTable:
@@ -198,7 +177,7 @@ def _folded(
 ) -> LikeTable:
     names = fields.split()
     folded = {label: net_dev(row) for label, row in rows.items()}
-    cells = ((label, *(write(getattr(counters, name)) for name in names)) for label, counters in folded.items())
+    cells = ((label, *(write(counters[name]) for name in names)) for label, counters in folded.items())
     return LikeTable(titles, tuple(cells))
 
 

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pktdrop.kernel.digest import Digest
+from pktdrop.kernel.digest import digest
 from pktdrop.process import files
 
 FORMAT = b"pktdrop-2 "
@@ -111,4 +111,4 @@ def _is_being_written(name: str) -> bool:
 
 
 def _head(content: bytes) -> bytes:
-    return FORMAT + Digest(content).hexdigest().encode()
+    return FORMAT + digest(content).encode()

@@ -10,20 +10,7 @@ try:
 except ImportError:  # a Python that keeps it elsewhere
     from hashlib import blake2b
 
-_SIZE = 32
 
-
-class Digest:
-    """A digest of all that was fed to it."""
-
-    def __init__(self, content: bytes = b"") -> None:
-        """Begin with some bytes."""
-        self._state = blake2b(content, digest_size=_SIZE)
-
-    def update(self, content: bytes) -> None:
-        """Feed more bytes to the digest."""
-        self._state.update(content)
-
-    def hexdigest(self) -> str:
-        """Return 64 hexadecimal digits."""
-        return self._state.hexdigest()
+def digest(*content: bytes) -> str:
+    """Return 64 hexadecimal digits for some bytes, in whatever pieces they come."""
+    return blake2b(b"".join(content), digest_size=32).hexdigest()

@@ -14,7 +14,7 @@ from typing import TypeVar
 from pktdrop.kernel import readers
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.code import Compiled, source_directory
-from pktdrop.kernel.digest import Digest
+from pktdrop.kernel.digest import digest
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.programs import MapsRefused
 from pktdrop.kernel.records import STACK_FRAMES
@@ -126,14 +126,13 @@ class Build:
         """
         of_host = (os.uname().machine, os.uname().release, sys.version, _bcc_version())
         parts = [str(part) for part in (self.safe_read, self.samples, self.stacks, self.filters, *of_host)]
-        digest = Digest("\0".join(parts).encode())
+        pieces = ["\0".join(parts).encode()]
         sources = [*source_directory().rglob("*.[ch]"), *Path(__file__).parent.glob("*.py"), DATA / "ethertypes.tsv"]
         for path in sorted(sources):
             content = path.read_bytes()
-            digest.update(f"{path.name}\0{len(content)}\0".encode())  # so that no byte can move to another file unseen
-            digest.update(content)
-        digest.update(_kernel_identity())
-        return digest.hexdigest()[:32]
+            # with the length, so that no byte can move to another file unseen
+            pieces += f"{path.name}\0{len(content)}\0".encode(), content
+        return digest(*pieces, _kernel_identity())[:32]
 
 
 def prepare(build: Build, cache: Cache, use: Callable[[Prepared], _Result]) -> _Result:

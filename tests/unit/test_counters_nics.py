@@ -138,4 +138,4 @@ def test_fields_fold_as_proc_net_dev_does(fixture: Path, when: str) -> None:
     line = (fixture / when / "dev").read_text().splitlines()[-1]
     fields = links(fixture / when / "ip.json")
     folded = net_dev(Row(tuple(fields), tuple(fields.values())))
-    assert list(folded) == [int(cell) for cell in line.partition(":")[2].split()]
+    assert [*folded.values()] == [int(cell) for cell in line.partition(":")[2].split()]

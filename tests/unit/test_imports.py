@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktdrop.kernel.digest import Digest
+from pktdrop.kernel.digest import digest
 from tests.kit.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -47,9 +47,7 @@ def test_the_command_line_imports_nothing_that_attaching_does_not_need() -> None
 @given(st.binary(), st.binary())
 def test_a_digest_is_that_of_hashlib(one: bytes, two: bytes) -> None:
     """BLAKE2b with 256 bits, in one piece or two."""
-    digest = Digest(one)
-    digest.update(two)
-    assert digest.hexdigest() == hashlib.blake2b(one + two, digest_size=32).hexdigest()
+    assert digest(one, two) == digest(one + two) == hashlib.blake2b(one + two, digest_size=32).hexdigest()
 
 
 LONGEST = 350
