@@ -14,9 +14,10 @@ from pathlib import Path
 from pktdrop.filters import Filters, netns_filter
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.tracer import Tracer
+from pktdrop.observe.observer import Observer
 from pktdrop.top.app import TopApp
 from pktdrop.top.panel import Run
-from pktdrop.top.reader import Looks, Reader
+from pktdrop.top.reader import Feed, Reader
 from pktdrop.top.screen import Screen
 from pktdrop.watch import Watch
 
@@ -35,15 +36,15 @@ async def _picture(app: TopApp) -> str:
 def main() -> None:
     """Let both run for a while, and take the picture."""
 
-    def start(stack: ExitStack) -> Looks:
+    def start(stack: ExitStack) -> Feed:
         namespaces = Namespaces()
-        return Looks(Watch(namespaces, stack.enter_context(Tracer(namespaces))), namespaces)
+        return Feed(Watch(Observer(namespaces, stack.enter_context(Tracer(namespaces)))))
 
     demo = subprocess.Popen(_DEMO, stdout=subprocess.DEVNULL)
     reader = Reader(start, 1.0)
     try:
         watch = reader.started().watch
-        rungs = " ".join(watch.rungs.values())
+        rungs = " ".join(watch.kernel.rungs.values())
         # what others lose on this host is not part of the picture
         screen = Screen(Run("host", os.uname().release, rungs), Filters([netns_filter(["demo-*"])]), 1.0)
         screen.limits = watch.limits

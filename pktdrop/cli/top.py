@@ -32,7 +32,7 @@ def top(
     context: click.Context, every: float, choice: Choice, matching: Matching, all_netns: bool, attaching: Attaching,
     style: str | None,
 ) -> None:  # fmt: skip
-    """Show live what is lost, where and why: reasons, CPUs, interfaces, ledger.
+    """Show live what is lost, where, why and whose: reasons, CPUs, ledger, flows.
 
     Looks every INTERVAL seconds (default 1). Press ? for the keys, q to end.
     Needs a terminal; for files, pipes and programs there is 'pktdrop trace'.

@@ -33,6 +33,7 @@ from pktdrop.views.scope import scope_text
 from pktdrop.views.table import cpu, interface_of, netns_of, reason
 
 MOST_FLOWS: Final = 6
+MOST_ADVICE: Final = 4
 MOST: Final = 12
 """Parts of a list that are named; of more parts, only their number is told."""
 
@@ -251,7 +252,9 @@ def _of_line(line: sums.Line, context: Context, width: int) -> Iterable[ScreenLi
 
 
 def _advice(advice: Sequence[str], width: int) -> list[ScreenLine]:
-    return [line for sentence in advice for line in labelled("advice", safe(sentence), width, "strong")]
+    more = [f"and {len(advice) - MOST_ADVICE} more; 'pktdrop diagnose' has all"] if len(advice) > MOST_ADVICE else []
+    said = [*advice[:MOST_ADVICE], *more]
+    return [line for sentence in said for line in labelled("advice", safe(sentence), width, "strong")]
 
 
 __all__ = ["group_of", "lines"]

@@ -68,7 +68,7 @@ def _figures(history: History, mode: Mode, width: int) -> list[ScreenLine]:
     if mode.frozen:
         state.append((("FROZEN", "odd"),))
     if mode.search:
-        state.append((("filter ", "title"), (safe(mode.search), "odd")))
+        state.append((("rows with ", "title"), (safe(mode.search), "odd")))
     return [
         (("lost ", "title"), (number(history.loss.packets), "loss" if rate else "strong")),
         (("", ""), (f"{'!' if rate else ''}{number(rate) if rate else 0}/s", "loss" if rate else "")),

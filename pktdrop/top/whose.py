@@ -26,6 +26,8 @@ class Recent(NamedTuple):
     samples: tuple[Sample, ...]
     packets: int
     """All of that kind in that look."""
+    when: float
+    """Of that look, in seconds of the history."""
 
 
 class Sampled(NamedTuple):
@@ -81,7 +83,7 @@ class Whose:
 
     def _add(self, key: DropKey, some: Sequence[Sample], count: Count, verdict: Verdict, now: float) -> None:
         self.recent.pop(key, None)
-        self.recent[key] = Recent(tuple(some), count.packets)
+        self.recent[key] = Recent(tuple(some), count.packets, now)
         processes: dict[Owner | None, list[Sample]] = {}
         marked, name = mark(verdict), reason(key, verdict)
         for likeness, group in alike(some).items():
@@ -132,11 +134,15 @@ def _fold(sums: dict[_Of, Sampled]) -> int:
 
 
 def latest(recent: Mapping[DropKey, Recent], keys: Sequence[DropKey]) -> list[tuple[Sequence[Sample], int]]:
-    """Return the last samples of kinds of drops, alike ones together, and the packets of their kinds."""
+    """Return the samples of some kinds of drops in the last look that had any, alike ones together.
+
+    Beside them are the packets of their kinds in that look. What was seen most comes first.
+    """
+    found = [recent[key] for key in keys if key in recent]
+    last = max((one.when for one in found), default=0.0)
     groups: dict[object, tuple[list[Sample], int]] = {}
-    for key in keys:
-        if key in recent:
-            for likeness, some in alike(recent[key].samples).items():
-                samples, packets = groups.get(likeness, ([], 0))
-                groups[likeness] = ([*samples, *some], packets + recent[key].packets)
+    for one in found:
+        for likeness, some in alike(one.samples).items() if one.when == last else ():
+            samples, packets = groups.get(likeness, ([], 0))
+            groups[likeness] = ([*samples, *some], packets + one.packets)
     return sorted(groups.values(), key=lambda group: -len(group[0]))

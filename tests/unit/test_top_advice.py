@@ -8,13 +8,19 @@ import pytest
 from pktdrop.diagnosis.diagnosis import Advised, Circumstances, diagnosis_of
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import Count, Netns
+from pktdrop.rules.protocols import Protocols
+from pktdrop.top import detail
 from pktdrop.top.advice import concerning
+from pktdrop.top.lines import plain
 from pktdrop.top.save import text_of
+from pktdrop.top.series import BLOCKS
 from pktdrop.top.subjects import Cpu, InterfaceQueue, OneNetns, Reason, Subject
+from pktdrop.top.view import Context
 from tests.unit.accounts import BLUE, RULES, TRACED, KnownHost, make_account
 from tests.unit.make import make_backlog_drop, make_drop
 from tests.unit.top_steps import make_screen, make_step
 
+CONTEXT = Context(lambda netns: None, BLOCKS, Protocols.load())
 NO_SOCKET, FULL = Reason("socket", "NO_SOCKET", None), Reason("backlog", "CPU_BACKLOG", None)
 
 
@@ -53,6 +59,17 @@ def test_advice_is_in_the_detail() -> None:
     screen.take(make_step()._replace(losses=losses()))
     assert not screen.wants_advice
     assert "\nadvice  " in text_of(screen.lines(80, 24))
+
+
+def test_much_advice_is_cut_short() -> None:
+    """A row of many namespaces does not push all else from the screen: the first sentences stand, and how many more."""
+    screen = make_screen(make_step({make_drop(): Count(5, 5)}))
+    advice = [f"Raise it in namespace {number}." for number in range(14)]
+    assert screen.chosen is not None
+    lines = detail.lines(screen.history, screen.chosen, CONTEXT, advice, 80)
+    said = [plain(line) for line in lines if plain(line).startswith("advice")]
+    assert [line.split(maxsplit=1)[1] for line in said[:4]] == advice[:4]
+    assert said[4:] == ["advice  and 10 more; 'pktdrop diagnose' has all"]
 
 
 def test_advice_is_not_worked_out_at_each_look() -> None:

@@ -241,7 +241,7 @@ def test_filter_as_typed() -> None:
     screen = make_screen(busy_look())
     screen.search("blue no_s")
     assert names(screen, "reason") == ["NO_SOCKET"]
-    assert "filter blue no_s" in text(screen)
+    assert "rows with blue no_s" in text(screen)
     screen.search("NFT_do_chain")
     assert names(screen, "reason") == ["NETFILTER_DROP"]
     screen.search("nothing like it")

@@ -122,6 +122,14 @@ def test_rows_have_the_packets_of_their_last_look() -> None:
     assert f"whose   {FLOW} UDP 48 B for statsd[812], 2 of 1,000 seen" in shown(screen, "CPUs")
 
 
+def test_rows_have_no_packets_of_looks_before() -> None:
+    """What one CPU dropped a look ago is not counted with what another one dropped now."""
+    key = make_drop(cpu=1)
+    screen = make_screen(busy_look(), make_step({key: Count(7, 1)}, samples={key: [make_sample(key=key)]}))
+    assert "10.0.0.5:43210 > 10.0.0.9:8125 UDP 48 B, 1 of 7 seen" in shown(screen, "reasons")
+    assert shown(screen, "reasons").count("whose") == 1
+
+
 def test_nobody_was_looked_at() -> None:
     """Where no packet was sampled the tables say so."""
     screen = make_screen(make_step({make_drop(): Count(9, 1)}))
