@@ -81,4 +81,4 @@ class DropTally:
             number = self.number(key.of_other_places() if old in given_up else key)
             for column, was in zip((self._packets, self._octets), counts, strict=True):
                 column[number] += was[old]
-            self._moved[number] = max(self._moved[number], moved[old])
+            self._moved[number] = moved[old]  # of other places it does not matter: they are never given up

@@ -209,6 +209,8 @@ def test_a_command_with_unknown_values_is_left_out() -> None:
         ("rps=off&cpus>1", {"rps": "off", "cpus": 1}, False),
         ("rcvbuf=unknown", {}, True),
         ("rcvbuf=unknown", {"rcvbuf": 1}, False),
+        ("rcvbuf!=unknown", {}, False),
+        ("rcvbuf!=unknown", {"rcvbuf": 1}, True),
         ("conntrack_fill>=90", {"conntrack_fill": 90}, True),
         ("conntrack_fill<90", {}, False),
         ("cpus>1", {"cpus": "many"}, False),

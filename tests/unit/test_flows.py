@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pktdrop.model.packet import IPV4
 from pktdrop.model.sample import Owner, Sample
 from pktdrop.rules.protocols import Protocols
@@ -34,6 +36,14 @@ def test_a_client_has_another_port_each_time() -> None:
     assert flows([*back, *there], NAMES.name) == [
         Flow("10.0.0.5 > 10.0.0.9:8125 UDP", None, 3),
         Flow("10.0.0.5:53 > 10.0.0.9 UDP 48 B", None, 2),
+    ]
+
+
+def test_the_service_may_be_at_either_end() -> None:
+    """From port 53 or to port 53 is not the same, whatever the other port."""
+    assert [flow.text for flow in flows([datagram(40000, 53), datagram(53, 40001)], NAMES.name)] == [
+        "10.0.0.5:40000 > 10.0.0.9:53 UDP 48 B",
+        "10.0.0.5:53 > 10.0.0.9:40001 UDP 48 B",
     ]
 
 
@@ -126,3 +136,13 @@ def test_a_run_remembers_some() -> None:
         run.add({make_drop(cpu=cpu, reason="X"): [datagram()]})
     assert sum(map(len, run.first.values())) == 2048
     assert sum(run.taken.values()) == 5010
+
+
+def test_kinds_beyond_those_that_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New ones are left out; of those that are known samples are counted on."""
+    monkeypatch.setattr("pktdrop.samples.gather._KINDS", 2)
+    run, kinds = RunSamples(), [make_drop(cpu=cpu) for cpu in range(3)]
+    for _ in range(2):
+        for kind in kinds:
+            run.add({kind: [datagram()]})
+    assert run.taken == {kinds[0]: 2, kinds[1]: 2}

@@ -56,6 +56,14 @@ def ledger(
     return [(e.counter, e.scope, e.delta, e.explained, e.unexplained, e.status) for e in entries]
 
 
+@pytest.mark.parametrize(("delta", "status"), [(4, "silent"), (5, "bound"), (8, "bound"), (9, "bound")])
+def test_what_a_counter_has_for_certain_may_be_all_it_has(delta: int, status: str) -> None:
+    """TcpInErrs counts each wrong checksum, some of the wrong SYNs (tcp_validate_incoming), and other things."""
+    events = {drop("TCP_CSUM", "tcp_v4_rcv+0x1"): 5, drop("TCP_INVALID_SYN", "tcp_rcv_established+0x2"): 3}
+    found = {one[0]: one[-1] for one in ledger(events, mib(TcpInErrs=delta))}
+    assert found["mib.TcpInErrs"] == status
+
+
 # ------------------------------------------------------------------------------------------------ backlog
 
 

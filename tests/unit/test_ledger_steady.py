@@ -98,6 +98,17 @@ def test_a_rest_of_a_counter_that_stands_still_is_reported() -> None:
     assert steady.settle([]) == ()
 
 
+def test_a_rest_may_be_made_good_for_an_hour() -> None:
+    """A minute of intervals of a second later it is; after that it is forgotten, and its opposite is news."""
+    for quiet, told in ((Steady.KEPT, []), (Steady.KEPT + 1, ["silent"])):
+        steady = Steady()
+        steady.settle([entry_of(5, 0)])
+        for _ in range(quiet):
+            steady.settle([])
+        steady.settle([entry_of(0, 5)])
+        assert [entry.status for entry in steady.settle([])] == told
+
+
 def test_other_entries_pass() -> None:
     """What is explained, within its bound or without events is not held back."""
     entries = reconcile({}, mib(TcpExtListenDrops=8), TRACED, IDENTITIES)

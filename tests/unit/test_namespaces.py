@@ -563,3 +563,18 @@ def test_nothing_is_read_for_namespaces_that_are_known(host: Host) -> None:
         namespaces.look()
         namespaces.paths()
     assert read == ["812"]
+
+
+def test_a_namespace_is_there_until_two_searches_miss_it(host: Host) -> None:
+    """Processes may hand it on during one: what is remembered of it is not yet forgotten."""
+    namespaces, blue = host.namespaces(), host.netns("blue")
+    namespaces.name(blue)
+    assert namespaces.present(blue)
+    (host.run / "blue").unlink()
+    shutil.rmtree(host.proc / "700")
+    there = []
+    for number in range(2):
+        namespaces.look()
+        namespaces.name(host.netns(f"new{number}"))  # one that was never asked for takes a search
+        there.append(namespaces.present(blue))
+    assert there == [True, False]

@@ -88,3 +88,14 @@ def test_kinds_without_end_are_bounded() -> None:
         assert len(tally.totals) <= 50 + 50 // SPARE + 1
     assert len(tally.totals) > 50
     assert sum(count.packets for count in tally.totals.values()) == 1000
+
+
+def test_some_more_kinds_may_be_there_for_a_while() -> None:
+    """One in 16 more, so that not each new kind costs the others a sort; then those beyond go on together."""
+    tally = DropTally(32)
+    for cpu in range(34):
+        add(tally, (make_drop(cpu=cpu), 1, 100))
+    assert sum(not key.other_places for key in tally.totals) == 34
+    add(tally, (make_drop(cpu=34), 1, 100))
+    assert sum(not key.other_places for key in tally.totals) == 32
+    assert sum(count.packets for count in tally.totals.values()) == 35

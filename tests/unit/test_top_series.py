@@ -68,6 +68,7 @@ def test_the_highest_is_full_and_the_lowest_shows() -> None:
     assert sparkline([0, 1, 400, 800]) == " ▁▄█"
     assert sparkline([0, 1, 400, 800], PLAIN) == " .=@"
     assert sparkline([0, 0]) == "  "
+    assert sparkline([800, 790, 710, 690]) == "██▇▇"  # the nearest of eight steps of 100
 
 
 @given(
