@@ -66,8 +66,8 @@ def _busiest(process: int) -> Run:
 
 
 @contextmanager
-def _pktdrop(rung: str) -> Iterator[_Reader]:
-    with tracing("--probe", rung) as process:
+def _pktdrop(rung: str, *options: str) -> Iterator[_Reader]:
+    with tracing("--probe", rung, *options) as process:
         yield lambda: _busiest(process.pid)
 
 
@@ -105,7 +105,12 @@ def measure() -> list[Row]:
         "tp_btf": lambda: _pktdrop("tp_btf"),
         "bpftrace": _bpftrace,
     }
-    cost = _rounds("calls", {**tools, "raw": lambda: _pktdrop("raw")})
+    others = {
+        "raw": lambda: _pktdrop("raw"),
+        "by port": lambda: _pktdrop("tp_btf", "--by", "port"),
+        "by flow": lambda: _pktdrop("tp_btf", "--by", "flow"),
+    }
+    cost = _rounds("calls", {**tools, **others})
     packed = _rounds("udp", tools)
     net_ours, net_theirs = cost["tp_btf"] - cost["empty"], cost["bpftrace"] - cost["empty"]
     what = "kernel time per drop"
@@ -115,6 +120,10 @@ def measure() -> list[Row]:
         ratio_row(f"{what}, empty program (floor)", "ns", cost["empty"], "bpftrace", cost["bpftrace"]),
         ratio_row(f"{what}, tp_btf, above the floor", "ns", net_ours, "bpftrace", net_theirs),
         ratio_row(f"{what}, tp_btf, 64 packets a call", "ns", packed["tp_btf"], "bpftrace", packed["bpftrace"]),
+        *(
+            ratio_row(f"{what}, --{name}", "ns", cost[name], "without", cost["tp_btf"], budget)
+            for name, budget in (("by port", "drop.port"), ("by flow", "drop.flow"))
+        ),
         *_added_to_sender(),
         _dropwatch(),
         _tcpdrop(),

@@ -27,6 +27,9 @@
 #if FILTER
 #include "filter.h"
 #endif
+#if FLOWS
+#include "flows.h"
+#endif
 
 BPF_TABLE("hash", struct drop_key, struct drop_value, drops, 65536);
 BPF_TABLE("hash", struct drop_key, struct drop_value, other_places, 4096); /* made with more for more CPUs */
@@ -49,6 +52,11 @@ struct sample_ring_table_t {
 	u32 max_entries;
 };
 __attribute__((section("maps/ringbuf"))) struct sample_ring_table_t sample_ring = {.max_entries = SAMPLE_RING};
+#endif
+
+#if FLOWS
+BPF_TABLE("hash", struct flow_key, struct flow_value, flows, FLOWS_MOST);
+BPF_TABLE("hash", struct drop_key, struct flow_value, other_flows, 4096); /* made with one for each kind */
 #endif
 
 #if NESTS
@@ -247,6 +255,35 @@ static __always_inline struct drop_value *entry_in_map(struct drop_key *key, con
 	return value;
 }
 
+/*
+ * Count a drop by more than its key: what finds no room counts by that alone, which every key has room for. The key has
+ * a CPU, so no other adds to an entry.
+ */
+static __always_inline void count_flow(const struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk, u32 length)
+{
+#if FLOWS
+	struct flow_value none = {};
+	struct flow_key flow = {};
+	struct flow_value *value;
+
+	flow.kind = *key;
+	set_flow(&flow, skb, rx_sk, key->protocol);
+	value = flows.lookup(&flow);
+	if (!value) {
+		flows.insert(&flow, &none);
+		value = flows.lookup(&flow);
+	}
+	if (!value) {
+		other_flows.insert((struct drop_key *)key, &none);
+		value = other_flows.lookup((struct drop_key *)key);
+	}
+	if (!value)
+		return;
+	ADD(value->packets, 1);
+	ADD(value->bytes, length);
+#endif
+}
+
 static __always_inline void count(struct drop_key *key, struct sk_buff *skb, struct sock *rx_sk,
 				  const struct origin *from, const struct control *control, void *ctx)
 {
@@ -263,6 +300,7 @@ static __always_inline void count(struct drop_key *key, struct sk_buff *skb, str
 	ADD(value->bytes, len);
 	if (FILTER && key->reason & NO_MATCH)
 		return; /* nobody looks at these */
+	count_flow(key, skb, rx_sk, len);
 	if (READER && __builtin_expect(!IS_BEYOND(value->taken, control->kind_limit), 0))
 		take_sample(value, key, control, skb, rx_sk, from, ctx);
 }

@@ -105,6 +105,33 @@ struct sample_cpu {
 	u32 unused;
 };
 
+#define FLOWS_NONE 0
+#define FLOWS_PORT 1
+#define FLOWS_SOURCE 2
+#define FLOWS_DESTINATION 3
+#define FLOWS_FLOW 4
+#define FLOWS_PROCESS 5
+#define FLOWS_MOST 65536
+
+/* What a drop is counted by, besides, where the user asks for it. What it is not counted by, or not known, is 0. */
+struct flow_key {
+	struct drop_key kind;
+	u64 source[2];	    /* address, as two numbers; of IPv4 the second one */
+	u64 destination[2]; /* and that */
+	u64 inode;	    /* of the socket that it was for, or came from */
+	u16 source_port;
+	u16 destination_port;
+	u8 protocol;	  /* IPPROTO_* */
+	u8 version;	  /* of IP */
+	u8 is_for_socket; /* the socket is the one it was for */
+	u8 unused;
+};
+
+struct flow_value {
+	u64 packets;
+	u64 bytes;
+};
+
 #define SAMPLE_BYTES 128
 #ifndef STACK_FRAMES
 #define STACK_FRAMES 0 /* return addresses in a sample, where the user asks for them */
@@ -143,6 +170,7 @@ struct sample {
 _Static_assert(sizeof(struct drop_key) == 24, "struct drop_key has padding");
 _Static_assert(sizeof(struct drop_value) == 48, "struct drop_value has padding");
 _Static_assert(sizeof(struct hot_drop) == 72, "struct hot_drop has padding");
+_Static_assert(sizeof(struct flow_key) == 72, "struct flow_key has padding");
 _Static_assert(sizeof(struct control) == 32, "struct control has padding");
 _Static_assert(sizeof(struct sample_cpu) == 24, "struct sample_cpu has padding");
 _Static_assert(sizeof(struct sample) == 80 + SAMPLE_BYTES + 8 * STACK_FRAMES, "struct sample has padding");

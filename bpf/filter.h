@@ -32,21 +32,6 @@ _Static_assert(sizeof(struct frame) == 40, "struct frame is what classic.py take
 #define CALL_OF_FILTER 0x7fff0002 /* in place of the distance to it, see programs.py */
 static u64 (*filter)(const struct frame *frame, u64 bytes) = (void *)CALL_OF_FILTER;
 
-/* Eight bytes of a packet, as a number of which the first byte is the highest. */
-static __always_inline u64 eight_bytes(u64 from)
-{
-	u64 found = 0;
-
-#if READER == READER_PROBE
-	bpf_probe_read_kernel(&found, sizeof(found), (void *)from);
-#elif READER == READER_CAST
-	found = *(u64 *)rdonly_cast((void *)from, CAST_TYPE);
-#else
-	found = *(u64 *)from;
-#endif
-	return __builtin_bswap64(found);
-}
-
 /* ARPHRD_* of devices with Ethernet headers: Ethernet itself, loopback, 802.11; include/uapi/linux/if_arp.h. */
 static __always_inline bool is_ethernet(u16 type)
 {

@@ -98,6 +98,21 @@ static __always_inline bool is_sent_to_group(struct sk_buff *skb, struct net_dev
 #endif
 }
 
+/* Eight bytes of a packet, as a number of which the first byte is the highest. */
+static __always_inline u64 eight_bytes(u64 from)
+{
+	u64 found = 0;
+
+#if READER == READER_PROBE
+	bpf_probe_read_kernel(&found, sizeof(found), (void *)from);
+#elif READER == READER_CAST
+	found = *(u64 *)rdonly_cast((void *)from, CAST_TYPE);
+#else
+	found = *(u64 *)from;
+#endif
+	return __builtin_bswap64(found);
+}
+
 /* Where a packet is: offsets from `head` on. */
 struct extent {
 	u64 head;
@@ -160,6 +175,30 @@ static __always_inline void set_bytes(struct sample *one, struct sk_buff *skb)
 	copy_bytes(one, of.head + of.start);
 }
 
+/* The inode of a socket that may be a whole struct sock; 0: unknown, or nobody has a descriptor of it. */
+static __always_inline u64 inode_of(struct sock *sk)
+{
+	u64 number = 0;
+#if HAS_INODE
+	struct socket *socket = NULL;
+	struct file *file = NULL;
+	struct inode *inode = NULL;
+	u8 state = 0;
+
+	LOAD(state, sk->sk_common_skc_state);
+	if (state == TIME_WAIT || state == NEW_SYN_RECV)
+		return 0;
+	LOAD(socket, sk->sk_socket);
+	if (socket)
+		LOAD(file, socket->file);
+	if (file)
+		LOAD(inode, file->f_inode);
+	if (inode)
+		LOAD(number, inode->i_ino);
+#endif
+	return number;
+}
+
 static __always_inline void set_socket(struct sample *one, struct sock *sk)
 {
 	u16 remote = 0;
@@ -172,19 +211,7 @@ static __always_inline void set_socket(struct sample *one, struct sock *sk)
 	if (one->state == TIME_WAIT || one->state == NEW_SYN_RECV)
 		return;
 	LOAD(one->protocol, sk->sk_protocol);
-#if HAS_INODE
-	struct socket *socket = NULL;
-	struct file *file = NULL;
-	struct inode *inode = NULL;
-
-	LOAD(socket, sk->sk_socket);
-	if (socket)
-		LOAD(file, socket->file);
-	if (file)
-		LOAD(inode, file->f_inode);
-	if (inode)
-		LOAD(one->inode, inode->i_ino);
-#endif
+	one->inode = inode_of(sk);
 #if HAS_CGROUP
 	struct cgroup *cgroup = NULL;
 	struct kernfs_node *node = NULL;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Accounts of what lies between two Looks, judged by the rules. Nothing is asked of any host."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
@@ -12,11 +12,12 @@ from pktdrop.counters.gone import Together
 from pktdrop.counters.increments import CounterKeeper, Increments
 from pktdrop.model.counters import Counters
 from pktdrop.model.drops import Count, DropKey, Judge, Netns, netns_order
+from pktdrop.model.flow import CountedFlow
 from pktdrop.model.limits import Limit
 from pktdrop.model.look import Look
 from pktdrop.model.snapshots import Drops, Interval, Snapshot, interval
 from pktdrop.process import memory
-from pktdrop.samples.gather import ByKind, RunSamples, by_kind
+from pktdrop.samples.gather import ByKind, RunFlows, RunSamples, by_kind
 
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Books, Ledger
@@ -54,6 +55,8 @@ class Account:
     """Samples by kind, of the kinds that have any; of a whole run, the first ones of each kind."""
     sampled: Mapping[DropKey, int] = field(default_factory=dict)
     """How many packets of each kind were sampled."""
+    flows: Sequence[CountedFlow] = ()
+    """Where drops are counted by more than their kind: what was dropped of each flow."""
 
     @property
     def counters(self) -> Counters:
@@ -78,6 +81,7 @@ class Accountant:
         self._known = dict.fromkeys(first.counters.netns, True)
         """Namespaces with counters or drops, those last that had one last, and whether their counters were read."""
         self._samples = RunSamples()
+        self._flows = RunFlows()
         self._has_many = False
         """Many kinds moved in the last look."""
         self._searches = first.namespaces.searches
@@ -126,9 +130,10 @@ class Accountant:
             memory.give_back()
         samples = by_kind(look.samples, step.drops)
         self._samples.add(samples)
+        self._flows.add(look.flows)
         return Account(
             step, ledger, increments, look, windows, self.rules.layers.of, self._keeper.seconds, self._is_kept,
-            samples, {key: len(some) for key, some in samples.items()},
+            samples, {key: len(some) for key, some in samples.items()}, look.flows,
         )  # fmt: skip
 
     def whole(self) -> Account:
@@ -141,7 +146,17 @@ class Accountant:
         read = {netns for netns, is_read in self._known.items() if is_read}
         ledger = self._books.of_run(drops, increments, windows, read, _unattributed(run))
         judge, of_run = self.rules.layers.of, self._samples
-        return Account(run, ledger, increments, self._last, windows, judge, samples=of_run.first, sampled=of_run.taken)
+        return Account(
+            run,
+            ledger,
+            increments,
+            self._last,
+            windows,
+            judge,
+            samples=of_run.first,
+            sampled=of_run.taken,
+            flows=self._flows.all(),
+        )
 
     def _forget_gone(self) -> None:
         """Drop what is remembered of namespaces that are gone."""

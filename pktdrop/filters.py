@@ -21,6 +21,8 @@ class Selection:
     filtered: int
     judge: Judge
     """Says what the rules make of a kind: loss, noise or doubt."""
+    shows: Callable[[DropKey], bool] = lambda key: True
+    """Whether a kind is shown, if it has drops."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Filters:
             self._kinds, self._answers = all_drops.kinds, []
         self._answers += (self._shows(key, judge) for key in self._kinds.keys[len(self._answers) :])
         shown = all_drops.those(map(self._answers.__getitem__, all_drops.numbers))
-        return Selection(shown, sum(all_drops.packets) - sum(shown.packets), judge)
+        filtered = sum(all_drops.packets) - sum(shown.packets)
+        return Selection(shown, filtered, judge, lambda key: self._shows(key, judge))
 
     def _shows(self, key: DropKey, judge: Judge) -> bool:
         return (self._noise or judge(key).noise is None) and all(one.passes(key) for one in self._filters)

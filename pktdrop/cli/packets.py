@@ -9,6 +9,7 @@ from pktdrop.cli.options import CAPTURE, DURATION, FORMAT, Command
 from pktdrop.cli.tracing import ATTACHING, CHOICE, MATCHING, Attaching, Choice, Matching
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host
+from pktdrop.kernel.extras import Extras
 from pktdrop.process.clock import Clock
 from pktdrop.process.output import Output
 
@@ -48,7 +49,7 @@ def packets(
     host.require_proc()
     wanted, program = choice.filters(), matching.program
     output, namespaces = Output(), Namespaces()
-    with attaching.tracer(namespaces, _OF_A_KIND, stack, program) as tracer, ExitStack() as opened:
+    with attaching.tracer(namespaces, Extras(_OF_A_KIND, stack, program=program)) as tracer, ExitStack() as opened:
         # nothing that attaching has to wait for
         from pktdrop.filters import Filters, packet_filter
         from pktdrop.reports.capture import Capture

@@ -9,6 +9,7 @@ import click
 from pktdrop.cli.options import ALL_NETNS, INTERVAL, Command
 from pktdrop.cli.tracing import ATTACHING, CHOICE, MATCHING, Attaching, Choice, Matching
 from pktdrop.kernel import host
+from pktdrop.kernel.extras import Extras
 
 
 @click.command(
@@ -46,5 +47,5 @@ def top(
     host.require_proc()
     wanted, program = choice.filters(), matching.program
     chosen = Filters((*wanted, *([packet_filter()] if program else [])))
-    attach = partial(attaching.tracer, program=program)
+    attach = partial(attaching.tracer, extras=Extras(program=program))
     context.exit(run(every, chosen, not choice.no_noise, all_netns, attach))

@@ -9,7 +9,8 @@ from pktdrop.cli.options import ALL_NETNS, CAPTURE, COUNT, DURATION, FORMAT, INT
 from pktdrop.cli.tracing import ATTACHING, CHOICE, MATCHING, Attaching, Choice, Matching
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host
-from pktdrop.kernel.tracer import PACKETS
+from pktdrop.kernel.extras import PACKETS, Extras
+from pktdrop.model.flow import BY
 from pktdrop.process.messages import say
 from pktdrop.process.output import Output
 
@@ -40,7 +41,7 @@ Examples:
 @ALL_NETNS
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
               help="Show at most N rows of a table.")  # fmt: skip
-@click.option("--by", type=click.Choice(["reason", "layer", "interface", "netns", "cpu"]),
+@click.option("--by", type=click.Choice(["reason", "layer", "interface", "netns", "cpu", *BY]),
               help="Sum rows that are alike in this; say of all else how many there are.")  # fmt: skip
 @click.option("--packets", type=click.IntRange(0, MOST_PACKETS), metavar="N",
               help="Look at the first N packets of each kind, 4 if not given; 0: at none.")  # fmt: skip
@@ -62,7 +63,8 @@ def trace(
     wanted, program = choice.filters(), matching.program
     output, namespaces = Output(), Namespaces()
     _warn_of_narrow_terminal(output)
-    with attaching.tracer(namespaces, PACKETS if packets is None else packets, program=program) as tracer:
+    extras = Extras(PACKETS if packets is None else packets, by=by if by in BY else None, program=program)
+    with attaching.tracer(namespaces, extras) as tracer:
         # nothing that attaching has to wait for
         from pktdrop.account import Account
         from pktdrop.filters import Filters, packet_filter

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The options of commands that trace: which drops to show, and how to attach the probes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,8 @@ from pktdrop.cli.options import family
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import probes
 from pktdrop.kernel.cache import Cache, default_directory
-from pktdrop.kernel.tracer import MAP_ENTRIES, PACKETS, Tracer
+from pktdrop.kernel.extras import USUAL, Extras
+from pktdrop.kernel.tracer import MAP_ENTRIES, Tracer
 from pktdrop.process.messages import say
 from pktdrop.text.escaping import safe
 
@@ -68,20 +68,10 @@ class Attaching:
     """The only rungs to try, for both probes; none: all rungs, the best first."""
     map_entries: int
 
-    def tracer(
-        self,
-        namespaces: Namespaces,
-        packets: int = PACKETS,
-        stacks: bool = False,
-        program: "Sequence[Instruction]" = (),
-    ) -> Tracer:
-        """Attach them; warn where programs were kept that cannot be trusted. Raises PktdropError.
-
-        Of each kind of drop and CPU, the first `packets` of each look are sampled, with the kernel's stack if `stacks`;
-        `program` is that of a Matching.
-        """
+    def tracer(self, namespaces: Namespaces, extras: Extras = USUAL) -> Tracer:
+        """Attach them; warn where programs were kept that cannot be trusted. Raises PktdropError."""
         cache = Cache(None if self.no_cache else default_directory())
-        tracer = Tracer(namespaces, self.rungs, self.map_entries, cache, packets, stacks, program)
+        tracer = Tracer(namespaces, self.rungs, self.map_entries, cache, extras)
         if cache.mistrusted:
             say(f"Warning: the compiled programs that are kept were not read: {safe(cache.mistrusted)}.")
         return tracer

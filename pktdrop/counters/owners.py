@@ -19,6 +19,7 @@ from pktdrop.host import processes
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.container import Container
 from pktdrop.model.drops import Netns
+from pktdrop.model.flow import CountedFlow
 from pktdrop.model.sample import Owner, Sample
 
 _NETLINK_SOCK_DIAG = 4  # include/uapi/linux/netlink.h
@@ -80,6 +81,23 @@ class Owners:
             if sample.owner is None and sample.socket is not None and sample.socket.cgroup is not None:
                 sample.container = self._namespaces.containers.of_cgroup(sample.socket.cgroup)
 
+    def of_flows(self, flows: Sequence[CountedFlow]) -> list[CountedFlow]:
+        """Return flows with the processes that have their sockets open, as far as they can be found."""
+        ends = [None if flow.inode else _end_of(flow) for flow in flows]
+        some = [*dict.fromkeys(end for end in ends if end is not None)][:_MOST_ASKED]
+        bound = self._bound(dict.fromkeys(some))
+        inodes = [flow.inode or (end and bound.get(end)) or 0 for flow, end in zip(flows, ends, strict=True)]
+        self._search({inode for inode in inodes if inode})
+        found = []
+        for flow, inode in zip(flows, inodes, strict=True):
+            known = self._of_inode.get(inode)
+            if known is not None:
+                process, container = known
+                owner = Owner(process.pid, process.comm, flow.is_for_socket or not flow.inode)
+                flow = flow._replace(owner=owner, container=container)
+            found.append(flow)
+        return found
+
     def _search(self, inodes: set[int]) -> None:
         """Look for processes, if there is a socket of which nothing is known, and it was not just done."""
         unknown = inodes - self._of_inode.keys()
@@ -123,6 +141,22 @@ def _end(sample: Sample) -> _End | None:
     family = socket.AF_INET6 if ":" in packet.destination else socket.AF_INET
     local, remote = (packet.destination, packet.destination_port), (packet.source, packet.source_port)
     return _End(key.netns, family, protocol, local, remote)
+
+
+def _end_of(flow: CountedFlow) -> _End | None:
+    """Return where packets go that are counted by process, and of which the kernel knew no socket."""
+    key, local = flow.key, flow.destination
+    if key.netns is None or key.reason == NO_SOCKET or flow.protocol is None:
+        return None
+    if (
+        local is None
+        or flow.protocol not in _PROTOCOLS.values()
+        or flow.source is not None
+        or flow.destination_port is None
+    ):
+        return None
+    family, anybody = (socket.AF_INET6, "::") if ":" in local else (socket.AF_INET, "0.0.0.0")
+    return _End(key.netns, family, flow.protocol, (local, flow.destination_port), (anybody, 0))
 
 
 def _ask(netlink: Netlink, end: _End) -> int:

@@ -51,7 +51,8 @@ class Banks:
     def __init__(self, programs: Programs) -> None:
         """Map what can be read without a system call: in one on maps, the kernel may run no tracing program."""
         self._programs = programs
-        self._bank = 0
+        self.bank = 0
+        """The active one."""
         self._cpus = sysbpf.cpu_numbers()
         self.in_map = 0
         """Keys in the map at the last reading."""
@@ -74,10 +75,10 @@ class Banks:
 
     def read(self) -> list[Block]:
         """Return the counts of the active bank."""
-        found = [_of_bank(block, self._bank) for block in self._map("drops")]
+        found = [_of_bank(block, self.bank) for block in self._map("drops")]
         self.in_map = sum(len(keys) for keys, _ in found) // DROP_KEY.size
         self.reads_in_batches = self.reads_in_batches or self.in_map > _ONE_BY_ONE
-        return [*map(_without_bank, found), *self._hot(self._bank)]
+        return [*map(_without_bank, found), *self._hot(self.bank)]
 
     def other_places(self) -> list[Block]:
         """Return the counts of what found no room in the map: by reason, call site, CPUs and protocol only."""
@@ -90,8 +91,8 @@ class Banks:
 
     def give_up(self) -> list[Block]:
         """Let the programs count anew in the other bank, and return what they counted in this one."""
-        old, self._bank = self._bank, 1 - self._bank
-        self._control[:8] = self._bank.to_bytes(8, sys.byteorder)
+        old, self.bank = self.bank, 1 - self.bank
+        self._control[:8] = self.bank.to_bytes(8, sys.byteorder)
         self._programs.wait()
         final = [_of_bank(block, old) for block in self._map("drops")]
         descriptor, definition = self._programs.map("drops")

@@ -18,6 +18,7 @@ from pktdrop.kernel.digest import digest
 from pktdrop.kernel.facts import KernelFacts
 from pktdrop.kernel.programs import MapsRefused
 from pktdrop.kernel.records import STACK_FRAMES
+from pktdrop.model.flow import BY
 from pktdrop.rules.tables import DATA
 
 _BTF = Path("/sys/kernel/btf/vmlinux")
@@ -71,6 +72,9 @@ class Build:
     filters: bool = False
     """Whether the programs call a filter of packets, where they may read them. Which one makes no difference here."""
 
+    by: str | None = None
+    """What else drops are counted by, one of model.flow.BY."""
+
     def make(self) -> Prepared:
         """Compile the programs. Raises PktdropError."""
         from pktdrop.kernel.compiler import Compiler  # a start from the cache does without
@@ -98,6 +102,7 @@ class Build:
         samples = facts.samples or readers.SampleFacts(0, 0)
         return {
             "STACK_FRAMES": str(STACK_FRAMES if self.stacks else 0),
+            "FLOWS": str(BY.index(self.by) + 1 if self.by and facts.reader != readers.NONE else 0),
             "READER": str(readers.READERS[facts.reader]),
             "FILTER": str(int(self.filters and facts.reader != readers.NONE)),
             "HAS_INODE": str(int(samples.inode)),
@@ -125,7 +130,7 @@ class Build:
         What else was compiled, and by what, is only known afterwards, and stored with it: Compiled.inputs.
         """
         of_host = (os.uname().machine, os.uname().release, sys.version, _bcc_version())
-        parts = [str(part) for part in (self.safe_read, self.samples, self.stacks, self.filters, *of_host)]
+        parts = [str(part) for part in (self.safe_read, self.samples, self.stacks, self.filters, self.by, *of_host)]
         pieces = ["\0".join(parts).encode()]
         sources = [*source_directory().rglob("*.[ch]"), *Path(__file__).parent.glob("*.py"), DATA / "ethertypes.tsv"]
         for path in sorted(sources):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import readers, sysbpf
 from pktdrop.kernel.cache import Cache
+from pktdrop.kernel.extras import Extras
 from pktdrop.kernel.facts import BACKLOG_FUNCTION, BTF_DIRECTORY, XDP_TRACEPOINTS, KernelFacts
 from pktdrop.kernel.prepared import Build, Doubted, Prepared, prepare
 from pktdrop.kernel.programs import NO_ROOM, Programs
@@ -108,28 +109,22 @@ def _attach(programs: Programs, facts: KernelFacts, rung: str) -> int:
     return programs.typed("backlog_fentry", sysbpf.AttachType.TRACE_FENTRY, facts.backlog_id)
 
 
-def attach(
-    cache: Cache,
-    map_entries: int,
-    wanted: Collection[str],
-    stacks: bool = False,
-    program: "Sequence[Instruction]" = (),
-) -> tuple[KernelFacts, Probes]:
+def attach(cache: Cache, map_entries: int, wanted: Collection[str], extras: Extras) -> tuple[KernelFacts, Probes]:
     """Attach both probes, each by the best rung that works, or by those in `wanted` only.
 
-    With `stacks`, samples come with the kernel's stack. `program` is that of a filter of packets.
-    Raises PktdropError where kfree_skb, or a probe that was asked for, cannot be attached, or not with that filter.
+    Raises PktdropError where kfree_skb, or a probe that was asked for, cannot be attached, or not with the filter.
     """
     refused: dict[str, str] = {}
     for rung in _chosen(KFREE_SKB, wanted):
         try:
             if rung == "tp_btf" and not (BTF_DIRECTORY / "vmlinux").exists():
                 raise RungError(_NO_BTF)  # nothing needs to be compiled to know it
-            attach_both = partial(_attach_both, rung, _chosen(BACKLOG, wanted), refused, map_entries, program)
-            return _prepared(Build(rung == "raw", stacks=stacks, filters=bool(program)), cache, attach_both)
+            attach_both = partial(_attach_both, rung, _chosen(BACKLOG, wanted), refused, map_entries, extras.program)
+            build = Build(rung == "raw", stacks=extras.stacks, filters=bool(extras.program), by=extras.by)
+            return _prepared(build, cache, attach_both)
         except RungError as reason:
             refused[rung] = str(reason)
-    if program:
+    if extras.program:
         raise PktdropError(
             f"This kernel takes no filter of packets ({_told(refused)}).",
             "Run without one, or look at 'pktdrop doctor'.",
@@ -146,7 +141,7 @@ def _prepared(
     except RungError as reason:
         if build.filters:
             raise
-        without = prepare(replace(build, samples=False), cache, attach_both)
+        without = prepare(replace(build, samples=False, by=None), cache, attach_both)
         without[1].refused["samples"] = str(reason)
         return without
 
@@ -168,6 +163,8 @@ def _attach_both(
         "hot_claims": 2 * cpus,
         "uncounted": cpus,
         "sample_cpus": cpus,
+        "flows": map_entries,
+        "other_flows": map_entries + 2 * HOT_DROPS * cpus + OTHER_PLACES + OTHER_PLACES_OF_CPU * cpus,
     }
     facts = prepared.facts
     programs = Programs(prepared.compiled, entries, facts.cast_function, _filter_function(facts, program))

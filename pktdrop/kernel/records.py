@@ -22,6 +22,9 @@ SAMPLE = struct.Struct(f"=Q{DROP_KEY.size}sQQIIIHHHHHHHHHBB")
 SAMPLE_BYTES = 128
 SAMPLE_RING = 512 * 1024
 """Size of the ring buffer for samples, in bytes."""
+FLOW_KEY = struct.Struct("=16s16sQHHBBBx")
+"""struct flow_key behind its struct drop_key: addresses, inode, ports, protocol, version of IP, is_for_socket."""
+FLOW_VALUE = struct.Struct("=QQ")
 STACK_FRAMES = 32
 """Return addresses in a sample, where they are asked for."""
 _STACK = struct.Struct(f"={STACK_FRAMES}Q")

@@ -13,6 +13,7 @@ from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host, probes, readers, sysbpf
 from pktdrop.kernel.banks import Banks
 from pktdrop.kernel.cache import Cache, default_directory
+from pktdrop.kernel.extras import USUAL, Extras
 from pktdrop.kernel.facts import XDP_TRACEPOINTS
 from pktdrop.kernel.records import RawKey, RawSample, RawValue
 from pktdrop.kernel.ring import Ring
@@ -23,8 +24,9 @@ from pktdrop.model.limits import Limit
 from pktdrop.model.snapshots import Snapshot
 
 if TYPE_CHECKING:
+    from pktdrop.kernel.flows import FlowTable
     from pktdrop.kernel.naming import Naming
-    from pktdrop.kernel.pcap import Instruction
+    from pktdrop.model.flow import CountedFlow
     from pktdrop.model.sample import Sample
 
 _MANY_KEYS = 1024
@@ -34,8 +36,6 @@ _SETTLE = 5.0
 """Seconds in which keys that live come back after they were given up; and the least between two times."""
 _IDLE_KINDS = 8192
 """Beyond the kinds that moved since the kernel gave them up last, so many of those that moved before are kept apart."""
-PACKETS = 4
-"""How many packets of each kind and CPU are copied between two looks."""
 MAP_ENTRIES = 65536
 """How many different drop keys the kernel has room for; each takes some 150 bytes of its memory from the start on."""
 
@@ -49,22 +49,14 @@ class Tracer:
         wanted: Collection[str] = (),
         map_entries: int = MAP_ENTRIES,
         cache: Cache | None = None,
-        packets: int = PACKETS,
-        stacks: bool = False,
-        program: "Sequence[Instruction]" = (),
+        extras: Extras = USUAL,
     ) -> None:
-        """Attach the probes, by the rungs in `wanted` where it names some. Raises PktdropError.
-
-        Of each kind of drop and CPU, the first `packets` of each look are sampled, with the kernel's stack if `stacks`;
-        of those that match, where `program` is that of a filter, see kernel.pcap.
-        """
-        self.packets = packets
+        """Attach the probes, by the rungs in `wanted` where it names some. Raises PktdropError."""
+        self.packets = extras.packets
         self._namespaces = namespaces
         host.require_bpf_rights()
         host.raise_memlock()
-        self._facts, self._probes = probes.attach(
-            cache or Cache(default_directory()), map_entries, wanted, stacks, program
-        )
+        self._facts, self._probes = probes.attach(cache or Cache(default_directory()), map_entries, wanted, extras)
         self.start = Snapshot(time=time.time(), monotonic=time.monotonic(), drops={}, uncounted=Uncounted(0, 0))
         """Before all drops: the maps were made for this run, so nothing needs to be read."""
         self._unnamed: set[Netns] = set()
@@ -73,8 +65,13 @@ class Tracer:
         self._kept_apart, self._other_places = Sources(self._named), Sources(self._named_elsewhere)
         self._banks = Banks(self._probes.programs)
         self._ring: Ring | None = None
-        if packets and self._facts.reader != readers.NONE:
-            self._ring = Ring(self._probes.programs, packets, stacks)
+        self._flows: FlowTable | None = None
+        if self._facts.reader != readers.NONE:
+            if extras.packets:
+                self._ring = Ring(self._probes.programs, extras.packets, extras.stacks)
+            if extras.by:
+                self._flows = self._flow_table(extras.by)
+        self._by = extras.by
         self._samples: list[tuple[DropKey, RawSample]] = []
         """Samples that were read from the ring and not handed on yet, with their kinds."""
         self._unknown: list[RawSample] = []
@@ -149,6 +146,10 @@ class Tracer:
         if self.packets and self._ring is None:
             why = refused.get("samples", "this kernel lets no program read their bytes")
             found.append(Limit("no-samples", why=why))
+        if self._by and self._flows is None:
+            found.append(
+                Limit("no-flows", (self._by,), why=refused.get("samples", "this kernel lets no program read packets"))
+            )
         if self._ring is not None and any(self._ring.refused):
             found.append(Limit("few-samples"))
         if len(self._kept_apart) and self._naming.symbols.hidden:
@@ -169,6 +170,8 @@ class Tracer:
         self._collect()
         final = self._banks.give_up()
         self._tally.add(self._kept_apart.risen(final, self._tally))
+        if self._flows is not None:  # while the kinds of the old keys are known
+            self._flows.give_up(1 - self._banks.bank, self._kind)
         # without cookies: by then, another namespace may have the inode that stands for this one
         self._kept_apart.begin_anew(final, forget=not self._facts.netns_cookie)
         self._tally.keep(len(self._kept_apart) + _IDLE_KINDS)
@@ -176,6 +179,8 @@ class Tracer:
     def _is_time(self, now: float) -> bool:
         if now - self._gave_up < _SETTLE:
             return False
+        if self._flows is not None and self._flows.is_full:
+            return True
         keys = self._banks.in_map
         if self._keys_that_live is None:
             self._keys_that_live = keys
@@ -211,11 +216,25 @@ class Tracer:
         found = []
         left: dict[DropKey, int] = defaultdict(lambda: self.packets)
         for kind, raw in counted:
-            key = self._kind(raw) or kind
+            key = self._kind_of(raw) or kind
             left[key] -= 1
             if left[key] >= 0:  # with what the look before left, there may be more
                 found.append(sample(raw, key, self._wall, self._naming.symbols.name))
         return found
+
+    def _flow_table(self, by: str) -> "FlowTable":
+        from pktdrop.kernel.flows import FlowTable  # not needed where nobody asks for flows
+
+        return FlowTable(self._probes.programs, by)
+
+    def read_flows(self) -> None:
+        """Read what drops are counted by besides their kind; to be called before a Snapshot."""
+        if self._flows is not None:
+            self._flows.read()
+
+    def flows(self) -> "list[CountedFlow]":
+        """Return by how much flows rose that were read before the last Snapshot."""
+        return [] if self._flows is None else self._flows.take(self._kind)
 
     def _collect(self) -> None:
         """Take what is in the ring, and give it the names that its keys have now: they may be given up."""
@@ -225,14 +244,17 @@ class Tracer:
         known = len(found)
         self._ring.read(found.append)
         for at, raw in enumerate(found):
-            kind = self._kind(raw)
+            kind = self._kind_of(raw)
             if kind is not None:
                 self._samples.append((kind, raw))
             elif at >= known:  # a key of after the last reading; it is known by the next time, or given up
                 self._unknown.append(raw)
 
-    def _kind(self, raw: RawSample) -> DropKey | None:
-        key = bytes((raw.key[0] & ~1,)) + raw.key[1:]  # without the bank
+    def _kind_of(self, raw: RawSample) -> DropKey | None:
+        return self._kind(bytes((raw.key[0] & ~1,)) + raw.key[1:])
+
+    def _kind(self, key: bytes) -> DropKey | None:
+        """Return the kind of a key, which is without its bank."""
         return self._kept_apart.kind(key) or self._other_places.kind(key)
 
     def _named(self, found: Sequence[tuple[RawKey, RawValue]]) -> list[DropKey]:

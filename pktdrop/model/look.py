@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pktdrop.model.counters import Counters
 from pktdrop.model.drops import Known, Netns
+from pktdrop.model.flow import CountedFlow
 from pktdrop.model.limits import Limit
 from pktdrop.model.sample import Sample
 from pktdrop.model.snapshots import Snapshot
@@ -76,3 +77,5 @@ class Look:
     """What the host said of itself, when something was lost and it was asked."""
     samples: tuple[Sample, ...] = ()
     """Packets dropped since the look before, of each kind the first ones."""
+    flows: tuple[CountedFlow, ...] = ()
+    """Where drops are counted by more than their kind: those that rose since the look before, and by how much."""

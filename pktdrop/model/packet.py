@@ -12,6 +12,8 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from struct import unpack_from
 from typing import Any
 
+from pktdrop.model.protocols import GRE, ICMP, ICMPV6, IPIP, IPV6_IN_IP, SCTP, TCP, UDP, UDPLITE, protocol_name
+
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 _VLANS = frozenset({0x8100, 0x88A8, 0x9100})  # IEEE 802.1Q, 802.1ad, and what came before it
 _TRANSPARENT_BRIDGING = 0x6558  # RFC 1701: an Ethernet frame
@@ -19,12 +21,6 @@ _LEAST_ETHERTYPE = 0x600  # IEEE 802.3: below, it is a length
 _MOST_TAGS, _MOST_EXTENSIONS, _MOST_INNER = 4, 16, 3
 _EXTENSIONS = frozenset({0, 43, 60, 135, 139, 140})  # RFC 8200, 6275, 7401, 5533: all of one form
 _FRAGMENT, _AUTHENTICATION = 44, 51
-_ICMP, _IPIP, _TCP, _UDP, _IPV6, _GRE, _ICMPV6, _SCTP, _UDPLITE = 1, 4, 6, 17, 41, 47, 58, 132, 136
-_NAMES = {
-    _ICMP: "ICMP", 2: "IGMP", _IPIP: "IPIP", _TCP: "TCP", _UDP: "UDP", 33: "DCCP", _IPV6: "IPv6", _GRE: "GRE",
-    50: "ESP", 51: "AH", _ICMPV6: "ICMPv6", 59: "nothing", 88: "EIGRP", 89: "OSPF", 103: "PIM", 112: "VRRP",
-    115: "L2TP", _SCTP: "SCTP", _UDPLITE: "UDPLite",
-}  # fmt: skip
 _FLAGS = (
     (0x02, "SYN"), (0x01, "FIN"), (0x04, "RST"), (0x08, "PSH"), (0x10, "ACK"), (0x20, "URG"), (0x40, "ECE"),
     (0x80, "CWR"),
@@ -45,7 +41,7 @@ _ICMPV6_TYPES = {
     133: "router solicitation", 134: "router advertisement", 135: "neighbour solicitation",
     136: "neighbour advertisement", 137: "redirect", 143: "listener report v2",
 }  # fmt: skip
-_QUOTING = {_ICMP: frozenset({3, 4, 5, 11, 12}), _ICMPV6: frozenset({1, 2, 3, 4})}
+_QUOTING = {ICMP: frozenset({3, 4, 5, 11, 12}), ICMPV6: frozenset({1, 2, 3, 4})}
 _SCTP_CHUNKS = {
     0: "DATA", 1: "INIT", 2: "INIT ACK", 3: "SACK", 4: "HEARTBEAT", 5: "HEARTBEAT ACK", 6: "ABORT", 7: "SHUTDOWN",
     8: "SHUTDOWN ACK", 9: "ERROR", 10: "COOKIE ECHO", 11: "COOKIE ACK", 14: "SHUTDOWN COMPLETE",
@@ -206,7 +202,7 @@ def _ipv6(known: Packet, data: bytes, at: int, depth: int) -> Packet:
 
 
 def _transport(known: Packet, data: bytes, at: int, protocol: int, size: int | None, depth: int) -> Packet:
-    known.protocol, known.payload = _NAMES.get(protocol) or f"IP {protocol}", size
+    known.protocol, known.payload = protocol_name(protocol), size
     if known.fragment:  # what is here is of the middle of something
         return known
     reads = _TRANSPORTS.get(protocol)
@@ -308,11 +304,11 @@ def _gre(known: Packet, data: bytes, at: int, size: int | None, depth: int) -> P
 
 
 def _icmp(known: Packet, data: bytes, at: int, size: int | None, depth: int) -> Packet:
-    return _message(known, data, at, size, depth, _ICMP, _ICMP_TYPES, _UNREACHABLE)
+    return _message(known, data, at, size, depth, ICMP, _ICMP_TYPES, _UNREACHABLE)
 
 
 def _icmpv6(known: Packet, data: bytes, at: int, size: int | None, depth: int) -> Packet:
-    return _message(known, data, at, size, depth, _ICMPV6, _ICMPV6_TYPES, _UNREACHABLE6)
+    return _message(known, data, at, size, depth, ICMPV6, _ICMPV6_TYPES, _UNREACHABLE6)
 
 
 def _message(
@@ -329,7 +325,7 @@ def _message(
     known.learn(what=what, payload=_rest(size, 8))
     if kind not in _QUOTING[protocol] or depth >= _MOST_INNER or len(data) <= at + 8:
         return known
-    ethertype = IPV4 if protocol == _ICMP else IPV6
+    ethertype = IPV4 if protocol == ICMP else IPV6
     return known.learn(inner=_network(Packet(), data, at + 8, ethertype, depth + 1))
 
 
@@ -345,6 +341,6 @@ def _sctp(known: Packet, data: bytes, at: int, size: int | None, depth: int) -> 
 _NETWORKS: Mapping[int, Callable[[Packet, bytes, int, int], Packet]] = {IPV4: _ipv4, IPV6: _ipv6, ARP: _arp}
 _Read = Callable[[Packet, bytes, int, int | None, int], Packet]
 _TRANSPORTS: Mapping[int, _Read] = {
-    _ICMP: _icmp, _TCP: _tcp, _UDP: _udp, _UDPLITE: _udplite, _GRE: _gre, _ICMPV6: _icmpv6, _SCTP: _sctp,
+    ICMP: _icmp, TCP: _tcp, UDP: _udp, UDPLITE: _udplite, GRE: _gre, ICMPV6: _icmpv6, SCTP: _sctp,
 }  # fmt: skip
-_CARRIED = {_IPIP: IPV4, _IPV6: IPV6}
+_CARRIED = {IPIP: IPV4, IPV6_IN_IP: IPV6}

@@ -27,6 +27,7 @@ from pktdrop.process import memory
 if TYPE_CHECKING:
     from pktdrop.counters.owners import Owners
     from pktdrop.kernel.tracer import Tracer
+    from pktdrop.model.flow import CountedFlow
     from pktdrop.model.sample import Sample
     from pktdrop.observe.ask import Asker
 
@@ -119,7 +120,10 @@ class Observer:
     def _look(
         self, before: Snapshot, counters: Counters, dropped_in: tuple[Netns, ...] = (), is_last: bool = False
     ) -> Look:
+        if self._tracer is not None:
+            self._tracer.read_flows()  # before the drops: no kind has more
         after = self._events()
+        flows = self._flows()
         self._asker = None
         samples = self._samples()
         limits = () if self._tracer is None else self._tracer.limits
@@ -134,6 +138,7 @@ class Observer:
             limits=(*limits, *counters.limits, *self._late, *self._missed),
             is_last=is_last,
             samples=samples,
+            flows=flows,
         )
 
     def _samples(self) -> "tuple[Sample, ...]":
@@ -142,6 +147,11 @@ class Observer:
         if found:
             self._owners.find(found)
         return tuple(found)
+
+    def _flows(self) -> "tuple[CountedFlow, ...]":
+        """Return by how much flows rose, with the processes that have their sockets open."""
+        found = [] if self._tracer is None else self._tracer.flows()
+        return tuple(self._owners.of_flows(found)) if found else ()
 
     @cached_property
     def _owners(self) -> "Owners":

@@ -12,8 +12,8 @@ from pktdrop.model.sample import Sample
 from pktdrop.process import files
 from pktdrop.samples.gather import ByKind, by_time
 from pktdrop.samples.pcapng import Pcapng
+from pktdrop.views.kinds import interface_of, netns_of
 from pktdrop.views.packets import comment
-from pktdrop.views.table import interface_of, netns_of
 
 _REMEMBERED = 4096
 """Interfaces without a sample in the file whose drops are remembered: there may be any number of interfaces."""

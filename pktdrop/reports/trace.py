@@ -41,7 +41,9 @@ class JsonReport:
     def step(self, step: Account, kind: str = "interval") -> None:
         """Write the line of an interval, quiet or not."""
         selection = self.filters.select(step.interval.drops, step.judge)
-        for piece in self.view.interval(step.interval, selection, step.ledger, kind, step.samples, step.sampled):
+        for piece in self.view.interval(
+            step.interval, selection, step.ledger, kind, step.samples, step.sampled, step.flows
+        ):
             self.output.write(piece)
 
     def end(self) -> None:
@@ -97,7 +99,7 @@ class TableReport:
 
             self._who = self._who or Standouts()
             self._who.add(step.samples, selection.drops, selection.judge)
-        text = self.view.interval(step.interval, selection, step.ledger, self.output.width, step.samples)
+        text = self.view.interval(step.interval, selection, step.ledger, self.output.width, step.samples, step.flows)
         if text:
             self._quiet = 0.0
             self._so_far = self._so_far.plus(Amounts.of(selection.drops, selection.judge))
@@ -110,4 +112,6 @@ class TableReport:
         """Show the totals."""
         whole = self.watch.whole()
         selection = self.filters.select(whole.interval.drops, whole.judge)
-        self.output.write(self.view.summary(whole.interval, selection, whole.ledger, self.output.width, self._who))
+        self.output.write(
+            self.view.summary(whole.interval, selection, whole.ledger, self.output.width, self._who, whole.flows)
+        )

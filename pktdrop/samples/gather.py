@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pktdrop.model.drops import Count, DropKey
+from pktdrop.model.flow import CountedFlow
 
 if TYPE_CHECKING:
     from pktdrop.model.sample import Sample
@@ -55,3 +56,29 @@ class RunSamples:
             more = some[: min(self._room, max(_OF_A_KIND - len(kept), 0))]
             kept += more
             self._room -= len(more)
+
+
+_FLOWS = 65536
+"""Flows of a whole run that are kept apart; those that come later are counted together, by the kind of their drops."""
+
+
+class RunFlows:
+    """What was dropped of each flow in a run."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._counts: dict[CountedFlow, Count] = {}
+
+    def add(self, flows: Sequence[CountedFlow]) -> None:
+        """Add what rose in a look."""
+        for flow in flows:
+            apart = flow._replace(packets=0, bytes=0)
+            if apart not in self._counts and len(self._counts) >= _FLOWS:
+                apart = CountedFlow(flow.key, 0, 0, is_other=True)
+            count = Count(flow.packets, flow.bytes)
+            before = self._counts.get(apart)
+            self._counts[apart] = count if before is None else before.plus(count)
+
+    def all(self) -> list[CountedFlow]:
+        """Return all of them."""
+        return [flow._replace(packets=count.packets, bytes=count.bytes) for flow, count in self._counts.items()]

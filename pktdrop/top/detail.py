@@ -29,8 +29,8 @@ from pktdrop.top.view import Context
 from pktdrop.top.views import reasons_of
 from pktdrop.top.whose import latest
 from pktdrop.views import packets
+from pktdrop.views.kinds import cpu, interface_of, netns_of, reason
 from pktdrop.views.scope import scope_text
-from pktdrop.views.table import cpu, interface_of, netns_of, reason
 
 MOST_FLOWS: Final = 6
 MOST_ADVICE: Final = 4

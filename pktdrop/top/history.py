@@ -15,7 +15,7 @@ from pktdrop.model.snapshots import Drops, Kinds
 from pktdrop.top.subjects import NO_EVENT, CounterScope, InterfaceQueue, Reason
 from pktdrop.top.sums import Group, Line, Port, Processor, Tally
 from pktdrop.top.whose import Whose
-from pktdrop.views.table import interface_of, reason
+from pktdrop.views.kinds import interface_of, reason
 
 LEAST_STRETCH: Final = 2.0
 """Seconds of a cell of the widest sparkline: 60 of them are two minutes."""

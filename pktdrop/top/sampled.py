@@ -14,7 +14,7 @@ from pktdrop.top.history import History
 from pktdrop.top.subjects import SampledFlow, SampledProcess
 from pktdrop.top.view import Context, View, listed, seen
 from pktdrop.top.whose import Sampled
-from pktdrop.views.table import netns_of
+from pktdrop.views.kinds import netns_of
 
 _NONE: Final = "no dropped packet was looked at so far"
 _NOT_KNOWN: Final = "not known"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pktdrop.ledger.entry import Entry
 from pktdrop.model.drops import DropKey, Verdict
 from pktdrop.top.series import Series
-from pktdrop.views.table import interface_of, netns_of, reason
+from pktdrop.views.kinds import interface_of, netns_of, reason
 
 
 class Tally:

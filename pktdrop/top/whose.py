@@ -11,7 +11,7 @@ from pktdrop.model.sample import Owner, Sample
 from pktdrop.samples.flows import alike, common
 from pktdrop.samples.gather import ByKind
 from pktdrop.top.subjects import SampledFlow, SampledProcess
-from pktdrop.views.table import mark, reason
+from pktdrop.views.kinds import mark, reason
 
 _MOST, _KEPT = 1_024, 512
 """Flows, and processes, that are told apart, and how many of those most seen go on when there are more."""

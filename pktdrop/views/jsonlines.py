@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from pktdrop.filters import Selection
+from pktdrop.model import flow
 from pktdrop.model.container import Container
 from pktdrop.model.drops import Count, DropKey, Netns, Verdict
 from pktdrop.model.limits import Limit
@@ -18,6 +19,7 @@ from pktdrop.views.scope import as_object
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Ledger
     from pktdrop.ledger.entry import Entry
+    from pktdrop.model.flow import CountedFlow
     from pktdrop.model.packet import Packet
     from pktdrop.model.sample import Sample
     from pktdrop.samples.gather import ByKind
@@ -59,6 +61,7 @@ class JsonView:
         kind: str = "interval",
         samples: "ByKind | None" = None,
         sampled: Mapping[DropKey, int] | None = None,
+        flows: "Sequence[CountedFlow]" = (),
     ) -> Iterator[str]:
         """Yield the line of one interval, or with kind "summary" that of the whole run, piece by piece.
 
@@ -70,7 +73,10 @@ class JsonView:
             self._drop(key, count, selection.judge(key), taken.get(key, 0), packets.get(key, ()))
             for key, count in Drops.of(selection.drops).most_first()
         )
-        yield from _pieces(apart if self._by is None else iter(summed(apart, BY[self._by])))
+        yield from _pieces(iter(summed(apart, BY[self._by or ""])) if self._by in BY else apart)
+        if self._by in flow.BY:
+            yield '],"flows":['
+            yield from _pieces(iter(self._flows(selection, flows)))
         yield '],"ledger":['
         yield from _pieces(map(entry_object, ledger.entries))
         rest = {
@@ -91,6 +97,22 @@ class JsonView:
             "sampled": sampled,
             "samples": [self.sample(one) for one in samples],
         }
+
+    def _flows(self, selection: Selection, flows: "Sequence[CountedFlow]") -> list[dict[str, Any]]:
+        """Return flows that are alike in what they are counted by, as one."""
+        from pktdrop.views.flows import as_object as flow_object
+
+        rows = (
+            {
+                **self.kind(one.key, selection.judge(one.key)),
+                **flow_object(one),
+                "count": one.packets,
+                "bytes": one.bytes,
+            }
+            for one in flows
+            if selection.shows(one.key)
+        )
+        return summed(rows, FLOW_KEYS)
 
     def kind(self, key: DropKey, verdict: Verdict) -> dict[str, Any]:
         """Return what a drop is counted by, and what the rules say of it, as JSON has it."""
@@ -147,6 +169,11 @@ BY: Final[Mapping[str, tuple[str, ...]]] = {
 """What drops can be summed by, and the keys that tell it."""
 
 
+FLOW_KEYS: Final = (
+    *("source", "destination", "source_port", "destination_port", "ip_protocol", "inode", "pid", "comm", "other"),
+)
+
+
 def summed(drops: Iterable[dict[str, Any]], by: Sequence[str]) -> list[dict[str, Any]]:
     """Return drops with the same values of some keys as one, the most first; losses, doubts and noise apart.
 
@@ -160,13 +187,16 @@ def summed(drops: Iterable[dict[str, Any]], by: Sequence[str]) -> list[dict[str,
 
 
 def _sum(drops: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    sums = {key: sum(drop[key] for drop in drops) for key in ("count", "bytes", "sampled")}
-    same = [key for key in drops[0] if key not in sums and key != "samples"]
+    sums: dict[str, Any] = {
+        key: sum(drop[key] for drop in drops) for key in ("count", "bytes", "sampled") if key in drops[0]
+    }
+    samples = {"samples": [sample for drop in drops for sample in drop["samples"]]} if "samples" in drops[0] else {}
+    same = [key for key in drops[0] if key not in sums and key not in samples]
     different = {key: len({repr(drop[key]) for drop in drops}) for key in same}
     return {
         **{key: drops[0][key] if different[key] == 1 else None for key in same},
         **sums,
-        "samples": [sample for drop in drops for sample in drop["samples"]],
+        **samples,
         "kinds": len(drops),
         "different": {key: number for key, number in different.items() if number > 1},
     }

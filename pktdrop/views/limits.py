@@ -24,6 +24,7 @@ SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
             "milliseconds, and those are not counted as missed (the ledger tells)."
         ),
         "no-samples": "packets are counted, but none is shown: {why}.",
+        "no-flows": "drops are not counted by {names}: {why}.",
         "few-samples": (
             "there are too many kinds of drops to show packets of each: more were counted than could be looked at."
         ),

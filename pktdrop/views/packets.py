@@ -10,7 +10,7 @@ from pktdrop.rules.protocols import Protocols
 from pktdrop.samples.words import describe
 from pktdrop.text.escaping import json_line, safe
 from pktdrop.views.jsonlines import JsonView
-from pktdrop.views.table import cpu, interface_of, netns_of, reason
+from pktdrop.views.kinds import cpu, interface_of, netns_of, reason
 
 
 def line(sample: Sample, verdict: Verdict, protocols: Protocols) -> str:

@@ -2,22 +2,25 @@
 """Drops as tables, for people."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from pktdrop.filters import Selection
-from pktdrop.model.drops import Amounts, Count, DropKey, Judge, Verdict
+from pktdrop.model import flow
+from pktdrop.model.drops import Amounts, Count, DropKey, Judge
 from pktdrop.model.snapshots import Interval
 from pktdrop.rules.protocols import Protocols
 from pktdrop.text.escaping import safe
 from pktdrop.text.table import DOUBT, MARK, Column, cut, table
 from pktdrop.text.wording import counted, number, share
 from pktdrop.views.folds import Folded, fold
+from pktdrop.views.kinds import common, cpu, interface_of, netns_of, reason, reason_of, sort_of, why
 from pktdrop.views.scope import Name
 
 if TYPE_CHECKING:
     from pktdrop.ledger.books import Ledger
+    from pktdrop.model.flow import CountedFlow
     from pktdrop.samples.flows import Outstanding, Standouts
     from pktdrop.samples.gather import ByKind
 
@@ -68,8 +71,6 @@ BY = ("reason", "layer", "interface", "netns", "cpu")
 _TITLES = {"layer": "layer", "interface": "iface", "netns": "netns"}
 """And what of these a summary has no table of otherwise, with the title of the column."""
 
-_OTHER = "other"
-"""Shown as interface and namespace of drops of other places."""
 _Drops = Mapping[DropKey, Count]
 
 
@@ -90,46 +91,75 @@ class TableView:
         self._netns_name = netns_name
 
     def interval(
-        self, interval: Interval, selection: Selection, ledger: "Ledger", width: int, samples: "ByKind | None" = None
+        self,
+        interval: Interval,
+        selection: Selection,
+        ledger: "Ledger",
+        width: int,
+        samples: "ByKind | None" = None,
+        flows: "Sequence[CountedFlow]" = (),
     ) -> str:
         """Return the block of one interval; nothing for one in which nothing was lost."""
         from pktdrop.views.ledger import without_event_lines  # nothing that comes before the first interval needs it
 
         without_event = without_event_lines(ledger, width, self._netns_name)
-        if not selection.drops and not without_event:
+        rows = self._folded(selection, flows)
+        if not rows and not without_event:
             return ""
-        judge = selection.judge
-        title = f"{_clock(interval.end)}  {_amounts(Amounts.of(selection.drops, judge))} in {interval.seconds:.1f} s"
-        parts = [title, *self._kinds(interval, selection, samples or {}, width), *without_event]
-        return "\n".join(parts) + "\n\n"
+        amounts = _amounts(Amounts.of(selection.drops, selection.judge))
+        title = f"{_clock(interval.end)}  {amounts} in {interval.seconds:.1f} s"
+        kinds = self._kinds(rows, interval.seconds, selection.judge, samples or {}, width) if rows else []
+        return "\n".join([title, *kinds, *without_event]) + "\n\n"
 
-    def _kinds(self, interval: Interval, selection: Selection, samples: "ByKind", width: int) -> list[str]:
-        """Return the table of an interval, if it has any row, and what it is summed by."""
-        if not selection.drops:
-            return []
+    def _folded(self, selection: Selection, flows: "Sequence[CountedFlow]") -> list[Folded]:
+        """Return the rows of a table: kinds, or what they are summed by."""
         judge, by = selection.judge, self._by
-        ranked = fold(
-            selection.drops,
-            lambda key: _kind(judge(key)),
-            None if by is None else lambda key: self._named(by, key, judge),
-        )
-        rows = [(self._cells(one, interval.seconds, judge), one.count.packets) for one in ranked[: self._limit]]
+        rows: Iterable[tuple[DropKey, Count, str | None]]
+        if by in flow.BY:
+            from pktdrop.views.flows import name
+
+            shown = (one for one in flows if selection.shows(one.key))
+            rows = ((one.key, Count(one.packets, one.bytes), name(one, by)) for one in shown)
+        else:
+            named = selection.drops.items()
+            rows = ((key, count, None if by is None else self._named(by, key, judge)) for key, count in named)
+        return fold(rows, lambda key: sort_of(judge(key)))
+
+    def _kinds(
+        self, ranked: Sequence[Folded], seconds: float, judge: Judge, samples: "ByKind", width: int
+    ) -> list[str]:
+        """Return the table of an interval, and what it is summed by."""
+        rows = [(self._cells(one, seconds, judge), one.count.packets) for one in ranked[: self._limit]]
         rest = [((), one.count.packets) for one in ranked[self._limit :]]
-        below = [self._packets_of(one, samples, width) for one in ranked[: self._limit]]
-        columns = _ROW_COLUMNS if by != "layer" else (*_ROW_COLUMNS[:2], Column("layer"), *_ROW_COLUMNS[2:])
-        note = [f"Each row is a sum by {by}; (3): three different ones."] if by else []
-        return [self._table(columns, [*rows, *rest], width, below), *note]
+        below = [] if self._by in flow.BY else [self._packets_of(one, samples, width) for one in ranked[: self._limit]]
+        note = [f"Each row is a sum by {self._by}; (3): three different ones."] if self._by else []
+        return [self._table(self._columns, [*rows, *rest], width, below), *note]
+
+    @property
+    def _columns(self) -> Sequence[Column]:
+        if self._by in flow.BY:
+            hidden = ("CPU", "proto", *(("iface", "where") if self._by == "flow" else ()))
+            own = Column(self._by or "", least=42 if self._by == "flow" else 15)
+            return (*_ROW_COLUMNS[:2], own, *(one for one in _ROW_COLUMNS[2:] if one.title not in hidden))
+        return (*_ROW_COLUMNS[:2], *([Column("layer")] if self._by == "layer" else []), *_ROW_COLUMNS[2:])
 
     def _cells(self, row: Folded, seconds: float, judge: Judge) -> tuple[str, ...]:
         """Return amount and rate, and what its kinds have in common, else how many there are."""
-        names = [*(["layer"] if self._by == "layer" else []), "reason", "cpu", "interface", "netns"]
-        named = [[self._named(name, key, judge) for key in row.keys] for name in names]
-        protocols = [self._protocols.name(key.protocol) if key.protocol else "-" for key in row.keys]
         return (
             number(row.count.packets),
             number(row.count.packets / seconds) if seconds >= _LEAST_SECONDS else "-",
-            *(_common(texts) for texts in (*named, protocols, [key.call_site for key in row.keys])),
+            *(self._cell(column.title, row, judge) for column in self._columns[2:]),
         )
+
+    def _cell(self, title: str, row: Folded, judge: Judge) -> str:
+        if title in ("layer", *flow.BY):
+            return row.name or "-"
+        if title == "proto":
+            return common([self._protocols.name(key.protocol) if key.protocol else "-" for key in row.keys])
+        if title == "where":
+            return common([key.call_site for key in row.keys])
+        what = {"CPU": "cpu", "iface": "interface"}.get(title, title)
+        return common([self._named(what, key, judge) for key in row.keys])
 
     def _named(self, what: str, key: DropKey, judge: Judge) -> str:
         """Return what a kind is summed by, as its cell has it."""
@@ -147,9 +177,9 @@ class TableView:
         from pktdrop.samples.flows import flows  # nothing that comes before the first packet needs it
 
         lines = []
-        for flow in flows(some, self._protocols.name)[: self._packets]:
-            seen = f", {flow.seen} of {number(row.count.packets)} seen"
-            text = safe(flow.text + (f" {flow.whose}" if flow.whose is not None else ""))
+        for one in flows(some, self._protocols.name)[: self._packets]:
+            seen = f", {one.seen} of {number(row.count.packets)} seen"
+            text = safe(one.text + (f" {one.whose}" if one.whose is not None else ""))
             lines.append(_INDENT + cut(text, width - len(_INDENT + seen)) + seen)
         return lines
 
@@ -159,14 +189,20 @@ class TableView:
         return (text + (f", no drops for {quiet:.0f} s" if so_far.loss else ""))[: width - 1]
 
     def summary(
-        self, whole: Interval, selection: Selection, ledger: "Ledger", width: int, who: "Standouts | None" = None
+        self,
+        whole: Interval,
+        selection: Selection,
+        ledger: "Ledger",
+        width: int,
+        who: "Standouts | None" = None,
+        flows: "Sequence[CountedFlow]" = (),
     ) -> str:
         """Return the totals of the whole run."""
         from pktdrop.views.ledger import entries_table, totals_line
 
         judge = selection.judge
         loss, doubt, noise = (
-            {key: count for key, count in selection.drops.items() if _kind(judge(key)) == kind} for kind in range(3)
+            {key: count for key, count in selection.drops.items() if sort_of(judge(key)) == kind} for kind in range(3)
         )
         title = f"{_clock(whole.start)} to {_clock(whole.end)}, {whole.seconds:.1f} s"
         size = number(sum(count.bytes for count in loss.values()))
@@ -181,11 +217,17 @@ class TableView:
                         (*_CPU_COLUMNS[:2], title_of), _grouped(loss, lambda key: (self._named(by, key, judge),)), width
                     )
                 )
+        if self._by in flow.BY:
+            groups: dict[tuple[str, ...], int] = {
+                (one.name or "-",): one.count.packets for one in self._folded(selection, flows) if one.sort == 0
+            }
+            if groups:
+                parts.append(self._shares((*_CPU_COLUMNS[:2], Column(self._by or "", least=15)), groups, width))
         if who is not None and who.of_reason:
             parts.append(self._who(who, width))
         for columns, drops in ((_DOUBT_COLUMNS, doubt), (_NOISE_COLUMNS, noise)):
             if drops:
-                groups = _grouped(drops, lambda key: (reason(key, judge(key)), _why(judge(key)), key.call_site))
+                groups = _grouped(drops, lambda key: (reason(key, judge(key)), why(judge(key)), key.call_site))
                 rows = [((number(packets), *name), packets) for name, packets in groups.items()]
                 parts.append(self._table(columns, rows, width))
         if ledger.of_loss:
@@ -232,56 +274,11 @@ class TableView:
         return text
 
 
-def reason(key: DropKey, verdict: Verdict) -> str:
-    """Return the reason, with its subsystem unless that is core, and the mark of noise or doubt."""
-    return reason_of(key.subsystem, key.reason) + mark(verdict)
-
-
-def mark(verdict: Verdict) -> str:
-    """Return what stands behind the name of noise or doubt; nothing of a loss."""
-    return ("", DOUBT, MARK)[_kind(verdict)]
-
-
 def _most(one: "Outstanding | None", samples: int) -> str:
     """Name who stood out, with how many samples unless all are."""
     if one is None:
         return "-"
     return one.name if one.seen == samples else f"{one.name} ({number(one.seen)})"
-
-
-def reason_of(subsystem: str, name: str) -> str:
-    """Return a reason by its name, with its subsystem unless that is core."""
-    return f"{subsystem}/{name}" if subsystem != "core" or name.isdigit() else name
-
-
-def _kind(verdict: Verdict) -> int:
-    """Return in which order losses, doubts and noise are shown."""
-    return 0 if verdict.is_loss else 1 if verdict.doubt is not None else 2
-
-
-def _why(verdict: Verdict) -> str:
-    return verdict.doubt or verdict.noise or ""
-
-
-def _common(texts: Sequence[str]) -> str:
-    """Return what all texts are, or how many different ones there are."""
-    different = len(set(texts))
-    return texts[0] if different == 1 else f"({number(different)})"
-
-
-def cpu(key: DropKey) -> str:
-    """Return the CPU that dropped, "0>3" where the backlog of CPU 3 was full."""
-    return str(key.cpu) if key.target_cpu is None else f"{key.cpu}>{key.target_cpu}"
-
-
-def interface_of(key: DropKey) -> str:
-    """Return the interface by name, else by number, else what is known instead."""
-    return key.interface or (f"if{key.ifindex}" if key.ifindex else _OTHER if key.other_places else "-")
-
-
-def netns_of(key: DropKey) -> str:
-    """Return the namespace by name, else by number, else what is known instead."""
-    return key.netns_name or (str(key.netns) if key.netns else _OTHER if key.other_places else "-")
 
 
 def _grouped(drops: _Drops, name: Callable[[DropKey], tuple[str, ...]]) -> dict[tuple[str, ...], int]:

@@ -17,6 +17,7 @@ from pktdrop.demo.net import Net, one_ns, two_ns
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import prepared
 from pktdrop.kernel.cache import Cache
+from pktdrop.kernel.extras import Extras
 from pktdrop.kernel.pcap import compile_expression, libpcap
 from pktdrop.kernel.tracer import Tracer
 from tests.kit.frames import ether, ipv4, udp
@@ -49,7 +50,7 @@ def filtered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
     def make(text: str) -> Tracer:
         rung = "raw" if way == "raw" else "tp_btf"
-        tracer = Tracer(Namespaces(), (rung,), cache=Cache(None), program=compile_expression(text))
+        tracer = Tracer(Namespaces(), (rung,), cache=Cache(None), extras=Extras(program=compile_expression(text)))
         tracers.append(tracer)
         return tracer
 

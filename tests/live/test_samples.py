@@ -17,6 +17,7 @@ from pktdrop.demo.net import Net, one_ns, two_ns
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import prepared, readers, ring
 from pktdrop.kernel.cache import Cache
+from pktdrop.kernel.extras import Extras
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.model.drops import DropKey
 from pktdrop.model.limits import Limit
@@ -159,7 +160,7 @@ def test_a_full_budget_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a CPU may take no more, the others are counted all the same, and a limit says that they were not seen."""
     monkeypatch.setattr(ring, "MOST", 1)
     monkeypatch.setattr(ring, "LEAST", 6)
-    with one_ns() as net, Tracer(Namespaces(), cache=Cache(None), packets=50) as tracer:
+    with one_ns() as net, Tracer(Namespaces(), cache=Cache(None), extras=Extras(packets=50)) as tracer:
         if VMLINUX.exists() and not any(map(works, readers.ORDER)):
             pytest.skip("this kernel lets no program read packets")
         watch = Watch(Observer(Namespaces(), tracer))
