@@ -58,7 +58,7 @@ class Filters:
         self._noise = noise
         self._kinds = Kinds()
         self._answers: list[bool] = []
-        """Of these kinds, by number, as far as they were asked for."""
+        """Whether each kind passes the filters, by number of the kind; only of kinds that were asked for."""
 
     def select(self, drops: Mapping[DropKey, Count], judge: Judge) -> Selection:
         """Split drops into those that are shown and the number of packets that are not."""
@@ -106,7 +106,7 @@ def check_reasons(values: Sequence[str], reasons: ReasonNames) -> None:
 
 
 def packet_filter() -> Filter:
-    """Match what the kernel says matches the filter of packets that its programs have."""
+    """Return a filter on whether packets of a kind match the filter that the programs in the kernel have."""
     return Filter(lambda key, _: key.matches, wanted=("",), unwanted=())
 
 

@@ -44,18 +44,18 @@ class Containers:
         self._root = root
         self._of_path: dict[str, Container | None] = {}
         self._of_number: dict[int, Container | None] = {}
-        """By the number of a cgroup, which no other one ever has."""
+        """Containers by the number of a cgroup, which the kernel never gives again."""
 
     @cached_property
     def _runtimes(self) -> Runtimes:
         return Runtimes.load()
 
     def of_process(self, pid: int) -> Container | None:
-        """Return what a process is in; None: in nothing of the kind, or it has ended or may not be looked at."""
+        """Return the container that a process is in; None: in none, or it has ended or may not be looked at."""
         return self._of_paths(cgroup_paths(self._read(pid, "cgroup")), pid)
 
     def of_cgroup(self, number: int) -> Container | None:
-        """Return what the sockets of a cgroup are in, by the number that the kernel gives it; None: not known."""
+        """Return the container of the cgroup that has this number; None: in none, or not known."""
         if number not in self._of_number:
             path = None if self._mount is None else _path_of(self._mount, number)
             self._of_number = _room(self._of_number)
@@ -155,7 +155,7 @@ class Tenants:
         """Take what finds containers."""
         self._containers = containers
         self._known: dict[Netns, tuple[str, str, Container | None]] = {}
-        """By namespace: its first process, what it is called, its container."""
+        """First process of each namespace, what the namespace is called, and its container."""
 
     def name(self, names: dict[Netns, str], processes: Mapping[Netns, tuple[int, str]]) -> dict[Netns, Container]:
         """Put containers in place of names, and return them. `processes` has the first of each namespace.

@@ -19,7 +19,7 @@ class Limit(NamedTuple):
     do: str = ""
     """What the user can do about the limit, a sentence."""
     number: int = 0
-    """How many there are."""
+    """How many things the limit holds for; 0: not counted."""
     of: int = 0
     """Of how many."""
     source: str = ""

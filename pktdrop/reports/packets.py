@@ -40,7 +40,7 @@ class Packets(NamedTuple):
 
 
 class PacketsSource:
-    """Looks at drops and their samples alone; no counter is read."""
+    """Looks at drops and their samples alone: no counter is read."""
 
     def __init__(self, namespaces: Namespaces, tracer: Tracer) -> None:
         """Begin with no drop."""

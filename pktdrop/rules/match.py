@@ -127,7 +127,7 @@ class Patterns(Generic[_Row]):
         self._fitting: dict[tuple[int, tuple[str, ...]], tuple[Pattern[_Row], ...]] = {}
 
     def fitting(self, *names: str, protocol: int = _OTHER) -> tuple[Pattern[_Row], ...]:
-        """Return those that hold for one of these names and a protocol, in some function."""
+        """Return the patterns that hold for one of these names and a protocol, in some function."""
         question = protocol, names
         found = self._fitting.get(question)
         if found is None:
@@ -139,7 +139,7 @@ class Patterns(Generic[_Row]):
         return found
 
     def first(self, *names: str, function: str = "", protocol: int = _OTHER) -> _Row | None:
-        """Return the first row that holds; None if there is none."""
+        """Return the first row whose pattern holds; None if none does."""
         return next((one.row for one in self.fitting(*names, protocol=protocol) if one.function(function)), None)
 
 

@@ -18,9 +18,9 @@ from pktdrop.views.kinds import netns_of
 
 _NONE: Final = "no dropped packet was looked at so far"
 _NOT_KNOWN: Final = "not known"
-"""In place of a process: nobody has the packet's socket open, or it has none."""
+"""Shown in place of a process: nobody has the packet's socket open, or the packet has none."""
 _OTHERS: Final = "others"
-"""In place of a flow or process: those of few samples, where there were too many."""
+"""Shown in place of a flow or process: those of few samples, where there were too many to be told apart."""
 
 
 def seen_of(sampled: tuple[int, int | None]) -> str:

@@ -64,7 +64,7 @@ class SampledFlow(NamedTuple):
 
 
 class SampledProcess(NamedTuple):
-    """Samples of one process; None: of those whose process is not known."""
+    """Samples of one process; owner None: of those whose process is not known."""
 
     owner: Owner | None
     mark: str

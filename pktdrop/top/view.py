@@ -20,24 +20,24 @@ class Context:
     """Characters of a sparkline."""
     protocols: Protocols
     noise: bool = True
-    """Whether what is no loss is shown."""
+    """Whether drops that are no loss are shown."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One of the tables."""
+    """One of the tables of the live view."""
 
     name: str
     sort: str
-    """The column it is sorted by at first."""
+    """Title of the column that rows are sorted by at first."""
     columns: Callable[[History, Context], tuple[Column, ...]]
     rows: Callable[[History, Context], Iterator[GridRow]]
     empty: str = "nothing lost so far"
-    """What is said where there are no rows."""
+    """Line that is shown where there are no rows."""
 
 
 def seen(history: History) -> Column:
-    """Return the column that tells when there was something last."""
+    """Return the column that tells when packets of a row were counted last."""
     return Column("seen", "right", show=lambda seen: ago(history.elapsed - seen if seen >= 0 else None), rank=2)
 
 

@@ -25,9 +25,9 @@ class Recent(NamedTuple):
 
     samples: tuple[Sample, ...]
     packets: int
-    """All of that kind in that look."""
+    """Packets of the kind that were dropped in that look."""
     when: float
-    """Of that look, in seconds of the history."""
+    """When that look was, in seconds of the history."""
 
 
 class Sampled(NamedTuple):
@@ -39,13 +39,13 @@ class Sampled(NamedTuple):
     received: int = 0
     """Samples that were for the process, if that is known."""
     last: float = -1.0
-    """When there was one last, in seconds of the history."""
+    """When the last sample was taken, in seconds of the history; below zero: never."""
     reasons: frozenset[str] = frozenset()
     packet: Packet | None = None
     """What the packets of a flow have in common."""
     owner: Owner | None = None
     newest: tuple[tuple[Sample, Verdict], ...] = ()
-    """The last ones, in their order."""
+    """The last samples, in the order in which they were taken, each with what the rules say of it."""
 
 
 _NOTHING: Final = Sampled()
@@ -53,25 +53,25 @@ _Of = TypeVar("_Of", SampledFlow, SampledProcess)
 
 
 class Whose:
-    """Adds up samples."""
+    """Adds up the samples of a run by flow and by process."""
 
     def __init__(self) -> None:
         """Start with none."""
         self.flows: dict[SampledFlow, Sampled] = {}
         self.processes: dict[SampledProcess, Sampled] = {}
         self.recent: dict[DropKey, Recent] = {}
-        """Those that came last at the end."""
+        """Samples of each kind in the last look that had any; kinds that had samples last are last."""
         self.forgotten: dict[str, int] = {"flows": 0, "processes": 0}
         """Samples of flows, and of processes, that are not told apart any more."""
 
     def copy(self) -> "Whose":
-        """Return one that does not change with this one."""
+        """Return sums that do not change with these."""
         other = Whose()
         other.__dict__.update({name: part.copy() for name, part in self.__dict__.items()})
         return other
 
     def add(self, samples: ByKind, selection: Selection, now: float) -> None:
-        """Add those of the last look that are to be shown."""
+        """Add the samples of the last look, as far as the kinds they are of are shown."""
         for key, some in samples.items():
             count = selection.drops.get(key)
             if count is not None:
