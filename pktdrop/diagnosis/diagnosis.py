@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -14,6 +13,7 @@ from pktdrop.account import Account
 from pktdrop.diagnosis import words
 from pktdrop.diagnosis.stations import Peaks, Station, flow_limited, received, squeezed, stations
 from pktdrop.diagnosis.who import Seen, Who
+from pktdrop.filters import reason_filter
 from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.model.drops import Netns, full_reason
 from pktdrop.model.limits import Limit
@@ -327,8 +327,5 @@ def failures(diagnosis: Diagnosis, account: Account, conditions: Sequence[str]) 
 
 def _drops(account: Account, pattern: str) -> int:
     """Count drops of a reason, whatever the case of its letters: "NO_SOCKET", "TCP_*", "openvswitch/*"."""
-    return sum(
-        count.packets
-        for key, count in account.interval.drops.items()
-        if fnmatchcase((key.reason if "/" not in pattern else f"{key.subsystem}/{key.reason}").upper(), pattern.upper())
-    )
+    chosen = reason_filter((pattern,))
+    return sum(count.packets for key, count in account.interval.drops.items() if chosen.passes(key))
