@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 
 from pktdrop.errors import WrongUse
 from pktdrop.kernel.reasons import CORE, OWN_NAMES, ReasonNames
-from pktdrop.model.drops import Count, DropKey, Judge
+from pktdrop.model.container import SHORT_ID, Container
+from pktdrop.model.drops import Count, DropKey, Judge, Netns
 from pktdrop.model.snapshots import Drops, Kinds
 from pktdrop.rules.protocols import Protocols
 
@@ -122,6 +123,25 @@ def netns_filter(values: Sequence[str]) -> Filter:
         lambda key, value: (key.netns is not None and str(key.netns) == value)
         or fnmatchcase(key.netns_name or "", value),
     )
+
+
+def container_filter(values: Sequence[str], container: Callable[[Netns], Container | None]) -> Filter:
+    """Match the container or pod that a namespace is called by: "web-1", "docker web-*", "shop/cart-7f9", an ID."""
+
+    def matches(key: DropKey, value: str) -> bool:
+        found = None if key.netns is None else container(key.netns)
+        return found is not None and is_container(found, value)
+
+    return Filter.of(values, matches)
+
+
+def is_container(container: Container, value: str) -> bool:
+    """Tell whether a container is called so: by what is shown, its name, its pod, or the first 12 digits of its ID."""
+    if container.id is not None and len(value) >= SHORT_ID and container.id.startswith(value):
+        return True
+    pod = None if container.pod is None else f"{container.pod_namespace}/{container.pod}"
+    names = str(container), container.name, container.pod, pod, container.unit
+    return any(name is not None and fnmatchcase(name, value) for name in names)
 
 
 def cpu_filter(values: Sequence[str]) -> Filter:

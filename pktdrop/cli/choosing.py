@@ -7,8 +7,10 @@ from fnmatch import fnmatchcase
 from pktdrop.filters import (
     Filter,
     check_reasons,
+    container_filter,
     cpu_filter,
     interface_filter,
+    is_container,
     netns_filter,
     protocol_filter,
     reason_filter,
@@ -25,8 +27,10 @@ def filters(
     reasons: Sequence[str],
     interfaces: Sequence[str],
     netns: Sequence[str],
+    containers: Sequence[str],
     cpus: Sequence[str],
     protocols: Sequence[str],
+    namespaces: Namespaces,
 ) -> tuple[Filter, ...]:
     """Return what the options mean; warn of what is not there. Raises WrongUse, and PktdropError."""
     if reasons:
@@ -35,11 +39,13 @@ def filters(
         reason_filter(reasons),
         interface_filter(interfaces),
         netns_filter(netns),
+        container_filter(containers, namespaces.container),
         cpu_filter(cpus),
         protocol_filter(protocols, Protocols.load()),
     )
     _warn_of_interfaces(_names(interfaces))
     _warn_of_namespaces(_names(netns))
+    _warn_of_containers(_names(containers))
     _warn_of_cpus(_names(cpus))
     return found
 
@@ -64,6 +70,18 @@ def _warn_of_namespaces(wanted: Sequence[str]) -> None:
     for name in wanted:
         if not any(fnmatchcase(one, name) for one in present):
             say(f"Warning: there is no network namespace '{safe(name)}' now; waiting for it to come.")
+
+
+def _warn_of_containers(wanted: Sequence[str]) -> None:
+    """Warn of containers that no network namespace is of; it is no error, as one may come later."""
+    known = Namespaces()
+    found = [known.container(netns) for netns in known.paths()] if wanted else []
+    for name in wanted:
+        if not any(one is not None and is_container(one, name) for one in found):
+            say(
+                f"Warning: no network namespace is of a container '{safe(name)}' now; waiting for it to come. Those in "
+                "the host's network, or in a namespace with a name of its own, are not found."
+            )
 
 
 def _warn_of_cpus(wanted: Sequence[str]) -> None:

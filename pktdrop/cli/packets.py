@@ -47,8 +47,9 @@ def packets(
     is shown, but written to a file.
     """
     host.require_proc()
-    wanted, program = choice.filters(), matching.program
-    output, namespaces = Output(), Namespaces()
+    namespaces = Namespaces()
+    wanted, program = choice.filters(namespaces), matching.program
+    output = Output()
     with attaching.tracer(namespaces, Extras(_OF_A_KIND, stack, program=program)) as tracer, ExitStack() as opened:
         # nothing that attaching has to wait for
         from pktdrop.filters import Filters, packet_filter

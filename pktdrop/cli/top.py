@@ -8,6 +8,7 @@ import click
 
 from pktdrop.cli.options import ALL_NETNS, INTERVAL, Command
 from pktdrop.cli.tracing import ATTACHING, CHOICE, MATCHING, Attaching, Choice, Matching
+from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host
 from pktdrop.kernel.extras import Extras
 
@@ -45,7 +46,8 @@ def top(
 
     require_screen(os.environ)
     host.require_proc()
-    wanted, program = choice.filters(), matching.program
+    namespaces = Namespaces()
+    wanted, program = choice.filters(namespaces), matching.program
     chosen = Filters((*wanted, *([packet_filter()] if program else [])))
     attach = partial(attaching.tracer, extras=Extras(program=program))
-    context.exit(run(every, chosen, not choice.no_noise, all_netns, attach))
+    context.exit(run(every, chosen, not choice.no_noise, all_netns, namespaces, attach))

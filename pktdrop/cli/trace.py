@@ -60,8 +60,9 @@ def trace(
     still counted, and said.
     """
     host.require_proc()
-    wanted, program = choice.filters(), matching.program
-    output, namespaces = Output(), Namespaces()
+    namespaces = Namespaces()
+    wanted, program = choice.filters(namespaces), matching.program
+    output = Output()
     _warn_of_narrow_terminal(output)
     extras = Extras(PACKETS if packets is None else packets, by=by if by in BY else None, program=program)
     with attaching.tracer(namespaces, extras) as tracer:

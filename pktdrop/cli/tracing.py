@@ -27,18 +27,19 @@ class Choice:
     reasons: tuple[str, ...]
     interfaces: tuple[str, ...]
     netns: tuple[str, ...]
+    containers: tuple[str, ...]
     cpus: tuple[str, ...]
     protocols: tuple[str, ...]
     no_noise: bool
 
-    def filters(self) -> "tuple[Filter, ...]":
+    def filters(self, namespaces: Namespaces) -> "tuple[Filter, ...]":
         """Return what is meant. Raises WrongUse and PktdropError; warns of what is not there."""
-        given = self.reasons, self.interfaces, self.netns, self.cpus, self.protocols
+        given = self.reasons, self.interfaces, self.netns, self.containers, self.cpus, self.protocols
         if not any(given):
             return ()
         from pktdrop.cli.choosing import filters
 
-        return filters(*given)
+        return filters(*given, namespaces)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ CHOICE = family(
     click.option("--interface", "interfaces", multiple=True, metavar="NAME", help="Show only this interface."),
     click.option("--netns", "netns", multiple=True, metavar="NAME",
                  help="Show only this namespace: name or inode."),
+    click.option("--container", "containers", multiple=True, metavar="NAME",
+                 help="Show only this container or pod: web-1, shop/cart-7f9."),
     click.option("--cpu", "cpus", multiple=True, metavar="N",
                  help="Show only this CPU, dropping or with a full backlog."),
     click.option("--protocol", "protocols", multiple=True, metavar="NAME",

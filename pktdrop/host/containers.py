@@ -14,12 +14,14 @@ from contextlib import suppress
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pktdrop.model.container import Container
 from pktdrop.model.drops import Netns
 from pktdrop.process import files
-from pktdrop.rules.runtimes import NameFile, Runtimes, believed, cgroup_paths
+
+if TYPE_CHECKING:
+    from pktdrop.rules.runtimes import NameFile, Runtimes
 
 _MOST_TEXT, _MOST_FILE = 1 << 16, 1 << 20
 """Bytes of a file in /proc, and of one of a runtime."""
@@ -47,12 +49,14 @@ class Containers:
         """Containers by the number of a cgroup, which the kernel never gives again."""
 
     @cached_property
-    def _runtimes(self) -> Runtimes:
+    def _runtimes(self) -> "Runtimes":
+        from pktdrop.rules.runtimes import Runtimes  # not needed before there is a namespace without a name
+
         return Runtimes.load()
 
     def of_process(self, pid: int) -> Container | None:
         """Return the container that a process is in; None: in none, or it has ended or may not be looked at."""
-        return self._of_paths(cgroup_paths(self._read(pid, "cgroup")), pid)
+        return self._of_paths(self._cgroups(pid), pid)
 
     def of_cgroup(self, number: int) -> Container | None:
         """Return the container of the cgroup that has this number; None: in none, or not known."""
@@ -62,9 +66,13 @@ class Containers:
             self._of_number[number] = None if path is None else self._of_paths([path], None)
         return self._of_number[number]
 
+    def _cgroups(self, pid: int) -> list[str]:
+        return self._runtimes.cgroup_paths(self._read(pid, "cgroup"))
+
     def _read(self, pid: int, name: str) -> bytes:
-        with suppress(OSError), open(self._proc / str(pid) / name, "rb", buffering=0) as file:
-            return file.read(_MOST_TEXT)
+        path = f"{self._proc}/{pid}/{name}"
+        with suppress(OSError), files.closing_descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as file:
+            return os.read(file, _MOST_TEXT)
         return b""
 
     def _of_paths(self, paths: list[str], pid: int | None) -> Container | None:
@@ -89,7 +97,7 @@ class Containers:
         self._of_path[path] = found
         return found
 
-    def _by_file(self, container: Container, number: str, file: NameFile) -> Container | None:
+    def _by_file(self, container: Container, number: str, file: "NameFile") -> Container | None:
         """Return a container with the names that a file has; None if it is not that runtime's or there is no file."""
         if container.runtime not in (None, file.runtime):
             return None
@@ -99,8 +107,8 @@ class Containers:
         except (OSError, files.Refused, ValueError, RecursionError):  # without a name, its ID is shown
             return None
         name, pod, namespace = (_inside(data, keys) for keys in file.keys)
-        named = container._replace(runtime=file.runtime, name=believed((name or "").removeprefix("/")))
-        if believed(pod) and believed(namespace):
+        named = container._replace(runtime=file.runtime, name=self._runtimes.believed((name or "").removeprefix("/")))
+        if self._runtimes.believed(pod) and self._runtimes.believed(namespace):
             return named._replace(pod=pod, pod_namespace=namespace)
         return named
 
@@ -114,11 +122,11 @@ class Containers:
             pid = int(parent[1]) if parent else 0
             if not pid:
                 break
-            found = map(self._runtimes.of_path, cgroup_paths(self._read(pid, "cgroup")))
+            found = map(self._runtimes.of_path, self._cgroups(pid))
             if any(one is not None and one.id == number for one in found):
                 continue  # it is in the container, too, and could have called itself anything
             words = self._read(pid, "cmdline").decode(errors="backslashreplace").split("\0")
-            return believed(_after("-n", words)) if _after("-c", words) == number else None
+            return self._runtimes.believed(_after("-n", words)) if _after("-c", words) == number else None
         return None
 
     @cached_property

@@ -3,7 +3,7 @@
 
 from typing import NamedTuple
 
-_SHORT = 12
+SHORT_ID = 12
 """Characters of an ID, as docker(1) and podman(1) show them."""
 
 
@@ -43,4 +43,4 @@ class Container(NamedTuple):
             return f"pod {self.pod_namespace}/{self.pod}{of}"
         if not self.is_container:
             return f"unit {self.unit}{of}"
-        return f"{self.runtime or 'container'} {self.name or (self.id or '')[:_SHORT]}{of}"
+        return f"{self.runtime or 'container'} {self.name or (self.id or '')[:SHORT_ID]}{of}"

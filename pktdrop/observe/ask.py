@@ -65,7 +65,10 @@ class Asker:
 
     def _nic(self, netns: Netns | None, name: str) -> Answer:
         def read() -> Answer:
-            return tuple(ethtool.settings(name))
+            found = ethtool.settings([name]).get(name, ethtool.NicSettings())
+            pairs = (found.rx_ring, found.combined_channels, found.rx_channels)
+            pause = None if found.tx_pause is None else int(found.tx_pause)
+            return (*(number for pair in pairs for number in (pair.now, pair.max)), pause)
 
         return self._inside(netns, read)
 

@@ -22,6 +22,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,252}")
 _UNIT: Final = re.compile(r"/([A-Za-z0-9:_.\\@-]{1,247}\.(?:service|scope|socket|mount|swap))(?=/|$)")
 """systemd.unit(5): characters and length of names, kinds that have processes."""
 _USER: Final = re.compile(r"/user@([0-9]{1,10})\.service(?=/|$)")
+_CGROUP: Final = re.compile(r"^([0-9]+):([^:\n]*):(/[^\n]*)$", re.MULTILINE)
+"""A line of /proc/PID/cgroup: number of the hierarchy, its controllers, path."""
 _ESCAPED: Final = re.compile(r"\\x([0-9a-f]{2})")
 _KUBELET, _POD = "kubelet", "pod"
 RUNTIMES: Final = ("docker", "containerd", "cri-o", "podman", "lxc", "nspawn", "machine", _KUBELET, _POD)
@@ -67,14 +69,20 @@ class Runtimes(NamedTuple):
 
     shapes: tuple[Shape, ...]
     files: tuple[NameFile, ...]
+    any_shape: re.Pattern[str]
+    """All shapes at once: most processes are in no container."""
 
     @classmethod
     def load(cls) -> "Runtimes":
-        """Read those that come with pktdrop."""
-        return cls(SHAPES.load(), FILES.load())
+        """Read the tables that come with pktdrop."""
+        shapes = SHAPES.load()
+        parts = (re.sub(r"\?P<\w+>", "?:", shape.pattern.pattern) for shape in shapes)
+        return cls(shapes, FILES.load(), re.compile("|".join(parts)))
 
     def of_path(self, path: str) -> Container | None:
         """Return what the path of a cgroup tells; None if it is that of no container and of no unit."""
+        if self.any_shape.search(path) is None:
+            return _of_systemd(path)
         found = [(shape.runtime, match) for shape in self.shapes if (match := shape.pattern.search(path))]
         outermost = min((one for one in found if one[0] != _POD), key=lambda one: one[1].start(), default=None)
         if outermost is None:
@@ -85,9 +93,22 @@ class Runtimes(NamedTuple):
         return (_of_systemd(path[: match.start()]) or Container(None))._replace(
             runtime=None if runtime == _KUBELET else runtime,
             id=parts.get("id"),
-            name=believed(_ESCAPED.sub(lambda code: chr(int(code[1], 16)), parts.get("name") or "")),
+            name=self.believed(_ESCAPED.sub(lambda code: chr(int(code[1], 16)), parts.get("name") or "")),
             pod_uid=pods[0].replace("_", "-") if pods else None,
         )
+
+    @staticmethod
+    def believed(name: object) -> str | None:
+        """Return a name if it is one that a runtime could have given."""
+        return name if isinstance(name, str) and _NAME.fullmatch(name) else None
+
+    @staticmethod
+    def cgroup_paths(data: bytes) -> list[str]:
+        """Return the paths in /proc/PID/cgroup: that of version 2 and that of systemd first, cgroups(7)."""
+        found = _CGROUP.findall(data.decode(errors="backslashreplace"))
+        if len(found) > 1:
+            found.sort(key=lambda one: 0 if one[0] == "0" else 1 if one[1] == "name=systemd" else 2)
+        return list(dict.fromkeys([path for _, _, path in found]))
 
 
 def _of_systemd(path: str) -> Container | None:
@@ -97,19 +118,3 @@ def _of_systemd(path: str) -> Container | None:
     if unit is None:
         return None
     return Container(None, unit=unit[1], user=int(user[1]) if user and user[1] != "0" else None)
-
-
-def believed(name: object) -> str | None:
-    """Return a name if it is one that a runtime could have given."""
-    return name if isinstance(name, str) and _NAME.fullmatch(name) else None
-
-
-def cgroup_paths(data: bytes) -> list[str]:
-    """Return the paths in /proc/PID/cgroup: that of version 2 and that of systemd first, cgroups(7)."""
-    ranked: list[tuple[int, str]] = []
-    for line in data.decode(errors="backslashreplace").split("\n"):
-        hierarchy, _, rest = line.partition(":")
-        controllers, colon, path = rest.partition(":")
-        if colon and path.startswith("/"):
-            ranked.append((0 if hierarchy == "0" else 1 if controllers == "name=systemd" else 2, path))
-    return list(dict.fromkeys(path for _, path in sorted(ranked, key=lambda one: one[0])))

@@ -51,7 +51,14 @@ def marks(environment: Mapping[str, str], codeset: str) -> str:
     return PLAIN if plain or environment.get("TERM") in _FEW_CHARACTERS else BLOCKS
 
 
-def run(interval: float, filters: Filters, noise: bool, all_netns: bool, attach: Callable[[Namespaces], Tracer]) -> int:
+def run(
+    interval: float,
+    filters: Filters,
+    noise: bool,
+    all_netns: bool,
+    namespaces: Namespaces,
+    attach: Callable[[Namespaces], Tracer],
+) -> int:
     """Show the live view, at first with noise or without, until it is left; return the exit status.
 
     Raises PktdropError.
@@ -60,7 +67,6 @@ def run(interval: float, filters: Filters, noise: bool, all_netns: bool, attach:
         os.environ.pop(variable, None)
 
     def start(stack: ExitStack) -> Feed:
-        namespaces = Namespaces()
         tracer = stack.enter_context(attach(namespaces))
         observer = Observer(namespaces, tracer, all_netns, is_over=lambda: reader.pace.is_over)
         return Feed(Watch(observer))

@@ -72,6 +72,7 @@ def test_help_of_trace() -> None:
         "--reason REASON",
         "--interface NAME",
         "--netns NAME",
+        "--container NAME",
         "--cpu N",
         "--protocol NAME",
         "--no-noise",

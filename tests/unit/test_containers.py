@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pktdrop.host.containers import Containers
 from pktdrop.model.container import Container
-from pktdrop.rules.runtimes import FILES, RUNTIMES, SHAPES, Runtimes, cgroup_paths
+from pktdrop.rules.runtimes import FILES, RUNTIMES, SHAPES, Runtimes
 
 DATA = Path(__file__).parents[1] / "data/containers"
 ID = "c4719afa76fa448b5eca99e6736885846501d17956f2fcb2de5c916d723f3a87"
@@ -127,7 +127,7 @@ def test_without_files_the_id_is_shown(copied: Callable[[str], Path]) -> None:
 def test_every_row_is_used() -> None:
     """Each row of both tables is proven by a case; and each runtime has a shape."""
     texts = [(DATA / case / f"proc/{PROCESS}/cgroup").read_bytes() for case in CASES]
-    paths = [path for text in texts for path in cgroup_paths(text)]
+    paths = [path for text in texts for path in Runtimes.cgroup_paths(text)]
     rare = {"lxc.payload/{name}"}  # of LXC 3.1 alone
     rows = (Path(__file__).parents[2] / "pktdrop/data/runtimes.tsv").read_text().splitlines()
     templates = [row.split("\t")[1] for row in rows if row and not row.startswith("#")][1:]
@@ -274,7 +274,7 @@ def test_any_path_of_a_cgroup(parts: list[str], more: str) -> None:
 @given(st.binary())
 def test_any_list_of_cgroups(data: bytes) -> None:
     """Whatever /proc/PID/cgroup has, what is taken for a path begins at the root."""
-    assert all(path.startswith("/") for path in cgroup_paths(data))
+    assert all(path.startswith("/") for path in Runtimes.cgroup_paths(data))
 
 
 # ---------------------------------------------------------------------------------------------------------------- cost

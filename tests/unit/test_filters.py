@@ -15,6 +15,7 @@ from pktdrop.errors import WrongUse
 from pktdrop.filters import Filter, Filters
 from pktdrop.kernel.btf import Btf
 from pktdrop.kernel.reasons import ReasonNames
+from pktdrop.model.container import Container
 from pktdrop.model.drops import Count, DropKey, Netns
 from pktdrop.rules.protocols import Protocols
 from tests.unit.make import JUDGE, make_backlog_drop, make_drop, make_noise
@@ -37,6 +38,14 @@ _BTF = Path(__file__).parents[1] / "data/btf/6.12.95-debian"
 KNOWN = ReasonNames.from_btf(Btf.load(_BTF / "vmlinux"), _BTF)
 """NO_SOCKET is 3 there, and 137 has no name (bpftool btf dump file vmlinux, enum skb_drop_reason)."""
 
+WEB = Container("docker", "1f2e3d4c5b6a" + "0" * 52, "web-1")
+CART = Container("containerd", "c" * 64, "cart", "cart-7f9", "shop")
+
+
+def _container_filter(values: Sequence[str]) -> Filter:
+    return filters.container_filter(values, {BACKLOG.netns: WEB, OVS.netns: CART}.get)  # type: ignore[arg-type]
+
+
 Maker = Callable[[Sequence[str]], Filter]
 
 
@@ -55,6 +64,17 @@ def _shown(*chosen: Filter, noise: bool = True) -> set[DropKey]:
         (filters.reason_filter, ["no_socket"], {UDP}),
         (filters.reason_filter, ["TCP_*", "CPU_BACKLOG"], {TCP, BACKLOG}),
         (filters.reason_filter, ["!NO_SOCKET"], set(ALL) - {UDP}),
+        (_container_filter, ["web-1"], {BACKLOG}),
+        (_container_filter, ["docker web-*"], {BACKLOG}),
+        (_container_filter, ["1f2e3d4c5b6a"], {BACKLOG}),
+        (_container_filter, ["1f2e3d4c5b6a00"], {BACKLOG}),
+        (_container_filter, ["1f2e3d4c5b6"], set()),
+        (_container_filter, ["shop/cart-7f9"], {OVS}),
+        (_container_filter, ["cart-7f9", "web-?"], {OVS, BACKLOG}),
+        (_container_filter, ["cart"], {OVS}),
+        (_container_filter, ["pod shop/*"], {OVS}),
+        (_container_filter, ["!web-1"], set(ALL) - {BACKLOG}),
+        (_container_filter, ["host"], set()),
         (filters.reason_filter, ["!*"], set()),
         (filters.reason_filter, ["*", "!TCP_*", "!ovs_*"], set(ALL) - {TCP, OVS}),
         (filters.reason_filter, ["openvswitch/*"], {OVS}),
