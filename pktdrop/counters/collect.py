@@ -205,7 +205,7 @@ class _Found:
         self.rows[source].update(reading.rows)
         if source in self.gauges:
             self.gauges[source].update(reading.gauges)
-        self.limits += reading.limits
+        self.limits += (*reading.limits, *reading.left_out)
         if reading.limits:
             self.failed.add(source)
 

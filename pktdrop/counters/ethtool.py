@@ -13,6 +13,7 @@ the same nothing rose that could be called by a wrong one. Now and then they are
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -22,6 +23,7 @@ from pktdrop.counters.ethtool_ioctl import GCHANNELS, GPAUSEPARAM, GRINGPARAM, N
 from pktdrop.model.counters import NOT_REPORTED, Reading, Row, Scope
 from pktdrop.model.drops import Netns
 from pktdrop.model.limits import Limit, of_source, refused
+from pktdrop.model.look import NicSettings
 
 # In how many readings the names of each interface are asked for once, whatever its values are.
 _ANEW: Final = 64
@@ -30,36 +32,6 @@ _KEPT: Final = 256
 # vmxnet3 repeats its names for each queue, below a line that has the number of the queue as its value
 # (drivers/net/vmxnet3/vmxnet3_ethtool.c, vmxnet3_tq_dev_stats and vmxnet3_rq_dev_stats).
 _QUEUE_MARKER: Final = re.compile(r"(?:Rx|Tx) Queue#")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A number of the driver's: as it is set, and the most it can be set to; None: not reported."""
-
-    now: int | None = None
-    max: int | None = None
-
-
-@dataclass(frozen=True)
-class NicSettings:
-    """How an interface is set up. None: the driver does not report it."""
-
-    driver: str | None = None
-    """Name of the driver, as `ethtool -i` shows it."""
-    rx_ring: Pair = Pair()
-    """Descriptors in each RX ring."""
-    rx_mini_ring: Pair = Pair()
-    rx_jumbo_ring: Pair = Pair()
-    tx_ring: Pair = Pair()
-    rx_channels: Pair = Pair()
-    tx_channels: Pair = Pair()
-    other_channels: Pair = Pair()
-    combined_channels: Pair = Pair()
-    pause_autoneg: bool | None = None
-    rx_pause: bool | None = None
-    """The NIC stops sending when the other side asks for it."""
-    tx_pause: bool | None = None
-    """The NIC asks the other side to stop when its own memory fills up."""
 
 
 # ---------------------------------------------------------------------------------------------------- pure parsers
@@ -269,34 +241,31 @@ def _driver(ioctl: Ioctl, interface: str) -> str:
         return ""
 
 
-def settings(interfaces: Iterable[str]) -> dict[str, NicSettings]:
-    """How these interfaces of the namespace the thread is in are set up; what a driver does not tell is not known."""
+def settings(interface: str) -> NicSettings:
+    """Return how an interface of the namespace the thread is in is set up; what a driver does not tell is not known."""
     try:
         ioctl = Ioctl()
     except OSError:
-        return {}
+        return NicSettings()
+    with closing(ioctl):
+        rings, channels = _numbers(ioctl, interface, GRINGPARAM, 8), _numbers(ioctl, interface, GCHANNELS, 8)
+        pause = _numbers(ioctl, interface, GPAUSEPARAM, 3)
+    # maximums of received, of others..., then the values in the same order
+    return NicSettings(
+        *_reported(rings, 0), *_reported(channels, 3), *_reported(channels, 0), pause[2] if pause else None
+    )
+
+
+def _numbers(ioctl: Ioctl, interface: str, command: int, count: int) -> tuple[int, ...] | None:
     try:
-        return {interface: _settings(ioctl, interface) for interface in interfaces}
-    finally:
-        ioctl.close()
+        return ioctl.numbers(interface, command, count)
+    except OSError:
+        return None
 
 
-def _settings(ioctl: Ioctl, interface: str) -> NicSettings:
-    def numbers(command: int, count: int) -> tuple[int | None, ...]:
-        try:
-            return ioctl.numbers(interface, command, count)
-        except OSError:
-            return (None,) * count
-
-    ring, channel = _pairs(numbers(GRINGPARAM, 8)), _pairs(numbers(GCHANNELS, 8))
-    pause = [None if flag is None else bool(flag) for flag in numbers(GPAUSEPARAM, 3)]
-    return NicSettings(_driver(ioctl, interface) or None, *ring, *channel, *pause)
-
-
-def _pairs(numbers: tuple[int | None, ...]) -> tuple[Pair, Pair, Pair, Pair]:
-    """Four maximums, then the four values: a maximum of 0 says that the driver does not report the setting.
+def _reported(numbers: tuple[int, ...] | None, at: int) -> tuple[int | None, int | None]:
+    """Return a value and its maximum: a maximum of 0 says that the driver does not report the setting.
 
     That is also how net/ethtool/rings.c and channels.c decide what to leave out of an answer over netlink.
     """
-    first, second, third, fourth = (Pair(numbers[at + 4], numbers[at]) if numbers[at] else Pair() for at in range(4))
-    return first, second, third, fourth
+    return (numbers[at + 4], numbers[at]) if numbers is not None and numbers[at] else (None, None)

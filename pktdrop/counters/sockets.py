@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pktdrop.counters import interfaces
+from pktdrop.counters.crowd import MOST, Admits, Crowd, any_socket
 from pktdrop.counters.netlink import Netlink, NetlinkAnswer, attributes
 from pktdrop.model.counters import Reading, Row, Scope
 from pktdrop.model.drops import Netns
@@ -37,6 +38,7 @@ _NETLINK_SOCK_DIAG = 4  # include/uapi/linux/netlink.h
 _SOCK_DIAG_BY_FAMILY = 20  # include/uapi/linux/sock_diag.h
 # include/uapi/linux/inet_diag.h
 _INET_DIAG_SKMEMINFO, _INET_DIAG_SKV6ONLY = 7, 11
+_EXTENSIONS = 1 << (_INET_DIAG_SKMEMINFO - 1)
 _TCP_LISTEN = 10  # include/net/tcp_states.h
 _ALL_STATES = 0xFFFFFFFF
 
@@ -44,10 +46,12 @@ _REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2: family, protoc
 # struct inet_diag_msg: family; ports, addresses, interface and cookie; lengths of the queues; inode
 _MESSAGE = struct.Struct("=B3x 2s2s16s16sI8s 4xII 4xI")
 _COOKIE = struct.Struct("=Q")
+_COOKIE_AT = struct.calcsize("=B3x 2s2s16s16sI")
 _MEMINFO = struct.Struct("=I I 24x I")  # SK_MEMINFO_RMEM_ALLOC, _RCVBUF and _DROPS of include/uapi/linux/sock_diag.h
 # The last attribute of a UDP socket (inet_sk_diag_fill in net/ipv4/inet_diag.c), where it has dropped nothing.
 _IDLE_SIZE = 4 + _MEMINFO.size
-_IDLE = re.compile(re.escape(struct.pack("=HH", _IDLE_SIZE, _INET_DIAG_SKMEMINFO)) + rb".{32}\0{4}", re.DOTALL)
+_MEMINFO_HEADER = struct.pack("=HH", _IDLE_SIZE, _INET_DIAG_SKMEMINFO)
+_IDLE = re.compile(re.escape(_MEMINFO_HEADER) + rb".{32}\0{4}", re.DOTALL)
 
 _PROC = "/proc/thread-self/net/"
 _PROC_COLUMNS, _PORT_DIGITS = 13, 4
@@ -122,15 +126,17 @@ class SocketReader:
         self._refused: set[SocketType] = set()  # each question for what is not there makes the kernel look for a module
         # A socket keeps the name it had first: connected anew or bound to an interface that is renamed, it is the same.
         self._scopes: dict[Netns, dict[tuple[str, int, int], Scope]] = {}
+        self._crowds: dict[Netns, Crowd] = {}
 
     def read(self, netns: Netns) -> tuple[Reading, Mapping[Scope, int]]:
         """Read sockets that have dropped packets: drops, what waits in queues and buffers, and inodes."""
         sockets: list[DroppingSocket] = []
         faults: list[Limit] = []
-        self._ask(sockets, faults)
-        for socket_type in SOCKET_TYPES:
-            if socket_type in self._refused:
-                _read_file(socket_type, sockets, faults)
+        crowd = self._crowds.setdefault(netns, Crowd())
+        self._ask(sockets, faults, crowd)
+        for socket_type in filter(self._refused.__contains__, SOCKET_TYPES):
+            _read_file(socket_type, sockets, faults, crowd)
+        left_out = crowd.end(is_whole=not faults)
         scopes = self._name(netns, sockets, faults)
         drops: dict[Scope, int] = {}
         for scope, one in zip(scopes, sockets, strict=True):
@@ -138,21 +144,22 @@ class SocketReader:
         rows = {scope: Row(NAMES, (dropped,)) for scope, dropped in drops.items()}
         gauges = {scope: one.gauges for scope, one in zip(scopes, sockets, strict=True)}
         inodes = {scope: one.inode for scope, one in zip(scopes, sockets, strict=True) if one.inode}
-        return Reading(rows, of_source("socket", netns, faults), gauges), inodes
+        others = [Limit("sockets-left-out", number=left_out, of=MOST)] if left_out else []
+        limits, of_others = of_source("socket", netns, faults), of_source("socket", netns, others)
+        return Reading(rows, limits, gauges, of_others), inodes
 
     def forget(self, netns: Netns) -> None:
         """Drop what is remembered of a namespace that is gone."""
         self._scopes.pop(netns, None)
+        self._crowds.pop(netns, None)
 
-    def _ask(self, sockets: list[DroppingSocket], faults: list[Limit]) -> None:
+    def _ask(self, sockets: list[DroppingSocket], faults: list[Limit], crowd: Crowd) -> None:
         asked = [socket_type for socket_type in SOCKET_TYPES if socket_type not in self._refused]
         try:
             with closing(Netlink(_NETLINK_SOCK_DIAG)) as netlink:
                 for socket_type in asked:
-                    request = _REQUEST.pack(
-                        socket_type.family, socket_type.number, 1 << (_INET_DIAG_SKMEMINFO - 1), socket_type.states
-                    )
-                    dump = parse(netlink.ask(_SOCK_DIAG_BY_FAMILY, request), socket_type.protocol)
+                    request = _REQUEST.pack(socket_type.family, socket_type.number, _EXTENSIONS, socket_type.states)
+                    dump = parse(netlink.ask(_SOCK_DIAG_BY_FAMILY, request), socket_type.protocol, crowd.admits)
                     if dump.error == errno.ENOENT:
                         self._refused.add(socket_type)
                     else:
@@ -179,7 +186,7 @@ class SocketReader:
         return scopes
 
 
-def parse_file(socket_type: SocketType, data: bytes) -> tuple[list[DroppingSocket], int]:
+def parse_file(socket_type: SocketType, data: bytes, admits: Admits = any_socket) -> tuple[list[DroppingSocket], int]:
     """Parse a file of /proc/net; return the sockets that dropped packets, and how many lines are malformed."""
     whole, _, cut = data.rpartition(b"\n")
     title, *lines = whole.splitlines() or [b""]
@@ -196,20 +203,17 @@ def parse_file(socket_type: SocketType, data: bytes) -> tuple[list[DroppingSocke
         except ValueError:
             malformed += 1
             continue
-        if found.drops:
+        if found.drops and admits(b"inode " + columns[9]):
             sockets.append(found)
     return sockets, malformed
 
 
-def parse(answer: NetlinkAnswer, protocol: str) -> SocketDump:
-    """Take one answer of sock_diag apart.
-
-    Malformed messages are left out and counted in the faults.
-    """
+def parse(answer: NetlinkAnswer, protocol: str, admits: Admits = any_socket) -> SocketDump:
+    """Take one answer of sock_diag apart; malformed messages are left out, and counted in the faults."""
     sockets = []
     for message in answer.messages(_SOCK_DIAG_BY_FAMILY):
         try:
-            found = _socket(protocol, *message)
+            found = _socket(protocol, admits, *message)
         except (ValueError, struct.error):
             answer.malformed += 1
             continue
@@ -218,14 +222,17 @@ def parse(answer: NetlinkAnswer, protocol: str) -> SocketDump:
     return SocketDump(tuple(sockets), answer.error, tuple(answer.faults()))
 
 
-def _socket(protocol: str, data: bytes, start: int, end: int) -> DroppingSocket | None:
-    """Return the socket if it dropped packets. Raises ValueError or struct.error if the message is malformed."""
+def _socket(protocol: str, admits: Admits, data: bytes, start: int, end: int) -> DroppingSocket | None:
+    """Return the socket if it dropped packets and is told apart. Raises ValueError or struct.error if malformed."""
     body = start + _MESSAGE.size
     if body > end:
         raise ValueError("no struct inet_diag_msg")
     if _IDLE.match(data, max(body, end - _IDLE_SIZE), end):  # by far the most: it is worth to look there first
         return None
     memory, v6only = end, False
+    cookie = data[start + _COOKIE_AT : start + _COOKIE_AT + _COOKIE.size]
+    if data.startswith(_MEMINFO_HEADER, max(body, end - _IDLE_SIZE)) and not admits(cookie):
+        return None  # of a crowd these are the most
     for attribute, begin, behind in attributes(data, body, end):
         if attribute == _INET_DIAG_SKMEMINFO and behind - begin >= _MEMINFO.size:
             memory = begin
@@ -235,9 +242,9 @@ def _socket(protocol: str, data: bytes, start: int, end: int) -> DroppingSocket 
     if memory == end:
         raise ValueError("no SK_MEMINFO")
     waiting, buffer, drops = _MEMINFO.unpack_from(data, memory)
-    if not drops:
+    if not drops or not admits(cookie):
         return None
-    family, *ports, source, destination, ifindex, cookie, rqueue, wqueue, inode = _MESSAGE.unpack_from(data, start)
+    family, *ports, source, destination, ifindex, _, rqueue, wqueue, inode = _MESSAGE.unpack_from(data, start)
     sport, dport = (int.from_bytes(port, "big") for port in ports)
     gauges = Row(LISTENER_GAUGES, (rqueue, wqueue)) if protocol == "tcp" else Row(BUFFER_GAUGES, (waiting, buffer))
     return DroppingSocket(
@@ -275,7 +282,7 @@ def _interfaces(indexes: Collection[int]) -> tuple[dict[int, str], list[Limit]]:
         return {}, [refused(error, "interfaces-unnamed")]
 
 
-def _read_file(socket_type: SocketType, sockets: list[DroppingSocket], faults: list[Limit]) -> None:
+def _read_file(socket_type: SocketType, sockets: list[DroppingSocket], faults: list[Limit], crowd: Crowd) -> None:
     if socket_type.file is None:
         if socket_type.family == socket.AF_INET:
             faults.append(Limit("no-diag", (socket_type.protocol,)))
@@ -287,7 +294,7 @@ def _read_file(socket_type: SocketType, sockets: list[DroppingSocket], faults: l
     except OSError as error:
         faults.append(refused(error, "unreadable", socket_type.file))
         return
-    found, malformed = parse_file(socket_type, data)
+    found, malformed = parse_file(socket_type, data, crowd.admits)
     sockets += found
     if malformed:
         faults.append(Limit("malformed-lines", (socket_type.file,), number=malformed))

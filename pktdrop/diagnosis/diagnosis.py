@@ -235,13 +235,13 @@ def _advice(one: Loss, host: Host, rules: Rules, seen: Mapping[str, Value]) -> t
 
 def _noise(account: Account) -> tuple[Noise, ...]:
     sums: Tally[tuple[str, str]] = Tally()
-    for key, count in account.interval.drops.items():
-        noise = account.judge(key).noise
-        if noise is not None:
-            name = full_reason(key.subsystem, key.reason)
-            sums[name, noise] += count.packets
     copies = sum(risen.get("drops", 0) for risen in account.increments.get("packet_socket", {}).values())
-    copies -= sum(packets for (_, why), packets in sums.items() if why.startswith("a capture"))
+    for key, count in account.interval.drops.items():
+        verdict = account.judge(key)
+        if verdict.noise is not None:
+            sums[full_reason(key.subsystem, key.reason), verdict.noise] += count.packets
+            if verdict.nature == "capacity":  # a capture's copy: for want of room anything else is a loss
+                copies -= count.packets
     if copies > 0:
         sums["packet_socket.drops", "copies a capture had no room for, packets went on"] += copies
     return tuple(Noise(reason, why, packets) for (reason, why), packets in sums.most_common())

@@ -13,12 +13,12 @@ from functools import cached_property
 from math import isqrt
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 from pktdrop.ledger.loss import Whereabouts
 from pktdrop.model.counters import Scope
 from pktdrop.model.drops import HOST, Netns
-from pktdrop.model.look import Ask, Look, Question
+from pktdrop.model.look import Ask, Look, NicSettings, Question
 from pktdrop.rules import settings
 from pktdrop.rules.match import Value
 
@@ -35,18 +35,6 @@ _FILLS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "udp_mem_fill": ("udp_mem_used", "udp_mem_max"),
     }
 )
-
-
-class _Nic(NamedTuple):
-    """How an interface is set up, as `ask.Asker` tells it. None: the driver does not report it."""
-
-    rx_ring: int | None = None
-    rx_ring_max: int | None = None
-    combined: int | None = None
-    combined_max: int | None = None
-    rx_channels: int | None = None
-    rx_channels_max: int | None = None
-    tx_pause: int | None = None
 
 
 class HostValues:
@@ -75,13 +63,7 @@ class HostValues:
             "rcvbuf": lambda whereabouts: self._gauge(whereabouts, "rcvbuf"),
             "rcvbuf_max": self._rcvbuf_max,
             "accept_limit": lambda whereabouts: self._gauge(whereabouts, "accept_limit"),
-            "rx_ring": lambda whereabouts: self._nic(whereabouts).rx_ring,
-            "rx_ring_max": lambda whereabouts: self._nic(whereabouts).rx_ring_max,
-            "combined": lambda whereabouts: self._nic(whereabouts).combined,
-            "combined_max": lambda whereabouts: self._nic(whereabouts).combined_max,
             "combined_more": lambda whereabouts: self._more(whereabouts, "combined"),
-            "rx_channels": lambda whereabouts: self._nic(whereabouts).rx_channels,
-            "rx_channels_max": lambda whereabouts: self._nic(whereabouts).rx_channels_max,
             "rx_channels_more": lambda whereabouts: self._more(whereabouts, "rx_channels"),
             "tx_pause": lambda whereabouts: _on(self._nic(whereabouts).tx_pause),
             "threaded": lambda whereabouts: _on(_flag(self._sysfs(whereabouts, "threaded"))),
@@ -104,8 +86,10 @@ class HostValues:
         if name in _FILLS:
             part, whole = (self.value(one, whereabouts) for one in _FILLS[name])
             return 100 * part // whole if isinstance(part, int) and isinstance(whole, int) and whole else None
-        reader = self._readers.get(name)
-        return None if reader is None else reader(whereabouts)
+        if name in self._readers:
+            return self._readers[name](whereabouts)
+        number: int | None = getattr(self._nic(whereabouts), name) if name in NicSettings._fields else None
+        return number
 
     def netns(self, netns: Netns | None) -> str | None:
         """Return the name of a network namespace; HOST for the own one where the first one cannot be seen."""
@@ -186,13 +170,13 @@ class HostValues:
 
     # ------------------------------------------------------------------------------------------ interfaces, sockets
 
-    def _nic(self, whereabouts: Whereabouts) -> _Nic:
+    def _nic(self, whereabouts: Whereabouts) -> NicSettings:
         if whereabouts.interface is None or whereabouts.netns is None:
-            return _Nic()
+            return NicSettings()
         answer = self._ask(Question("nic", whereabouts.netns, whereabouts.interface))
-        if not isinstance(answer, tuple) or len(answer) != len(_Nic()):
-            return _Nic()
-        return _Nic(*(one if isinstance(one, int) else None for one in answer))
+        if not isinstance(answer, tuple) or len(answer) != len(NicSettings()):
+            return NicSettings()
+        return NicSettings(*(one if isinstance(one, int) else None for one in answer))
 
     def _txqueuelen(self, whereabouts: Whereabouts) -> int | None:
         if whereabouts.interface is None or whereabouts.netns is None:

@@ -40,6 +40,8 @@ class Reading:
     """What could not be read."""
     gauges: Mapping[Scope, Row] = field(default_factory=dict)
     """What waited at that moment, of sources that know."""
+    left_out: tuple[Limit, ...] = ()
+    """What was not read, so that a look takes no longer than it may: no fault of what is here."""
 
 
 class Interface(NamedTuple):

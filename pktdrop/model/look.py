@@ -27,6 +27,21 @@ class Question(NamedTuple):
 Ask = Callable[[Question], Answer]
 
 
+class NicSettings(NamedTuple):
+    """How an interface is set up: the answer to "nic". None: the driver does not report it."""
+
+    rx_ring: int | None = None
+    """Descriptors in each RX ring."""
+    rx_ring_max: int | None = None
+    combined: int | None = None
+    """Queues that receive and send."""
+    combined_max: int | None = None
+    rx_channels: int | None = None
+    rx_channels_max: int | None = None
+    tx_pause: int | None = None
+    """Not 0: the NIC asks the other side to stop when its own memory fills up."""
+
+
 @dataclass(frozen=True)
 class Kernel:
     """What traces drops, and how far."""

@@ -65,10 +65,7 @@ class Asker:
 
     def _nic(self, netns: Netns | None, name: str) -> Answer:
         def read() -> Answer:
-            found = ethtool.settings([name]).get(name, ethtool.NicSettings())
-            pairs = (found.rx_ring, found.combined_channels, found.rx_channels)
-            pause = None if found.tx_pause is None else int(found.tx_pause)
-            return (*(number for pair in pairs for number in (pair.now, pair.max)), pause)
+            return tuple(ethtool.settings(name))
 
         return self._inside(netns, read)
 

@@ -35,7 +35,7 @@ AT_START = 64
 """So that a start is quick: a reading takes about two milliseconds for each namespace."""
 _FIRST, _SPARE, _LAST = 0.4, 0.25, 0.6
 """Seconds in which namespaces without drops are read: at the start, in each look until all were read, at the end."""
-_FIRST_OF_ALL, _SPARE_OF_ALL = 0.7, 0.5
+_FIRST_OF_ALL, _SPARE_OF_ALL = 0.5, 0.5
 """The first two where what was there at the start is to be read as early as can be."""
 _AT_LEAST = 16
 """Namespaces that are read whatever the time: on a slow or busy machine one takes a fifth of a second."""

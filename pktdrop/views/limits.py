@@ -88,6 +88,9 @@ SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
         "malformed-sections": "{number} malformed sections of {names} are left out.",
         "more-columns": "{names} has {number} columns that pktdrop does not know.",
         "lines-without-cpu": "{names} has {number} lines for {of} CPUs that are online: all left out.",
+        "sockets-left-out": (
+            "{number} more dropped packets than the {of} that are told apart: those are counted by protocol alone."
+        ),
         "no-diag": "this kernel has no {names}_diag, so what listeners dropped is not known.",
         "neighbours-elsewhere": "Counters of neighbours can be read in the host's first network namespace only.",
     }

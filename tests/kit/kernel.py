@@ -40,11 +40,9 @@ class Kernel:
         socket tells the namespace; data that waited in a queue belong to one (tcp_data_queue_ofo). Without reasons
         tcp_drop() frees with __kfree_skb(), which raises no event (net/ipv4/tcp_input.c, v5.10).
         """
-        of_connection = "tcp_rcv_established" in cause.functions
-        if of_connection and not self.reasons:
+        if cause.needs_reasons and not self.reasons:
             return "none"
-        forgotten = (of_connection and cause.reason != "TCP_OFO_DROP") or "tcp_v4_do_rcv" in cause.functions
-        return "nowhere" if forgotten and not self.has_socket else "here"
+        return "nowhere" if cause.told_by == "socket" and not self.has_socket else "here"
 
 
 Reasons = frozenset[str]

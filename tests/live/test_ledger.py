@@ -31,9 +31,6 @@ from tests.kit.trace import NO_PACKET, entries, function_of, losses, total, trac
 
 ALL = tuple(cause for cause in EVERY if provoke.possible(cause))
 """Those that this kernel can be brought to."""
-EXPECTED = {"no_carrier": "qdisc.drops"}
-"""Counters in which the ledger expects the packets of a cause, and says that they are not there: kernels that name a
-reason count nowhere what an interface without a carrier drops (v6.1: noop_enqueue), which looks like a full queue."""
 GLOBAL = ("neigh", "rt_cache", "softnet")
 """Sources whose counters are one for the whole host."""
 FREE_LISTS = ("kfree_skb_list", "kfree_skb_list_reason")
@@ -305,7 +302,7 @@ def silent(drop: dict[str, Any], cause: DemoCause, kernel: Kernel, said: list[di
         assert said == []
         return
     (entry,) = said
-    counter = EXPECTED.get(cause.name, "none") if kernel.reasons else "none"
+    counter = cause.missing if cause.missing and kernel.reasons else "none"
     assert (entry["counter"], entry["delta"], entry["layer"]) == (counter, 0, drop["layer"])
     assert entry["by"] == [{"reason": drop["reason"], "count": N}]
 
@@ -374,7 +371,7 @@ def test_only_what_the_kernel_cannot_drop_is_left_out(kernel: Kernel) -> None:
 def test_no_interval_leaves_anything_unexplained(observed: Observed) -> None:
     """Counters and events are read one after the other; what only that sets apart is no riddle."""
     ours = set().union(*(provoked.inodes for provoked in observed.causes.values()))
-    missed = {(inode, counter) for name, counter in EXPECTED.items() for inode in observed.causes[name].inodes}
+    missed = {(inode, cause.missing) for cause in ALL if cause.missing for inode in observed.causes[cause.name].inodes}
     assert [
         one
         for one in entries(observed.lost, ours)

@@ -121,6 +121,10 @@ def test_without_tracing_it_says_so() -> None:
     assert quiet.verdict == "No counter of lost packets rose on this host in 10.0 s; drops could not be traced."
     blind = judge(make_account(rungs=UNTRACED), UNTRACED, sees_all=False)
     assert "rose in 2 network namespaces that could be seen in 10.0 s" in blind.verdict
+    at_interfaces = [station for station in blind.stations if station.layer in ("nic-fifo", "nic-ring")]
+    assert [(station.status, *station.facts) for station in at_interfaces] == [
+        ("unseen", "interfaces of other network namespaces were not seen")
+    ] * 2
     counted = make_account({}, {"mib": {Scope(netns=HOST): {"UdpNoPorts": 4}}}, rungs=UNTRACED)
     diagnosis = judge(counted, UNTRACED, present=frozenset((HOST, BLUE, 3, 4)))
     assert diagnosis.verdict == (
@@ -320,7 +324,8 @@ def test_lists() -> None:
         "a and b",
         "a, b and c",
     )
-    assert listed(list("abcdef")) == "a, b, c and 3 more"
+    assert listed(list("abcd")) == "a, b, c and d"  # "1 more" would be no shorter
+    assert listed(list("abcde")) == "a, b, c and 2 more"
     assert (cpus([0]), cpus([0, 2])) == ("CPU 0", "CPUs 0 and 2")
 
 

@@ -2,6 +2,7 @@
 """Differences of two readings of all counters, and which of them tell of loss."""
 
 import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -143,12 +144,12 @@ def test_wrong_uses(arguments: tuple[str, ...], said: str) -> None:
 
 
 class Refusing(Namespaces):
-    """A host whose other namespaces are there, and may not be entered."""
+    """A host whose other namespaces cannot be entered."""
 
-    def __init__(self, others: Sequence[Netns]) -> None:
-        """Take the others."""
+    def __init__(self, others: Sequence[Netns], error: int = errno.EPERM) -> None:
+        """Take the others, and what setns(2) says of them."""
         super().__init__()
-        self.others = others
+        self.others, self.error = others, error
 
     def name(self, netns: Netns) -> str | None:
         """Return "n1" and so on."""
@@ -157,7 +158,7 @@ class Refusing(Namespaces):
     @contextmanager
     def entered(self, netns: Netns) -> Iterator[None]:
         """Raise as setns(2) does."""
-        raise PermissionError(errno.EPERM, "Operation not permitted")
+        raise OSError(self.error, os.strerror(self.error))
         yield
 
 
@@ -171,6 +172,14 @@ def test_namespaces_that_may_not_be_entered_are_one_sentence() -> None:
     assert said == ["2 network namespaces cannot be entered (n1 and n2): Operation not permitted."]
     said = [limit for limit in sentences(collector.read(others[:1]).limits) if "entered" in limit]
     assert said == ["Network namespace n1 cannot be entered: Operation not permitted."]
+
+
+@pytest.mark.parametrize("error", [errno.ENOENT, errno.ESTALE])
+def test_a_namespace_that_is_gone_is_no_limit(error: int) -> None:
+    """Its name is gone, or another one has its inode: there is nothing that could be read."""
+    found = Collector(Refusing([Netns(1, 1)], error)).read([Netns(1, 1)])
+    assert Netns(1, 1) not in found.netns
+    assert [limit for limit in found.limits if limit.names == ("n1",)] == []
 
 
 def test_what_there_is_no_time_for_is_counted() -> None:
@@ -196,6 +205,17 @@ class Vanishing(Namespaces):
             raise FileNotFoundError(errno.ENOENT, "No such file or directory")
         self.times -= 1
         yield
+
+
+def test_the_first_reading_reads_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interfaces with one address are no reason: none can have moved since a reading before."""
+    monkeypatch.setattr("pktdrop.counters.collect.addresses", lambda names: dict.fromkeys(names, b"\2\0\0\0\0\1"))
+    namespaces = Vanishing(2)
+    assert Collector(namespaces).read([Netns(1, 1), Netns(2, 2)]).netns == {
+        Netns(1, 1),
+        Netns(2, 2),
+        namespaces.own(),
+    }
 
 
 def test_nothing_is_left_of_a_namespace_that_ends_before_it_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:

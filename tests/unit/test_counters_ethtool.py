@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktdrop.counters import ethtool
-from pktdrop.counters.ethtool import NicSettings, Pair
 from pktdrop.counters.ethtool_ioctl import Ioctl
 from pktdrop.model.counters import Row, Scope
 from pktdrop.model.drops import Netns
+from pktdrop.model.look import NicSettings
 
 FIXTURES = Path(__file__).parent.parent / "data/counters/ethtool"
 
@@ -105,14 +105,14 @@ def test_no_value_is_lost_to_a_name_that_repeats(names: list[str]) -> None:
 def test_loopback_reports_nothing() -> None:
     """lo has no driver, no statistics, no rings: all of it is "not reported", none of it an error."""
     assert ethtool.StatisticsReader().read(None, {1: "lo"}) == ethtool.Reading({}, ())
-    assert ethtool.settings(["lo"]) == {"lo": NicSettings()}
+    assert ethtool.settings("lo") == NicSettings()
 
 
 def test_interfaces_that_are_gone_are_left_out() -> None:
     """A name that does not exist, or could not, is no error and never another interface."""
     gone = ["nonesuch0", "a-name-longer-than-an-interface-may-have", ""]
     assert ethtool.StatisticsReader().read(None, dict(enumerate(gone, 1))) == ethtool.Reading({}, ())
-    assert ethtool.settings(gone) == {name: NicSettings() for name in gone}
+    assert [ethtool.settings(name) for name in gone] == [NicSettings()] * len(gone)
 
 
 def test_nothing_stays_open() -> None:
@@ -122,14 +122,16 @@ def test_nothing_stays_open() -> None:
     reader.read(None, names)
     before = len(os.listdir("/proc/self/fd"))
     reader.read(None, names)
-    ethtool.settings(names.values())
+    for name in names.values():
+        ethtool.settings(name)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_maximum_of_zero_says_not_reported() -> None:
     """A driver that leaves a maximum at 0 does not report the setting, as over ethtool netlink."""
-    assert ethtool._pairs((4096, 0, 0, 512, 256, 0, 7, 128)) == (Pair(256, 4096), Pair(), Pair(), Pair(128, 512))
-    assert ethtool._pairs((None,) * 8) == (Pair(),) * 4
+    numbers = 4096, 0, 0, 512, 256, 0, 7, 128
+    assert [ethtool._reported(numbers, at) for at in range(4)] == [(256, 4096), (None, None), (None, None), (128, 512)]
+    assert ethtool._reported(None, 0) == (None, None)
 
 
 # ------------------------------------------------------------------------------------------------ remembered names

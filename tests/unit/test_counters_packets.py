@@ -9,6 +9,7 @@ from pktdrop.counters.netlink import NetlinkAnswer
 from pktdrop.counters.packets import parse
 from pktdrop.model.counters import Scope
 from tests.unit.accounts import HOST, judge, make_account
+from tests.unit.make import make_drop
 
 
 def _message(inode: int, index: int, drops: int, kind: int = 20) -> bytes:
@@ -36,3 +37,15 @@ def test_copies_are_named_and_not_counted_as_lost() -> None:
     assert diagnosis.lost == 0
     assert [(one.reason, one.packets) for one in diagnosis.noise] == [("packet_socket.drops", 3244)]
     assert "packets went on" in diagnosis.noise[0].why
+
+
+def test_copies_with_an_event_are_told_once() -> None:
+    """What the events of a capture tell is not told by its counter as well: only what is beyond them."""
+    scope = Scope(netns=HOST, socket="packet * ino:1")
+    copy = make_drop(reason="PACKET_SOCK_ERROR", call_site="tpacket_rcv+0x1")
+    diagnosis = judge(make_account({copy: 3000}, {"packet_socket": {scope: {"drops": 3244}}}))
+    assert [(one.reason, one.packets) for one in diagnosis.noise] == [
+        ("PACKET_SOCK_ERROR", 3000),
+        ("packet_socket.drops", 244),
+    ]
+    assert diagnosis.lost == 0

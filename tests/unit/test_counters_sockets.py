@@ -304,6 +304,18 @@ def test_what_the_kernel_does_not_have(monkeypatch: pytest.MonkeyPatch, proc: Pa
     assert kernel.asked.count("udp") == 4
 
 
+def test_a_crowd_of_sockets(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
+    """Of more than can be told apart it is said how many are left out; the counters of the others are whole."""
+    monkeypatch.setattr("pktdrop.counters.crowd.MOST", 0)
+    monkeypatch.setattr(sockets, "Netlink", lambda _: Kernel("udp", "tcp"))
+    found, inodes = sockets.SocketReader().read(NETNS)
+    assert (found.rows, found.gauges, inodes, found.limits) == ({}, {}, {}, ())
+    assert sentences(found.left_out) == [
+        f"Sockets of network namespace {NETNS}: 2 more dropped packets than the 8192 that are told apart: those are "
+        "counted by protocol alone."
+    ]
+
+
 def test_no_tcp_diag(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
     """What listeners dropped stands nowhere else: that is said, once."""
     monkeypatch.setattr(sockets, "Netlink", lambda _: Kernel("udp"))

@@ -171,6 +171,34 @@ def test_it_says_where() -> None:
         from_json(json.dumps(data))
 
 
+@pytest.mark.parametrize(
+    ("packets", "octets", "why"),
+    [
+        ([5, 7], [500, 700], None),
+        ([4], [400], None),  # the second kind came between the two readings
+        ([6, 7], [500, 700], "it has more drops than what was read after it"),
+        ([5, 7], [501, 700], "it has more drops than what was read after it"),
+        ([5, 7, 1], [500, 700, 100], "there are not as many counts as kinds of drops"),
+        ([5, 7], [500], "there are not as many counts as kinds of drops"),
+        ([5, -1], [500, 700], "a count is below 0"),
+    ],
+)
+def test_what_was_read_before_goes_with_what_was_read_after(
+    packets: list[int], octets: list[int], why: str | None
+) -> None:
+    """Of the same kinds there were as many drops at most, and bytes, and no others."""
+    drops = {make_drop(cpu=0): Count(5, 500), make_drop(cpu=1): Count(7, 700)}
+    data = json.loads(to_json(_look(drops, {}, 0)))
+    data["before"] |= {"keys": None, "packets": packets, "octets": octets}
+    if why is None:
+        assert from_json(json.dumps(data)).before.drops == {
+            key: Count(*counts) for key, *counts in zip(drops, packets, octets, strict=False)
+        }
+    else:
+        with pytest.raises(Malformed, match=f"^before.*: {why}$"):
+            from_json(json.dumps(data))
+
+
 # ------------------------------------------------------------------------------------------------------------ replay
 
 

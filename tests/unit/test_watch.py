@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: MIT
 """Which namespaces are read in a look, however slow the machine is."""
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from pktdrop.counters.increments import Increments
 from pktdrop.host.namespaces import Namespaces
-from pktdrop.model.drops import THE_GONE, Known, Netns
+from pktdrop.model.drops import THE_GONE, Count, Known, Netns
+from pktdrop.model.limits import Limit
+from pktdrop.model.sample import Sample
+from pktdrop.model.snapshots import Snapshot
 from pktdrop.observe.observer import AT_START, Observer
 from pktdrop.views.limits import sentence, sentences
 from pktdrop.watch import Watch
+from tests.unit.make import make_drop, make_snapshot
 
 
 class Crowd(Namespaces):
@@ -47,6 +53,20 @@ class Crowd(Namespaces):
     @contextmanager
     def entered(self, netns: Netns) -> Iterator[None]:
         """Stay where it is."""
+        yield
+
+
+class Gone(Crowd):
+    """A host where no namespace can be entered, as each is gone."""
+
+    def __init__(self) -> None:
+        """Have none."""
+        super().__init__(0)
+
+    @contextmanager
+    def entered(self, netns: Netns) -> Iterator[None]:
+        """Raise as open(2) does."""
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
         yield
 
 
@@ -110,3 +130,49 @@ def _sums(increments: Increments) -> Counter[tuple[str, str]]:
         for risen in rows.values():
             sums.update({(source, name): by for name, by in risen.items()})
     return sums
+
+
+class Events:
+    """Drops in one namespace, by how many looks there were: what a tracer tells an observer."""
+
+    rungs: ClassVar = {"kfree_skb": "tp_btf", "enqueue_to_backlog": "none"}
+    reasons: ClassVar = ()
+    tcp_input_has_events = True
+    limits: ClassVar = ()
+
+    def __init__(self, netns: Netns, looks: int) -> None:
+        """Drop a packet there in each of the first looks."""
+        self._key, self._left = make_drop(netns=netns), looks
+        self.start = make_snapshot()
+        self._dropped = 0
+
+    def give_up(self) -> None:
+        """A look begins: drop."""
+        self._dropped += self._left > 0
+        self._left -= 1
+
+    def snapshot(self) -> Snapshot:
+        """Return the drops so far."""
+        return make_snapshot({self._key: Count(self._dropped, 0)} if self._dropped else {})
+
+    def samples(self) -> list[Sample]:
+        """Sample nothing."""
+        return []
+
+
+def test_a_namespace_with_drops_is_read_for_a_while() -> None:
+    """In the interval of its last drop and in two more: its counters may be late."""
+    crowd = Crowd(1)
+    watch = Watch(Observer(crowd, Events(crowd.there[0], 2)))
+    assert [crowd.there[0] in watch.step().counters.netns for _ in range(6)] == [True] * 4 + [False] * 2
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_namespace_that_is_gone_before_it_is_read_is_said(is_over: bool) -> None:
+    """With what only its counters would have shown; not where it was left out, as the run was over."""
+    gone = Netns(7, 7)
+    over: list[bool] = []
+    watch = Watch(Observer(Gone(), Events(gone, 1), is_over=lambda: bool(over)))
+    over += [True] * is_over
+    watch.step()
+    assert (Limit("unread-and-gone") in watch.limits) == (not is_over)

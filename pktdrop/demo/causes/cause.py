@@ -76,6 +76,13 @@ class DemoCause:
     decides."""
     otherwise: Mapping[str, str] = field(default_factory=dict)
     """Layer and protocol of such a drop on kernels that do not name the reason, where these differ."""
+    told_by: str = "device"
+    """What tells the namespace: the "device" of the packet; or only the "socket" it was for, as the kernel forgets the
+    device first, so that kernels that do not name the socket tell none."""
+    needs_reasons: bool = False
+    """Kernels without reasons free the packet without an event."""
+    missing: str = ""
+    """A counter of the ledger in which kernels that name a reason should count the packet and do not; "": none."""
 
     def is_named(self, reasons: Collection[str]) -> bool:
         """Tell whether a kernel with these drop reasons gives this cause's reason for such a packet."""
@@ -110,6 +117,9 @@ def cause(
     older6: tuple[str, ...] | None = None,
     since: str = "",
     otherwise: Mapping[str, str] | None = None,
+    told_by: str = "device",
+    needs_reasons: bool = False,
+    missing: str = "",
 ) -> Callable[[Callable[[Net, bool], Traffic]], tuple[DemoCause, ...]]:
     """Make of a function one cause per IP version, described by the first line of its docstring.
 
@@ -140,6 +150,9 @@ def cause(
             older=older6 if v6 and older6 is not None else older,
             since=since,
             otherwise=otherwise or {},
+            told_by=told_by,
+            needs_reasons=needs_reasons,
+            missing=missing,
         )
 
     return causes

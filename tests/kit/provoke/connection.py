@@ -21,7 +21,15 @@ def _lost(peer: Peer, segment: Segment, counter: str) -> Traffic:
     return Traffic(lambda: peer.tcp(segment), lambda: peer.host.mib(witness), peer.udp, peer.sink.received)
 
 
-@cause("TCP_OLD_DATA", *SLOW, short="olddata", at=TUN, bounds=("mib.TcpExtDelayedACKLost",))
+@cause(
+    "TCP_OLD_DATA",
+    *SLOW,
+    told_by="socket",
+    needs_reasons=True,
+    short="olddata",
+    at=TUN,
+    bounds=("mib.TcpExtDelayedACKLost",),
+)
 def old_data(net: Net, v6: bool) -> Traffic:
     """Data that came just before."""
     peer = Peer(net, v6)
@@ -31,7 +39,8 @@ def old_data(net: Net, v6: bool) -> Traffic:
     return _lost(peer, again, "TcpExtDelayedACKLost")
 
 
-@cause("TCP_OLD_SEQUENCE", *SLOW, short="oldseq", at=TUN, bounds=("mib.TcpExtDelayedACKLost",),
+@cause("TCP_OLD_SEQUENCE", *SLOW, told_by="socket", needs_reasons=True, short="oldseq", at=TUN,
+       bounds=("mib.TcpExtDelayedACKLost",),
        older=("TCP_INVALID_SEQUENCE",))  # fmt: skip
 def old_sequence(net: Net, v6: bool) -> Traffic:
     """Data that came before and was acknowledged."""
@@ -43,7 +52,15 @@ def old_sequence(net: Net, v6: bool) -> Traffic:
     return _lost(peer, again, "TcpExtDelayedACKLost")
 
 
-@cause("TCP_OFOMERGE", *SLOW, short="ofomerge", at=TUN, counters=("mib.TcpExtTCPOFOMerge",))
+@cause(
+    "TCP_OFOMERGE",
+    *SLOW,
+    told_by="socket",
+    needs_reasons=True,
+    short="ofomerge",
+    at=TUN,
+    counters=("mib.TcpExtTCPOFOMerge",),
+)
 def twice_ahead(net: Net, v6: bool) -> Traffic:
     """Data ahead of what is expected that came before."""
     peer = Peer(net, v6)
@@ -52,7 +69,7 @@ def twice_ahead(net: Net, v6: bool) -> Traffic:
     return _lost(peer, ahead, "TcpExtTCPOFOMerge")
 
 
-@cause("TCP_OFO_DROP", *SLOW, short="ofodrop", at=TUN)
+@cause("TCP_OFO_DROP", *SLOW, needs_reasons=True, short="ofodrop", at=TUN)
 def hole_filled_twice(net: Net, v6: bool) -> Traffic:
     """Data ahead of what is expected that then comes once more in order."""
     peer = Peer(net, v6)
@@ -72,14 +89,30 @@ def hole_filled_twice(net: Net, v6: bool) -> Traffic:
     return Traffic(lose, lost, peer.udp, peer.sink.received)
 
 
-@cause("TCP_INVALID_SEQUENCE", *SLOW, short="badseq", at=TUN, bounds=("mib.TcpExtBeyondWindow",))
+@cause(
+    "TCP_INVALID_SEQUENCE",
+    *SLOW,
+    told_by="socket",
+    needs_reasons=True,
+    short="badseq",
+    at=TUN,
+    bounds=("mib.TcpExtBeyondWindow",),
+)
 def beyond_window(net: Net, v6: bool) -> Traffic:
     """Data far beyond the window."""
     peer = Peer(net, v6)
     return _lost(peer, Connection(peer).segment(ahead=10_000_000, payload=b"x"), "TcpExtBeyondWindow")
 
 
-@cause("TCP_INVALID_END_SEQUENCE", *SLOW, short="badend", at=TUN, bounds=("mib.TcpExtBeyondWindow",))
+@cause(
+    "TCP_INVALID_END_SEQUENCE",
+    *SLOW,
+    told_by="socket",
+    needs_reasons=True,
+    short="badend",
+    at=TUN,
+    bounds=("mib.TcpExtBeyondWindow",),
+)
 def beyond_window_end(net: Net, v6: bool) -> Traffic:
     """Data that begins in the window and ends beyond it, while older data wait to be read."""
     peer = Peer(net, v6)
@@ -88,7 +121,15 @@ def beyond_window_end(net: Net, v6: bool) -> Traffic:
     return _lost(peer, connection.segment(payload=b"x" * 30_000), "TcpExtBeyondWindow")
 
 
-@cause("TCP_OVERWINDOW", *SLOW, short="overwindow", at=TUN, bounds=("mib.TcpExtBeyondWindow",))
+@cause(
+    "TCP_OVERWINDOW",
+    *SLOW,
+    told_by="socket",
+    needs_reasons=True,
+    short="overwindow",
+    at=TUN,
+    bounds=("mib.TcpExtBeyondWindow",),
+)
 def at_end_of_window(net: Net, v6: bool) -> Traffic:
     """Data that begins where the window ends."""
     peer = Peer(net, v6)
@@ -104,7 +145,15 @@ def at_end_of_window(net: Net, v6: bool) -> Traffic:
     return Traffic(lambda: peer.tcp(beyond), lost, peer.udp, peer.sink.received)
 
 
-@cause("TCP_RFC7323_PAWS", *SLOW, short="paws", at=TUN, bounds=("mib.TcpExtPAWSEstab",))
+@cause(
+    "TCP_RFC7323_PAWS",
+    *SLOW,
+    told_by="socket",
+    needs_reasons=True,
+    short="paws",
+    at=TUN,
+    bounds=("mib.TcpExtPAWSEstab",),
+)
 def old_timestamp(net: Net, v6: bool) -> Traffic:
     """Data with a time stamp from long ago."""
     peer = Peer(net, v6)
@@ -113,7 +162,8 @@ def old_timestamp(net: Net, v6: bool) -> Traffic:
     return _lost(peer, connection.segment(payload=b"x", older=500_000), "TcpExtPAWSEstab")
 
 
-@cause("TCP_RFC7323_PAWS_ACK", *SLOW, short="pawsack", at=TUN, counters=("mib.TcpExtPAWSOldAck",),
+@cause("TCP_RFC7323_PAWS_ACK", *SLOW, told_by="socket", needs_reasons=True, short="pawsack", at=TUN,
+       counters=("mib.TcpExtPAWSOldAck",),
        older=("TCP_RFC7323_PAWS",))  # fmt: skip
 def old_acknowledgement(net: Net, v6: bool) -> Traffic:
     """An acknowledgement of before, with a time stamp from long ago."""
@@ -158,6 +208,8 @@ def wrong_echo(net: Net, v6: bool) -> Traffic:
 @cause(
     "TCP_INVALID_SYN",
     *SLOW,
+    told_by="socket",
+    needs_reasons=True,
     short="syninside",
     at=TUN,
     counters=("mib.TcpExtTCPSYNChallenge",),

@@ -154,7 +154,8 @@ def nothing_to_accept(net: Net, v6: bool) -> Traffic:
 
 
 @cause("TCP_FLAGS", "tcp_v4_do_rcv", "tcp_v6_do_rcv", "tcp_rcv_state_process", short="cookie", at=TUN, versions=BOTH,
-       bounds=("mib.TcpExtSyncookiesFailed", "mib.TcpOutRsts"), since="TCP_ABORT_ON_DATA")  # fmt: skip
+       bounds=("mib.TcpExtSyncookiesFailed", "mib.TcpOutRsts"), since="TCP_ABORT_ON_DATA",
+       told_by="socket")  # fmt: skip
 def wrong_cookie(net: Net, v6: bool) -> Traffic:
     """The last packet of a handshake that never began, where cookies are baked (RFC 4987)."""
     peer = Peer(net, v6)
