@@ -300,6 +300,12 @@ def test_policy_and_capacity_losses_are_never_noise(layers: Layers) -> None:
     assert not_lost == [copy] * 3
 
 
+@pytest.mark.parametrize("function", ["cookie_v4_check", "cookie_v6_check"])
+def test_a_right_cookie_without_room_is_capacity(layers: Layers, function: str) -> None:
+    """NO_SOCKET means there that no connection could be made, not that nobody listens (syncookies.c, v6.12)."""
+    assert layers.verdict("core", "NO_SOCKET", function, IPV4) == Verdict("socket", "capacity", None)
+
+
 def test_queue_purge_of_network_packets_is_no_noise(layers: Layers) -> None:
     """The same bulk free is noise for local data and may be loss for network packets."""
     assert layers.verdict("core", "QUEUE_PURGE", "skb_queue_purge_reason", NONE).noise is not None
