@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pktdrop.ledger.attribution import Carry
 from pktdrop.ledger.entry import PEER, STATUSES, Entry
 from pktdrop.ledger.matches import Classify
 from pktdrop.ledger.reconcile import Reconciler
@@ -618,3 +619,28 @@ def test_losses_of_hardware_are_told_from_others() -> None:
     }
     entries = reconcile(counts({backlog(0): 40}), increments, TRACED, IDENTITIES, nic)
     assert [entry.counter for entry in entries if entry.is_hardware] == ["links.rx_missed_errors", "ethtool.rx_ring"]
+
+
+def test_a_counter_that_is_read_late_has_what_was_dropped_before() -> None:
+    """Five of an interval in which its namespace was not read, and as many of this one as lie between its windows."""
+    closed = drop("NO_SOCKET", "udp_rcv+0x1")
+    reconciler, carry = Reconciler(IDENTITIES, lambda _counter, _scope: None, WHY), Carry()
+    reconciler.reconcile(counts({closed: 5}), {}, TRACED, carry=carry, is_read=lambda netns: netns != NETNS)
+    windows = FixedWindows(counts({closed: 8}), counts({closed: 13}))
+    found = reconciler.reconcile(
+        counts({closed: 10}), mib(UdpNoPorts=17), TRACED, windows, carry, is_late=lambda _: True
+    )
+    (entry,) = found.entries
+    assert (entry.status, entry.explained, entry.is_open) == ("bound", 15, True)
+
+
+def test_events_that_wait_for_their_counters_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be any number of namespaces that are not read: the oldest are forgotten, and then not explained."""
+    monkeypatch.setattr("pktdrop.ledger.attribution._KEPT", 1)
+    kinds = {drop("NO_SOCKET", "udp_rcv+0x1"): 5, drop("IP_OUTNOROUTES", "ip_error+0x1"): 7}
+    reconciler, carry = Reconciler(IDENTITIES, lambda _counter, _scope: None, WHY), Carry()
+    for kind, packets in kinds.items():
+        reconciler.reconcile(counts({kind: packets}), {}, TRACED, carry=carry, is_read=lambda netns: netns != NETNS)
+    late = mib(UdpNoPorts=5, IpOutNoRoutes=7)
+    found = reconciler.reconcile({}, late, TRACED, carry=carry, is_late=lambda _: True)
+    assert {entry.counter: entry.explained for entry in found.entries} == {"mib.UdpNoPorts": 0, "mib.IpOutNoRoutes": 7}
