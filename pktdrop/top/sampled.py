@@ -68,7 +68,7 @@ def _flow_rows(history: History, context: Context) -> Iterator[GridRow]:
         if (subject.mark == MARK and not context.noise) or sampled.packet is None:
             continue
         flow, kind = peers(sampled.packet) or "-", content(sampled.packet, context.protocols.name) or "-"
-        owner = process_name(sampled.owner) if sampled.owner else "-"
+        owner = _in_container(process_name(sampled.owner), sampled) if sampled.owner else "-"
         netns = _netns(subject.netns, sampled, context)
         yield GridRow(
             subject,
@@ -89,6 +89,12 @@ def process_name(owner: Owner | None) -> str:
     return _NOT_KNOWN if owner is None else str(owner).partition(" ")[2]
 
 
+def _in_container(process: str, sampled: Sampled) -> str:
+    """Add to a process what it runs in, if that is known: "statsd[812] (pod shop/cart-7f9)"."""
+    container = sampled.newest[-1][0].container if sampled.owner is not None else None
+    return process if container is None or not container.tells else f"{process} ({container})"
+
+
 def _process_columns(history: History, _context: Context) -> tuple[Column, ...]:
     return (
         _sampled(),
@@ -105,7 +111,7 @@ def _process_rows(history: History, context: Context) -> Iterator[GridRow]:
     for subject, sampled in history.whose.processes.items():
         if subject.mark == MARK and not context.noise:
             continue
-        name, netns = process_name(subject.owner), _netns(None, sampled, context)
+        name, netns = _in_container(process_name(subject.owner), sampled), _netns(None, sampled, context)
         sent = 0 if subject.owner is None else sampled.seen - sampled.received
         yield GridRow(
             subject,

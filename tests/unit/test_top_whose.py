@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from pktdrop.filters import Filters, reason_filter
+from pktdrop.model.container import Container
 from pktdrop.model.drops import Count
 from pktdrop.model.sample import Owner
 from pktdrop.top.save import save, text_of
@@ -53,6 +54,16 @@ def test_what_a_process_sent_is_told_from_what_it_would_have_got() -> None:
     )
     assert cells(screen, "processes", "process") == ["statsd[812]"]
     assert (cells(screen, "processes", "for it"), cells(screen, "processes", "from it")) == ([1], [1])
+
+
+def test_a_process_tells_its_container() -> None:
+    """In both views, as below a row of trace; a session says nothing, and without a process no container is said."""
+    mail, session = Container("lxc", name="mail"), Container(None, unit="session-3.scope")
+    some = [make_sample(owner=STATSD, container=mail), make_sample(owner=Owner(7, "bash"), container=session)]
+    screen = make_screen(make_step({make_drop(): Count(9, 1)}, samples={make_drop(): [*some, make_sample()]}))
+    told = {"statsd[812] (lxc mail)", "bash[7]"}
+    assert set(cells(screen, "processes", "process")) == {*told, "not known"}
+    assert set(cells(screen, "flows", "process")) == {*told, "-"}
 
 
 def test_noise_and_doubt_stay_apart() -> None:
