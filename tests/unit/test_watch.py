@@ -15,6 +15,7 @@ import pytest
 from pktdrop.counters.increments import Increments
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.model.drops import THE_GONE, Count, Known, Netns
+from pktdrop.model.flow import CountedFlow
 from pktdrop.model.limits import Limit
 from pktdrop.model.sample import Sample
 from pktdrop.model.snapshots import Snapshot
@@ -157,6 +158,13 @@ class Events:
 
     def samples(self) -> list[Sample]:
         """Sample nothing."""
+        return []
+
+    def read_flows(self) -> None:
+        """Count no flows."""
+
+    def flows(self) -> list[CountedFlow]:
+        """Count no flows."""
         return []
 
 
