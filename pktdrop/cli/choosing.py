@@ -75,7 +75,8 @@ def _warn_of_namespaces(wanted: Sequence[str]) -> None:
 def _warn_of_containers(wanted: Sequence[str]) -> None:
     """Warn of containers that no network namespace is of; it is no error, as one may come later."""
     known = Namespaces()
-    found = [known.container(netns) for netns in known.paths()] if wanted else []
+    there = known.paths() if wanted else ()
+    found = [known.container(netns) for netns in there if known.name(netns)]
     for name in wanted:
         if not any(one is not None and is_container(one, name) for one in found):
             say(

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from pktdrop.model.container import Container
 from pktdrop.model.drops import Netns
@@ -102,6 +102,8 @@ class Containers:
         if container.runtime not in (None, file.runtime):
             return None
         path = self._root / file.path.lstrip("/").replace("{id}", number)
+        if not path.exists():  # the rule, and much faster than to walk there
+            return None
         try:
             data: object = json.loads(files.read(path, _MOST_FILE))
         except (OSError, files.Refused, ValueError, RecursionError):  # without a name, its ID is shown
@@ -156,36 +158,58 @@ def _inside(data: object, keys: tuple[str, ...]) -> str | None:
     return data if isinstance(data, str) and keys else None
 
 
+class Tenant(NamedTuple):
+    """A container that a network namespace is called by."""
+
+    called: str
+    container: Container
+
+
 class Tenants:
-    """Whose the network namespaces are that nobody gave a name: the containers of their first processes."""
+    """The containers that network namespaces without a name belong to: those of their first processes.
+
+    A container is looked for when its namespace is asked for, as that takes some 0.2 ms, and there may be hundreds.
+    """
 
     def __init__(self, containers: Containers) -> None:
         """Take what finds containers."""
         self._containers = containers
-        self._known: dict[Netns, tuple[str, str, Container | None]] = {}
-        """First process of each namespace, what the namespace is called, and its container."""
+        self._known: dict[Netns, tuple[str, Tenant | None]] = {}
+        """The first process in a namespace, "comm[pid]", and its container, if that tells more."""
+        self._left: dict[Netns, tuple[int, str]] = {}
+        """Processes in namespaces that were not asked for so far."""
+        self._taken: set[str] = set()
 
-    def name(self, names: dict[Netns, str], processes: Mapping[Netns, tuple[int, str]]) -> dict[Netns, Container]:
-        """Put containers in place of names, and return them. `processes` has the first of each namespace.
-
-        Of several namespaces in a container, all but one tell their first process, too.
-        """
-        before, self._known = self._known, {}
-        taken = {called for netns, (_, called, _) in before.items() if netns in processes}
-        found: dict[Netns, Container] = {}
+    def search(self, names: Mapping[Netns, str], processes: Mapping[Netns, tuple[int, str]]) -> dict[Netns, Tenant]:
+        """Take the names of all namespaces, and the first process in each; return those known by a container."""
+        before, self._known, self._left = self._known, {}, {}
         for netns, (pid, process) in processes.items():
             if names[netns] != process and not _MADE_UP.fullmatch(names[netns]):
                 continue
-            last, called, container = before.get(netns, ("", "", None))
-            if container is None and last != process:  # it may be another program by now, and elsewhere
-                container = self._containers.of_process(pid)
-                if container is not None and container.tells:
-                    called = f"{container} ({process})" if str(container) in taken else str(container)
-                    taken.add(called)
-            self._known[netns] = process, called, container
-            if container is not None and called:
-                names[netns], found[netns] = called, container
+            last, tenant = before.get(netns, ("", None))
+            if tenant is None and last != process:  # it is new, or another program by now
+                self._left[netns] = pid, process
+            else:
+                self._known[netns] = last, tenant
+        found = {netns: tenant for netns, (_, tenant) in self._known.items() if tenant is not None}
+        self._taken = {tenant.called for tenant in found.values()}
         return found
+
+    def settle(self, netns: Netns) -> Tenant | None:
+        """Look for the container of a namespace, once; None: it has none that tells more, or has been looked for.
+
+        Of several namespaces in a container, all but one tell their first process, too.
+        """
+        if netns not in self._left:
+            return None
+        pid, process = self._left.pop(netns)
+        container, tenant = self._containers.of_process(pid), None
+        if container is not None and container.tells:
+            called = f"{container} ({process})" if str(container) in self._taken else str(container)
+            self._taken.add(called)
+            tenant = Tenant(called, container)
+        self._known[netns] = process, tenant
+        return tenant
 
 
 class _Handle(ctypes.Structure):

@@ -59,7 +59,7 @@ class Namespaces:
         """Of these, up to the beginning of this look: within a look drops and counters go by the same names."""
         self.containers = Containers(proc)
         self._tenants = Tenants(self.containers)
-        self._container_of: Mapping[Netns, Container] = {}
+        self._container_of: dict[Netns, Container] = {}
         self._host: Netns | None = None
         self._own: Netns | None = None
         self._refused: str | None = None
@@ -122,7 +122,15 @@ class Namespaces:
     def name(self, netns: Netns) -> str | None:
         """Return "host", its name below /run/netns, its container, or "comm[pid]" of its first process, or None."""
         self._look_for(netns)
+        self.settle(netns)
         return self._names.get(netns)
+
+    def settle(self, netns: Netns) -> None:
+        """Call a namespace by its container, if it has no name: what is `known` from now on has it."""
+        tenant = self._tenants.settle(netns)
+        if tenant is not None:  # what was known before stays as it was
+            self._names = {**self._names, netns: tenant.called}
+            self._container_of = {**self._container_of, netns: tenant.container}
 
     def expect(self, netns: Netns) -> None:
         """Let the next search settle whether a namespace is there: those of many drops take one search, not many."""
@@ -245,11 +253,10 @@ class Namespaces:
             self._paths[netns] = path
             if found.get(netns) != HOST:
                 found[netns] = name
-        tenants = self._tenants.name(
-            found, {netns: (_pid(path), name) for netns, path, name in processes if name != HOST}
-        )
-        gone = {netns: container for netns, container in self._container_of.items() if netns not in found}
-        self._container_of = {**_last(gone), **tenants}
+        first = {netns: (_pid(path), name) for netns, path, name in processes if name != HOST}
+        self._container_of = _last({one: known for one, known in self._container_of.items() if one not in found})
+        for netns, tenant in self._tenants.search(found, first).items():
+            found[netns], self._container_of[netns] = tenant.called, tenant.container
         self._interfaces = {
             netns: names
             for netns, names in self._interfaces.items()

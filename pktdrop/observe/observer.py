@@ -127,6 +127,8 @@ class Observer:
         self._asker = None
         samples = self._samples()
         limits = () if self._tracer is None else self._tracer.limits
+        for netns in counters.netns:
+            self._namespaces.settle(netns)
         return Look(
             kernel=self._kernel,
             before=before,

@@ -543,38 +543,37 @@ def test_a_process_that_gets_into_a_container_later(host: Host) -> None:
     (host.proc / "812/cgroup").write_text(f"0::{MAIL}\n")
     namespaces.look()
     namespaces.paths()
-    assert namespaces.known.label(mail) == "lxc-start[812]"
+    assert namespaces.name(mail) == "lxc-start[812]"
     (host.proc / "812/comm").write_bytes(b"init\n")
     namespaces.look()
     namespaces.paths()
-    assert namespaces.known.label(mail) == "lxc mail"
+    assert namespaces.name(mail) == "lxc mail"
 
 
-def test_nothing_is_read_for_namespaces_that_are_known(host: Host) -> None:
-    """Neither for those with a name, nor again for those whose container was found."""
-    read: list[str] = []
+def test_what_is_known_stays_as_it_was(host: Host) -> None:
+    """A container that is found later does not change what was known before."""
     host.process(812, "mail", b"init", cgroup=MAIL)
-    host.process(813, "red", b"init", cgroup=MAIL)
+    namespaces, mail = host.namespaces(), host.netns("mail")
+    namespaces.paths()
+    before = namespaces.known
+    namespaces.settle(mail)
+    assert (before.label(mail), before.containers) == ("init[812]", {})
+    assert (namespaces.known.label(mail), list(namespaces.known.containers)) == ("lxc mail", [mail])
+
+
+def test_containers_are_read_when_asked_for_and_once(host: Host) -> None:
+    """Nothing is read of namespaces that nobody asks for, that have a name, or whose container is known."""
+    read: list[int] = []
+    for pid, namespace in ((812, "mail"), (813, "red"), (814, "lone")):
+        host.process(pid, namespace, b"init", cgroup=MAIL)
     host.mount("red", "red")
     namespaces = host.namespaces()
     find = namespaces.containers.of_process
-    namespaces.containers.of_process = lambda pid: (read.append(str(pid)), find(pid))[1]  # type: ignore[method-assign]
+    namespaces.containers.of_process = lambda pid: (read.append(pid), find(pid))[1]  # type: ignore[method-assign]
     for _ in range(3):
         namespaces.look()
         namespaces.paths()
-    assert read == ["812"]
-
-
-def test_a_namespace_is_there_until_two_searches_miss_it(host: Host) -> None:
-    """Processes may hand it on during one: what is remembered of it is not yet forgotten."""
-    namespaces, blue = host.namespaces(), host.netns("blue")
-    namespaces.name(blue)
-    assert namespaces.present(blue)
-    (host.run / "blue").unlink()
-    shutil.rmtree(host.proc / "700")
-    there = []
-    for number in range(2):
-        namespaces.look()
-        namespaces.name(host.netns(f"new{number}"))  # one that was never asked for takes a search
-        there.append(namespaces.present(blue))
-    assert there == [True, False]
+        assert namespaces.name(host.netns("mail")) == "lxc mail"
+        assert namespaces.name(host.netns("red")) == "red"
+        assert namespaces.name(host.netns("init")) == HOST
+    assert read == [812]
