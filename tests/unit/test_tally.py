@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,3 +100,10 @@ def test_some_more_kinds_may_be_there_for_a_while() -> None:
     add(tally, (make_drop(cpu=34), 1, 100))
     assert sum(not key.other_places for key in tally.totals) == 32
     assert sum(count.packets for count in tally.totals.values()) == 35
+
+
+@pytest.mark.parametrize("again", [Count(4, 600), Count(6, 360)])
+def test_a_kind_that_has_less_than_before_began_anew(again: Count) -> None:
+    """Fewer packets, or fewer bytes in more packets, are no later state of the same count."""
+    before, now = (Drops.of({make_drop(): count}) for count in (Count(5, 500), again))
+    assert dict(now.since(before)) == {make_drop(): again}
