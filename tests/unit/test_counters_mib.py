@@ -82,6 +82,13 @@ def test_a_malformed_section_does_not_hide_the_others(bad: bytes) -> None:
     assert found.faults == (Limit("malformed-sections", ("netstat",), number=1),)
 
 
+def test_a_title_without_its_numbers() -> None:
+    """Where the file ends between two lines of a section, that one is missing, and it is said."""
+    found = parse(snmp=UDP + b"Tcp: ActiveOpens\n")
+    assert values(found.counters) == {"UdpInDatagrams": 5, "UdpNoPorts": 6}
+    assert found.faults == (Limit("malformed-sections", ("snmp",), number=1),)
+
+
 @pytest.mark.parametrize("bad", [b"", b"Ip6InNoRoutes", b"Ip6InNoRoutes 1 2", b"Ip6InNoRoutes x", b"1 2 3 4"])
 def test_a_malformed_line_does_not_hide_the_others(bad: bytes) -> None:
     """Only the malformed line is missing, and it is said of which file."""

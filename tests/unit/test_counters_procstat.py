@@ -165,3 +165,12 @@ def test_unreadable(proc: Path) -> None:
     reading = procstat.neighbours()
     assert reading.rows == {}
     assert sentences(reading.limits) == ["/proc/net/stat/ndisc_cache cannot be read: it is cut off."]
+
+
+@pytest.mark.parametrize(("file", "risen"), [("nf_conntrack", 2), ("arp_cache", 2 + (1 << 32))])
+def test_a_sum_wraps_as_its_numbers_do(file: str, risen: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Connection tracking counts in 32 bits on each CPU, neighbours in those of a long: 64 here."""
+    monkeypatch.setattr(procstat, "_DIRECTORY", f"{tmp_path}/")
+    (tmp_path / file).write_text("entries drop\n00000000 80000001\n00000000 80000001\n")
+    reading = procstat.conntrack(NETNS) if file == "nf_conntrack" else procstat.neighbours()
+    assert [row.values for row in reading.rows.values()] == [(risen,)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,10 @@ def test_what_wireshark_shows(tmp_path: Path) -> None:
     assert nothing["frame"]["frame.protocols"].startswith("sll")
     interfaces = [packet["frame"]["frame.interface_id"] for packet in packets]
     assert len(set(interfaces)) == 5  # the last two are alike
+
+
+def test_packets_are_not_called_cut_by_the_capture() -> None:
+    """An interface description block says of how many octets packets are at most; 0: of any number (section 4.2)."""
+    interface, *_ = Pcapng().packet(make_sample(DATAGRAM), "eth0", "blue", "", 0)
+    kind, _, _, _, most = struct.unpack_from("=IIHHI", interface)
+    assert (kind, most) == (1, 0)
