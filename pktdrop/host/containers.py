@@ -102,7 +102,7 @@ class Containers:
         if container.runtime not in (None, file.runtime):
             return None
         path = self._root / file.path.lstrip("/").replace("{id}", number)
-        if not path.exists():  # the rule, and much faster than to walk there
+        if not os.path.exists(path):  # the rule, and much faster than to walk there; Path.exists() may raise
             return None
         try:
             data: object = json.loads(files.read(path, _MOST_FILE))

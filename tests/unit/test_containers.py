@@ -194,6 +194,15 @@ def test_a_file_that_is_broken(content: bytes, copied: Callable[[str], Path]) ->
     assert str(find(tree)) == "docker c4719afa76fa"
 
 
+def test_a_directory_that_cannot_be_searched(copied: Callable[[str], Path]) -> None:
+    """Whatever the kernel answers to a path of a runtime's file: that it may not be searched, or is too long."""
+    tree = copied("docker-systemd-v2")
+    assert str(Containers(tree / "proc", tree / ("x" * 300)).of_process(PROCESS)) == "docker c4719afa76fa"
+    if os.geteuid() != 0:
+        (tree / "root").chmod(0)
+        assert str(find(tree)) == "docker c4719afa76fa"
+
+
 def _fifo(file: Path) -> None:
     file.unlink()
     os.mkfifo(file, 0o600)
