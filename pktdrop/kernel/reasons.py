@@ -92,7 +92,7 @@ class ReasonNames:
 
     def name(self, reason: int) -> tuple[str, str]:
         """Return subsystem and name; what has no name keeps its number, as text."""
-        if reason >> _SHIFT == _XDP_NUMBER:
+        if reason >> _SHIFT == _XDP_NUMBER and reason & _IN_SUBSYSTEM in _XDP_REASONS:
             return XDP, _XDP_REASONS[reason & _IN_SUBSYSTEM][0]
         if self.source == "none":
             return CORE, NOT_SPECIFIED

@@ -12,7 +12,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pktdrop.kernel.btf import Btf
@@ -203,10 +203,16 @@ def test_any_format(text: str) -> None:
 
 
 @given(st.sampled_from(KERNELS), st.integers(0, 2**32 - 1))
+@example("6.18.44", 0x3FFF_0000)
+@example("6.18.44", 0x3FFF_0001)
+@example("6.18.44", 0x3FFF_0007)
 def test_every_number_is_shown(kernel: str, number: int) -> None:
     """Any number that the kernel could give has a subsystem and a reason, named or as the number it is."""
     reasons = load(kernel)
     subsystem, reason = reasons.name(number)
+    if subsystem == "xdp":  # one of ours
+        assert f"xdp/{reason}" in OWN_NAMES
+        return
     assert subsystem in reasons.subsystems.values() or subsystem == str(number >> 16)
     assert reason == str(number & 0xFFFF) or (reason if subsystem == "core" else f"{subsystem}/{reason}") in (
         *reasons.names(),
