@@ -17,6 +17,8 @@
  *   HAS_NO_PORT(reason)      1 where a bridge without ports gives it
  *   READER and more, see samples.h
  *   FILTER       1 where there is a filter of packets, see filter.h
+ *   IS_QDISC_DROP(reason)   1 where the tracepoint qdisc_drop may have told more, see at_qdisc_drop()
+ *   QDISC_GENERIC           what that tells where there is no more to tell
  *   XDP          1 where what ends in XDP can be counted, see xdp.c
  *   MAY_BE_OF_XDP(reason)   1 where an skb may have been freed for what XDP said of it
  *   MAY_BE_BACKLOG(reason)  0 where the reason says that the skb was not freed inside enqueue_to_backlog()
@@ -368,6 +370,11 @@ int count_kfree_skb(u64 *ctx)
 		return 0;
 	if (from.dev && is_for_group(&key, skb, from.dev))
 		key.reason |= TO_GROUP;
+	if (IS_QDISC_DROP(key.reason) && state->qdisc_skb == (u64)skb) {
+		state->qdisc_skb = 0;			  /* another skb may have that address next */
+		if (state->qdisc_reason != QDISC_GENERIC) /* which says no more than QDISC_DROP does */
+			key.reason = state->qdisc_reason;
+	}
 #if FILTER
 	if (!matches_filter(skb, &from))
 		key.reason |= NO_MATCH;

@@ -78,6 +78,8 @@ struct cpu_state {
 	u64 netns;	 /* address that proved to be a struct net, see is_netns() */
 	u64 xdp_dev;	 /* device of the frame that ended in XDP last, until an skb is freed; 0: none, see xdp.c */
 	u64 xdp_reason;	 /* why, if it is still to be counted; else 0 */
+	u64 qdisc_skb;	 /* the skb that a queueing discipline dropped last, see at_qdisc_drop() */
+	u64 qdisc_reason;
 };
 
 /*

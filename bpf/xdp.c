@@ -47,7 +47,7 @@ static __always_inline void count_frame(struct net_device *dev, u32 reason, bool
 }
 
 /* xdp:xdp_exception(dev, prog, act) */
-int count_xdp_exception(u64 *ctx)
+int at_xdp_exception(u64 *ctx)
 {
 	u32 action = ctx[2];
 
@@ -62,14 +62,14 @@ int count_xdp_exception(u64 *ctx)
 }
 
 /* xdp:xdp_redirect_err(dev, prog, target, err, ...) */
-int count_xdp_redirect_err(u64 *ctx)
+int at_xdp_redirect_err(u64 *ctx)
 {
 	count_frame((struct net_device *)ctx[0], REASON_XDP_REDIRECT_ERR, false);
 	return 0;
 }
 
 /* xdp:xdp_devmap_xmit(from, to, sent, drops, err), of up to 16 frames */
-int count_xdp_devmap_xmit(u64 *ctx)
+int at_xdp_devmap_xmit(u64 *ctx)
 {
 	s32 drops = ctx[3];
 
@@ -79,11 +79,27 @@ int count_xdp_devmap_xmit(u64 *ctx)
 }
 
 /* xdp:xdp_bulk_tx(dev, sent, drops, err), of up to 16 frames */
-int count_xdp_bulk_tx(u64 *ctx)
+int at_xdp_bulk_tx(u64 *ctx)
 {
 	s32 drops = ctx[2];
 
 	if (drops > 0)
 		count_frames((struct net_device *)ctx[0], REASON_XDP_BULK_TX, drops);
+	return 0;
+}
+
+/*
+ * qdisc:qdisc_drop(qdisc, queue, dev, skb, reason), of Linux 7.1 and later: why a queueing discipline frees an skb,
+ * which it then does as QDISC_DROP.
+ */
+int at_qdisc_drop(u64 *ctx)
+{
+	int zero = 0;
+	struct cpu_state *state = cpu_states.lookup(&zero);
+
+	if (!state)
+		return 0;
+	state->qdisc_skb = ctx[3];
+	state->qdisc_reason = ctx[4];
 	return 0;
 }

@@ -14,7 +14,7 @@ from typing import Literal
 from pktdrop.errors import PktdropError
 from pktdrop.kernel import host, probes, readers
 from pktdrop.kernel.cache import Cache, default_directory
-from pktdrop.kernel.facts import BTF_DIRECTORY, XDP_TRACEPOINTS, KernelFacts
+from pktdrop.kernel.facts import BTF_DIRECTORY, QDISC_TRACEPOINT, XDP_TRACEPOINTS, KernelFacts
 from pktdrop.kernel.pcap import require_libpcap
 from pktdrop.kernel.prepared import Build, Prepared, prepare
 from pktdrop.kernel.programs import MapsRefused, Programs
@@ -22,6 +22,7 @@ from pktdrop.kernel.symbols import Symbols
 
 CheckStatus = Literal["ok", "degraded", "missing"]
 _FEW_ENTRIES = 16
+_TRACEPOINTS = (*XDP_TRACEPOINTS, QDISC_TRACEPOINT)
 _READERS = {
     readers.PLAIN: "their first 128 bytes are read by plain loads",
     readers.CAST: "their first 128 bytes are read by loads, by leave of bpf_rdonly_cast()",
@@ -193,7 +194,7 @@ def _rungs(has_btf: bool) -> Iterator[Check]:
         except PktdropError as refused:
             if not tried:
                 yield Check("bcc", "missing", refused.what, "The programs cannot be compiled.", refused.do)
-            tried |= dict.fromkeys((*rungs, *XDP_TRACEPOINTS), "not compiled")
+            tried |= dict.fromkeys((*rungs, *_TRACEPOINTS), "not compiled")
             continue
         if not tried:
             yield Check("bcc", "ok", version)
@@ -201,6 +202,9 @@ def _rungs(has_btf: bool) -> Iterator[Check]:
             yield _packets(reader)
         tried = reasons | tried  # of XDP, what the better way said
     yield _xdp(tried)
+    lacking = tried[QDISC_TRACEPOINT]
+    found = QDISC_TRACEPOINT if lacking is None else f"{QDISC_TRACEPOINT}: {lacking}; all are QDISC_DROP"
+    yield Check("qdisc", "ok", found)
     yield from _judge("kfree_skb", probes.KFREE_SKB, tried, "missing", "Drops cannot be traced: trace cannot run.")
     yield from _judge(
         "enqueue_to_backlog",
@@ -245,10 +249,10 @@ def _try(rungs: Sequence[str], prepared: Prepared) -> tuple[str, str, dict[str, 
     except MapsRefused as refused:
         if prepared.cached:
             raise
-        return prepared.compiled.bcc_version, reader, dict.fromkeys((*rungs, *XDP_TRACEPOINTS), refused.what)
+        return prepared.compiled.bcc_version, reader, dict.fromkeys((*rungs, *_TRACEPOINTS), refused.what)
     rung = next(one for one in probes.KFREE_SKB if one in rungs)
     attempts = {one: partial(probes.climb, programs, prepared, one) for one in rungs}
-    attempts |= {one: partial(probes.attach_xdp, programs, prepared, one, rung) for one in XDP_TRACEPOINTS}
+    attempts |= {one: partial(probes.attach_tracepoint, programs, prepared, one, rung) for one in _TRACEPOINTS}
     with closing(programs):
         for name, attempt in attempts.items():
             try:

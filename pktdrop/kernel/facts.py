@@ -36,6 +36,8 @@ _XDP_REASONS = ("XDP", _NO_REASON)
 """What is freed in XDP is freed so: do_xdp_generic, net/core/dev.c; veth_xdp_rcv_skb, drivers/net/veth.c."""
 XDP_TRACEPOINTS = ("xdp_exception", "xdp_redirect_err", "xdp_devmap_xmit", "xdp_bulk_tx")
 """include/trace/events/xdp.h; each has a program in bpf/xdp.c."""
+QDISC_TRACEPOINT = "qdisc_drop"
+"""include/trace/events/qdisc.h, v7.3, of which kernels before 7.1 have none; its program is there, too."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,11 @@ class KernelFacts:
     reader: str = readers.NONE
     """How a BTF-typed program reads bytes of packets, one of readers.READERS."""
 
-    xdp: Mapping[str, int] = field(default_factory=dict)
-    """BTF ids of the tracepoints that tell what ends in XDP; without BTF 0."""
+    tracepoints: Mapping[str, int] = field(default_factory=dict)
+    """BTF ids of the tracepoints of XDP and of queueing disciplines that there are; without BTF 0."""
+
+    qdisc_generic: int = 0
+    """What the tracepoint of queueing disciplines says where they give no reason of their own."""
 
     @property
     def has_btf(self) -> bool:
@@ -86,12 +91,24 @@ class KernelFacts:
             backlog, nests = btf.function(BACKLOG_FUNCTION) or 0, btf.function(_RECURSION_GUARD) is None
             cookie = layout.has_netns_cookie(btf) and cookie_here() is not None
             samples = readers.facts(btf)
-            xdp = _xdp_tracepoints(btf)
-            parts = [layout.XDP_MEMBERS] if xdp else []
+            tracepoints = _tracepoints(btf)
+            generic = (btf.enum("qdisc_drop_reason") or {}).get("QDISC_DROP_GENERIC", 0) & 0xFFFFFFFF
+            parts = [layout.XDP_MEMBERS] if layout.has_members(btf, layout.XDP_MEMBERS) else []
             parts += [samples.members()] if samples else []
             wanted = layout.with_members(layout.members(cookie), *parts)
             declared = layout.declarations(btf, wanted) + layout.packet_type(btf)
-            return cls(declared, arguments, typedef, backlog, nests, cookie, reasons, samples, xdp=xdp)
+            return cls(
+                declared,
+                arguments,
+                typedef,
+                backlog,
+                nests,
+                cookie,
+                reasons,
+                samples,
+                tracepoints=tracepoints,
+                qdisc_generic=generic,
+            )
         except FileNotFoundError:
             return cls._without_btf()
         except (OSError, BtfError, layout.LayoutError) as error:
@@ -114,8 +131,11 @@ class KernelFacts:
                 # what gives user space the cookie came two versions after the plain member (v5.14, v5.12)
                 cookie = cookie_here() is not None
                 reasons = ReasonNames.from_format(text)
-                xdp, samples = dict.fromkeys(XDP_TRACEPOINTS, 0), readers.SampleFacts(0, 0)
-                return cls(layout.FROM_HEADERS, arguments, 0, 0, True, cookie, reasons, samples, xdp=xdp)
+                tracepoints = dict.fromkeys((*XDP_TRACEPOINTS, QDISC_TRACEPOINT), 0)
+                samples = readers.SampleFacts(0, 0)
+                return cls(
+                    layout.FROM_HEADERS, arguments, 0, 0, True, cookie, reasons, samples, tracepoints=tracepoints
+                )
         raise PktdropError(
             "This kernel has no BTF, and the format of its tracepoint kfree_skb cannot be read.",
             "Mount tracefs: 'mount -t tracefs tracefs /sys/kernel/tracing', or start pktdrop as root.",
@@ -142,6 +162,12 @@ class KernelFacts:
         """A C expression over `reason`, true where an skb may have been freed for what XDP said of it."""
         values = {self._given_for(name) for name in _XDP_REASONS}
         return " || ".join(f"(reason) == {value}" for value in sorted(values))
+
+    @property
+    def is_qdisc_drop(self) -> str:
+        """A C expression over `reason`, true where the tracepoint of queueing disciplines may have told more."""
+        value = self.reasons.value(_NO_CARRIER_REASON) if QDISC_TRACEPOINT in self.tracepoints else None
+        return "0" if value is None else f"(reason) == {value}"
 
     def _given_for(self, name: str) -> int:
         """Return what the kernel gives for a core reason: where it does not have it, what says that there is none."""
@@ -172,9 +198,8 @@ class KernelFacts:
         return cls(**{**data, "reasons": ReasonNames.from_json(data["reasons"]), "samples": samples})
 
 
-def _xdp_tracepoints(btf: Btf) -> dict[str, int]:
-    """Return the tracepoints of XDP that the kernel has, with the ids of their typedefs."""
-    if not layout.has_members(btf, layout.XDP_MEMBERS):
-        return {}
-    found = {name: btf.find(f"btf_trace_{name}", BtfKind.TYPEDEF) for name in XDP_TRACEPOINTS}
+def _tracepoints(btf: Btf) -> dict[str, int]:
+    """Return the tracepoints besides kfree_skb that the kernel has, with the ids of their typedefs."""
+    wanted = (*(XDP_TRACEPOINTS if layout.has_members(btf, layout.XDP_MEMBERS) else ()), QDISC_TRACEPOINT)
+    found = {name: btf.find(f"btf_trace_{name}", BtfKind.TYPEDEF) for name in wanted}
     return {name: number for name, number in found.items() if number is not None}

@@ -15,7 +15,7 @@ from pktdrop.kernel import readers
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.code import Compiled, source_directory
 from pktdrop.kernel.digest import digest
-from pktdrop.kernel.facts import KernelFacts
+from pktdrop.kernel.facts import XDP_TRACEPOINTS, KernelFacts
 from pktdrop.kernel.programs import MapsRefused
 from pktdrop.kernel.records import STACK_FRAMES
 from pktdrop.model.flow import BY
@@ -118,7 +118,9 @@ class Build:
             "MAY_BE_TO_GROUP(reason)": facts.may_be_to_group,
             "MAY_BE_UNSENT(reason)": facts.may_be_unsent,
             "HAS_NO_PORT(reason)": facts.has_no_port,
-            "XDP": str(int(bool(facts.xdp))),
+            "XDP": str(int(XDP_TRACEPOINTS[0] in facts.tracepoints)),
+            "IS_QDISC_DROP(reason)": facts.is_qdisc_drop,
+            "QDISC_GENERIC": str(facts.qdisc_generic),
             "MAY_BE_OF_XDP(reason)": facts.may_be_of_xdp,
             "MAY_BE_BACKLOG(reason)": facts.may_be_backlog,
             "IS_KNOWN_PROTOCOL(protocol)": " || ".join(f"(protocol) == {one}" for one in Protocols.load().numbers()),

@@ -23,7 +23,7 @@ from pktdrop.errors import PktdropError
 from pktdrop.kernel import readers, sysbpf
 from pktdrop.kernel.cache import Cache
 from pktdrop.kernel.extras import Extras
-from pktdrop.kernel.facts import BACKLOG_FUNCTION, BTF_DIRECTORY, XDP_TRACEPOINTS, KernelFacts
+from pktdrop.kernel.facts import BACKLOG_FUNCTION, BTF_DIRECTORY, QDISC_TRACEPOINT, XDP_TRACEPOINTS, KernelFacts
 from pktdrop.kernel.prepared import Build, Doubted, Prepared, prepare
 from pktdrop.kernel.programs import NO_ROOM, Programs
 from pktdrop.kernel.records import HOT_DROPS, OTHER_PLACES, OTHER_PLACES_OF_CPU
@@ -51,9 +51,9 @@ class Probes:
     program: int
     """File descriptor of the program at kfree_skb."""
     refused: dict[str, str]
-    """Rungs that were tried before, and why each failed; tracepoints of XDP that could not be attached, too."""
-    xdp: tuple[int, ...] = ()
-    """The programs of tracepoints of XDP."""
+    """Rungs that were tried before, and why each failed; tracepoints that could not be attached, too."""
+    others: tuple[int, ...] = ()
+    """File descriptors of the programs at other tracepoints, of those that count."""
 
 
 def climb(programs: Programs, prepared: Prepared, rung: str) -> int:
@@ -61,9 +61,9 @@ def climb(programs: Programs, prepared: Prepared, rung: str) -> int:
     return _try(prepared, rung, "the kernel has no kprobes", lambda: _attach(programs, prepared.facts, rung))
 
 
-def attach_xdp(programs: Programs, prepared: Prepared, tracepoint: str, rung: str) -> int:
-    """Attach one of XDP_TRACEPOINTS by a rung of KFREE_SKB; return its program. Raises as climb() does."""
-    name, known, missing = f"count_{tracepoint}", prepared.facts.xdp, "the kernel has no such tracepoint"
+def attach_tracepoint(programs: Programs, prepared: Prepared, tracepoint: str, rung: str) -> int:
+    """Attach another tracepoint by a rung of KFREE_SKB; return its program. Raises as climb() does."""
+    name, known, missing = f"at_{tracepoint}", prepared.facts.tracepoints, "the kernel has no such tracepoint"
     if tracepoint not in known:
         raise RungError(missing)
 
@@ -170,17 +170,17 @@ def _attach_both(
     programs = Programs(prepared.compiled, entries, facts.cast_function, _filter_function(facts, program))
     with ExitStack() as undo:
         undo.callback(programs.close)
-        of_xdp = _OfXdp(programs, prepared, rung)
-        undo.callback(of_xdp.join)  # before the programs are closed
-        of_xdp.start()
+        others = _Others(programs, prepared, rung)
+        undo.callback(others.join)  # before the programs are closed
+        others.start()
         kfree_skb = climb(programs, prepared, rung)
         second, why = _attach_backlog(programs, prepared, backlog)
-        of_xdp.join()
-        if of_xdp.failed is not None:
-            raise of_xdp.failed
+        others.join()
+        if others.failed is not None:
+            raise others.failed
         undo.pop_all()
-    why = {**refused, **why, **of_xdp.refused}
-    return facts, Probes(programs, rung, second, kfree_skb, why, tuple(of_xdp.attached))
+    why = {**refused, **why, **others.refused}
+    return facts, Probes(programs, rung, second, kfree_skb, why, tuple(others.attached))
 
 
 def _filter_function(facts: KernelFacts, program: "Sequence[Instruction]") -> bytes:
@@ -194,8 +194,8 @@ def _filter_function(facts: KernelFacts, program: "Sequence[Instruction]") -> by
     return translate(program, ByteReader(facts.reader, facts.samples.cast_type, facts.cast_function))
 
 
-class _OfXdp(Thread):
-    """Attaches what the kernel lets of the tracepoints of XDP, while it takes its time for the other programs."""
+class _Others(Thread):
+    """Attaches what the kernel lets of the other tracepoints, while it takes its time for the first program."""
 
     def __init__(self, programs: Programs, prepared: Prepared, rung: str) -> None:
         super().__init__()
@@ -209,9 +209,10 @@ class _OfXdp(Thread):
     def run(self) -> None:
         """Attach each."""
         programs, prepared, rung = self._arguments
-        for tracepoint in XDP_TRACEPOINTS:
+        for tracepoint in (*XDP_TRACEPOINTS, QDISC_TRACEPOINT):
             try:
-                self.attached.append(attach_xdp(programs, prepared, tracepoint, rung))
+                program = attach_tracepoint(programs, prepared, tracepoint, rung)
+                self.attached += [program] if tracepoint in XDP_TRACEPOINTS else []
             except RungError as reason:
                 self.refused[tracepoint] = str(reason)
             except (Doubted, PktdropError) as failed:

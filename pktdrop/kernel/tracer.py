@@ -301,5 +301,5 @@ class Tracer:
         return self._namespaces.of_drop(value.netns_inode, value.netns_cookie if self._facts.netns_cookie else None)
 
     def _missed(self) -> int:
-        programs = (self._probes.program, *self._probes.xdp)
+        programs = (self._probes.program, *self._probes.others)
         return sum(map(sysbpf.recursion_misses, programs)) + self._banks.uncounted

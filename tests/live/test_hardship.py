@@ -152,7 +152,7 @@ def test_hardship(name: str, hardship: str, called: str) -> None:
         ("umount -l /sys", "strange values", "mount -t sysfs"),
         ("ulimit -n 6", "trace", "ulimit -n"),
         *((f"ulimit -n {number}", "trace", "ulimit -n") for number in (9, 12, 16, 20, 24)),
-        ("ulimit -n 6", "diagnose", "ulimit -n"),
+        ("ulimit -n 5", "diagnose", "ulimit -n"),
     ],
 )
 def test_what_to_do_is_said(hardship: str, name: str, said: str) -> None:
