@@ -159,8 +159,10 @@ def diagnosis_of(account: Account, how: Circumstances, host: Host, rules: Rules)
     losses = []
     for one in found:
         small = is_small(one.packets, lost)
-        advice = () if small else _advice(one, host, rules, seen)
-        losses.append(Advised(one, _where(one, host), advice, small, how.seen.of(one)))
+        who = how.seen.of(one)
+        of_loss = {**seen, **(who.values() if who is not None else {})}
+        advice = () if small else _advice(one, host, rules, of_loss)
+        losses.append(Advised(one, _where(one, host), advice, small, who))
     natures = Tally(dict.fromkeys(NATURES, 0))
     for one in found:
         natures[one.nature] += one.packets

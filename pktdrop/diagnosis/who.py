@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Whose packets a loss was: what most of the packets that were looked at have in common."""
 
-from collections import Counter
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from pktdrop.account import Account
@@ -23,6 +23,24 @@ class Who(NamedTuple):
     destination: Outstanding | None
     owner: Outstanding | None
     """ "for statsd[812]"."""
+    address: Outstanding | None = None
+    """IP address that most packets went to."""
+    port: Outstanding | None = None
+    """Port that most went to: "UDP 53"."""
+
+    def values(self) -> dict[str, str | int]:
+        """Return what remedies may speak of: what at least three quarters of the samples have in common."""
+        common = {
+            "sender": self.source if self.source is not None and _is_address(self.source.name) else None,
+            "receiver": self.address,
+            "port": self.port,
+        }
+        found: dict[str, str | int] = {
+            name: one.name for name, one in common.items() if one is not None and 4 * one.seen >= 3 * self.samples
+        }
+        if "port" in found:
+            found["port"] = int(str(found["port"]).rpartition(" ")[2])
+        return found
 
     def __str__(self) -> str:
         """Return "from 10.0.0.5 (4 of 4 samples), to 10.0.0.9:8125 UDP (3), for statsd[812] (4)"."""
@@ -66,7 +84,8 @@ class Seen:
         found = _sum(tallies for scope, tallies in self._tallies.items() if _is_of(scope, loss))
         if not found.samples:
             return None
-        return Who(found.samples, *map(outstanding, (found.sources, found.destinations, found.owners)))
+        names = found.sources, found.destinations, found.owners, found.addresses, found.ports
+        return Who(found.samples, *map(outstanding, names))
 
 
 def _socket(sample: Sample) -> str | None:
@@ -89,11 +108,19 @@ def _is_of(scope: _SampleScope, loss: Loss) -> bool:
     return scope.socket is None or not sockets or any(scope.socket in socket.split(" ") for socket in sockets)
 
 
+def _is_address(text: str) -> bool:
+    """Tell an IP address from that of a link, which some packets have instead."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _sum(parts: Iterable[Tallies]) -> Tallies:
-    whole = Tallies(0, Counter(), Counter(), Counter())
+    whole = Tallies()
     for part in parts:
         whole.samples += part.samples
-        whole.sources.update(part.sources)
-        whole.destinations.update(part.destinations)
-        whole.owners.update(part.owners)
+        for name in ("sources", "destinations", "owners", "addresses", "ports"):
+            getattr(whole, name).update(getattr(part, name))
     return whole

@@ -28,8 +28,8 @@ HOST_VALUES: Final = frozenset(
         *("accept_limit", "ipfrag_high_thresh", "ipfrag_time", "unres_qlen_bytes", "gc_thresh3"),
     )
 )
-#: Values that the drops and counters themselves tell.
-SEEN_VALUES: Final = frozenset(("squeezed", "flow_limited", "qdisc_kind"))
+#: Values that drops, counters and the packets that were looked at tell.
+SEEN_VALUES: Final = frozenset(("squeezed", "flow_limited", "qdisc_kind", "sender", "receiver", "port"))
 #: Longest texts, in characters.
 SAY_WIDTH: Final = 200
 COST_WIDTH: Final = 120

@@ -90,6 +90,10 @@ class Tallies:
     sources: "Counter[str]" = field(default_factory=Counter)
     destinations: "Counter[str]" = field(default_factory=Counter)
     owners: "Counter[str]" = field(default_factory=Counter)
+    addresses: "Counter[str]" = field(default_factory=Counter)
+    """IP addresses of destinations, without ports."""
+    ports: "Counter[str]" = field(default_factory=Counter)
+    """Of destinations: "UDP 53"."""
 
     def add(self, sample: Sample) -> None:
         """Count one more sample."""
@@ -98,6 +102,9 @@ class Tallies:
         _count(self.sources, packet.source or packet.link_source)
         _count(self.destinations, _destination(packet))
         _count(self.owners, sample.whose)
+        _count(self.addresses, packet.destination)
+        port = packet.destination_port
+        _count(self.ports, None if port is None else f"{packet.protocol} {port}")
 
 
 def _destination(packet: Packet) -> str | None:

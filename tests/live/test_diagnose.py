@@ -64,8 +64,8 @@ def test_a_full_receive_buffer_names_socket_and_process(kernel_reasons: Reasons)
     [
         ("nftables_input", "policy", "firewall", "nft list ruleset", ("policy", "firewall")),
         ("reverse_path", "policy", "rp-filter", "sysctl -w net/ipv4/conf/eth0/rp_filter=2", ROUTING),
-        ("no_route", "routing", "no-route", "ip route", ROUTING),
-        ("udp_closed_port", "routing", "no-socket", "ss -l -t -u -n -p", SOCKET),
+        ("no_route", "routing", "no-route", "ip route get 1", ROUTING),
+        ("udp_closed_port", "routing", "no-socket", "ss -l -t -u -n -p 'sport = :", SOCKET),
         ("udp_checksum", "malformed", "checksum", None, SOCKET),
         (
             "neighbour_queue_full",

@@ -94,3 +94,32 @@ def test_any_number_of_places() -> None:
         key = make_drop(netns=HOST._replace(inode=number))
         seen.add(replace(make_account({}), samples={key: [query(key=key)]}))
     assert len(seen._tallies) == 1024
+
+
+CLOSED = make_drop(netns=HOST, netns_name="host")
+
+
+def advised(*ports: int) -> list[str]:
+    """What is advised where datagrams to these ports found no socket."""
+    frames = [ether(IPV4, ipv4(17, udp(43210, port))) for port in ports]
+    samples = {CLOSED: [make_sample(frame, key=CLOSED) for frame in frames]}
+    account = replace(make_account({CLOSED: 300}, {}), samples=samples)
+    seen = Seen()
+    seen.add(account)
+    (loss,) = diagnosis_of(account, Circumstances(TRACED, seen=seen), KnownHost(), RULES).losses
+    return [f"{one.say} {one.command}" for one in loss.advice]
+
+
+def test_remedies_speak_of_the_packets_that_were_looked_at() -> None:
+    """The port that most went to is named, in words and in the command."""
+    (one,) = advised(9, 9, 9, 53)
+    assert one.startswith("Nobody listens on port 9: ")
+    assert one.endswith("ss -l -t -u -n -p 'sport = :9'")
+
+
+def test_remedies_name_nothing_that_few_packets_have() -> None:
+    """Where ports differ, the advice is the general one, and complete."""
+    for ports in ((9, 9, 53, 54), ()):
+        (one,) = advised(*ports)
+        assert "port 9" not in one
+        assert one.endswith("ss -l -t -u -n -p")
