@@ -19,6 +19,7 @@ _TRACEFS = Path("/sys/kernel/tracing")
 
 PARTS = {
     "kernel": "kernel_time",
+    "filter": "filter",
     "start": "startup",
     "reading": "reading",
     "counters": "counters",

@@ -66,7 +66,8 @@ def _busiest(process: int) -> Run:
 
 
 @contextmanager
-def _pktdrop(rung: str, *options: str) -> Iterator[_Reader]:
+def pktdrop(rung: str, *options: str) -> Iterator[_Reader]:
+    """Trace by one rung; yield what reads the time that the program has run."""
     with tracing("--probe", rung, *options) as process:
         yield lambda: _busiest(process.pid)
 
@@ -102,13 +103,13 @@ def measure() -> list[Row]:
     facts = KernelFacts.read()
     tools: dict[str, Callable[[], AbstractContextManager[_Reader]]] = {
         "empty": lambda: _empty(facts),
-        "tp_btf": lambda: _pktdrop("tp_btf"),
+        "tp_btf": lambda: pktdrop("tp_btf"),
         "bpftrace": _bpftrace,
     }
     others = {
-        "raw": lambda: _pktdrop("raw"),
-        "by port": lambda: _pktdrop("tp_btf", "--by", "port"),
-        "by flow": lambda: _pktdrop("tp_btf", "--by", "flow"),
+        "raw": lambda: pktdrop("raw"),
+        "by port": lambda: pktdrop("tp_btf", "--by", "port"),
+        "by flow": lambda: pktdrop("tp_btf", "--by", "flow"),
     }
     cost = _rounds("calls", {**tools, **others})
     packed = _rounds("udp", tools)
@@ -140,7 +141,7 @@ def _added_to_sender() -> list[Row]:
 
     The least of all rounds is taken: other load only ever adds, and the difference is small against the whole.
     """
-    tools = {"untraced": _nothing, "tp_btf": lambda: _pktdrop("tp_btf"), "bpftrace": _bpftrace}
+    tools = {"untraced": _nothing, "tp_btf": lambda: pktdrop("tp_btf"), "bpftrace": _bpftrace}
     taken: dict[str, list[float]] = {name: [] for name in tools}
     with sender(0) as source:
         source.send("udp", _DROPS // 10)

@@ -122,8 +122,35 @@ struct extent {
 	u32 length;    /* of the packet from `start` on, in what the skb has and elsewhere */
 	u32 network;   /* header */
 	u32 transport; /* header */
+	u32 vlan;      /* tag that the device took out, as in struct sample */
+	u16 protocol;  /* skb->protocol, in network order */
 	bool has_mac;  /* `start` is a MAC header */
 };
+
+/*
+ * The members of struct sk_buff that tell it lie within a hundred bytes, from `len` to `data`, on every kernel seen:
+ * where each load is a call, one is for all of them.
+ */
+#define SPAN_MOST 128
+#define SPAN_FROM (__builtin_offsetof(struct sk_buff, len) & ~7UL)
+#define SPAN_AT(member) (__builtin_offsetof(struct sk_buff, member) - SPAN_FROM)
+#define SPAN (SPAN_AT(data) + 8)
+#define IN_SPAN(member) (SPAN_AT(member) < SPAN_AT(data))
+#if HAS_VLAN
+#define VLAN_IN_SPAN IN_SPAN(vlan_all)
+#else
+#define VLAN_IN_SPAN 1
+#endif
+#define HAS_SPAN                                                                                                  \
+	(SAFE_READ && SPAN <= SPAN_MOST && IN_SPAN(head) && IN_SPAN(tail) && IN_SPAN(len) && IN_SPAN(protocol) && \
+	 IN_SPAN(mac_header) && IN_SPAN(network_header) && IN_SPAN(transport_header) && VLAN_IN_SPAN)
+#define LOAD_MEMBER(to, member)                                               \
+	do {                                                                  \
+		if (HAS_SPAN)                                                 \
+			to = *(typeof(to) *)((void *)span + SPAN_AT(member)); \
+		else                                                          \
+			LOAD(to, *(typeof(to) *)&skb->member);                \
+	} while (0)
 
 /*
  * Where a packet begins is not skb->data, which is wherever the packet had got to: it is the MAC header, else the
@@ -132,17 +159,24 @@ struct extent {
  */
 static __always_inline void set_extent(struct extent *of, struct sk_buff *skb)
 {
+	u64 span[SPAN_MOST / 8];
 	u64 head = 0, data = 0;
-	u32 tail = 0, at, start, length = 0;
-	u16 mac = 0, network = 0, transport = 0;
+	u32 tail = 0, at, start, length = 0, vlan = 0;
+	u16 mac = 0, network = 0, transport = 0, protocol = 0;
 
-	LOAD(head, *(u64 *)&skb->head);
-	LOAD(data, *(u64 *)&skb->data);
-	LOAD(tail, skb->tail);
-	LOAD(mac, skb->mac_header);
-	LOAD(network, skb->network_header);
-	LOAD(transport, skb->transport_header);
-	LOAD(length, skb->len);
+	if (HAS_SPAN)
+		bpf_probe_read_kernel(span, SPAN, (void *)skb + SPAN_FROM);
+	LOAD_MEMBER(head, head);
+	LOAD_MEMBER(data, data);
+	LOAD_MEMBER(tail, tail);
+	LOAD_MEMBER(mac, mac_header);
+	LOAD_MEMBER(network, network_header);
+	LOAD_MEMBER(transport, transport_header);
+	LOAD_MEMBER(protocol, protocol);
+	LOAD_MEMBER(length, len);
+#if HAS_VLAN
+	LOAD_MEMBER(vlan, vlan_all);
+#endif
 	at = data - head;
 	if (network && network <= tail && (mac == NO_MAC_HEADER || mac <= network))
 		start = mac == NO_MAC_HEADER ? network : mac;
@@ -155,6 +189,8 @@ static __always_inline void set_extent(struct extent *of, struct sk_buff *skb)
 	of->length = length + at - start;
 	of->network = network;
 	of->transport = transport;
+	of->vlan = vlan;
+	of->protocol = protocol;
 	of->has_mac = mac == start;
 }
 
@@ -166,6 +202,7 @@ static __always_inline void set_bytes(struct sample *one, struct sk_buff *skb)
 	set_extent(&of, skb);
 	if (of.has_mac)
 		one->flags |= SAMPLE_HAS_MAC;
+	one->vlan = of.vlan;
 	one->network = of.network - of.start;
 	one->transport = of.transport - of.start;
 	one->data = of.data - of.start;
@@ -233,7 +270,6 @@ static __always_inline void fill_sample(struct sample *one, const struct drop_ke
 	one->key = *key;
 	one->cgroup = 0;
 	one->inode = 0;
-	one->vlan = 0;
 	one->device_type = NO_DEVICE_TYPE;
 	one->family = 0;
 	one->local_port = 0;
@@ -242,9 +278,6 @@ static __always_inline void fill_sample(struct sample *one, const struct drop_ke
 	one->state = 0;
 	one->flags = rx_sk ? SAMPLE_FOR_SOCKET : 0;
 	LOAD(one->iif, skb->skb_iif);
-#if HAS_VLAN
-	LOAD(one->vlan, skb->vlan_all);
-#endif
 	if (from->dev)
 		LOAD(one->device_type, from->dev->type);
 	if (!sk)

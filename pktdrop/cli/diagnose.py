@@ -4,6 +4,7 @@
 import click
 
 from pktdrop.cli.options import ALL_NETNS, FORMAT, Command, Seconds
+from pktdrop.cli.tracing import MATCHING, Matching
 from pktdrop.kernel import host
 from pktdrop.process.output import Output
 
@@ -15,17 +16,21 @@ from pktdrop.process.output import Output
 Examples:
   pktdrop diagnose                  # watch for ten seconds, then judge
   pktdrop diagnose -d 60 --all-netns
+  pktdrop diagnose --port 8443      # of losses with packets of that port
   pktdrop diagnose --fail-on capacity --fail-on 'TCP_*'  # for CI
 """,
 )
 @click.option("-d", "--duration", type=Seconds(min=0, min_open=True), default=10.0, show_default=True,
               metavar="SECONDS", help="Watch for so long.")  # fmt: skip
+@MATCHING
 @ALL_NETNS
 @FORMAT
 @click.option("--fail-on", "fail_on", multiple=True, metavar="CONDITION",
               help="Exit with 3 if there was: loss, capacity, unexplained, or this drop reason.")  # fmt: skip
 @click.pass_context
-def diagnose(context: click.Context, duration: float, all_netns: bool, style: str, fail_on: tuple[str, ...]) -> None:
+def diagnose(
+    context: click.Context, duration: float, matching: Matching, all_netns: bool, style: str, fail_on: tuple[str, ...]
+) -> None:
     """Watch, then say where packets are lost, why, and what to change.
 
     Works without root or BPF from counters alone, and says what it could not see
@@ -34,4 +39,5 @@ def diagnose(context: click.Context, duration: float, all_netns: bool, style: st
     from pktdrop.reports.diagnose import DiagnoseSettings, watch_and_judge
 
     host.require_proc()
-    context.exit(watch_and_judge(DiagnoseSettings(duration, all_netns, style, fail_on), Output()))
+    settings = DiagnoseSettings(duration, all_netns, style, fail_on, matching.program)
+    context.exit(watch_and_judge(settings, Output()))

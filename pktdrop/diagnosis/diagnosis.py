@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from pktdrop.account import Account
 from pktdrop.diagnosis import words
 from pktdrop.diagnosis.stations import Peaks, Station, flow_limited, received, squeezed, stations
-from pktdrop.diagnosis.who import Seen, Who
+from pktdrop.diagnosis.who import Seen, Who, matches
 from pktdrop.filters import reason_filter
 from pktdrop.ledger.loss import Loss, Whereabouts
 from pktdrop.model.drops import Netns, full_reason
@@ -68,6 +68,8 @@ class Advised:
     """Whether the loss has too few packets to change anything for: small losses are summed up."""
     who: Who | None = None
     """Who sent the samples of this loss, and to whom; None: there is no sample."""
+    matches: int | None = None
+    """How many of its packets match the filter of packets, at most; None: there is none."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ class Circumstances:
     """Longest queues that were seen meanwhile."""
     seen: Seen = field(default_factory=Seen)
     """Samples, summed up by what tells losses apart."""
+    is_filtered: bool = False
+    """Whether the kernel told packets that match a filter from others."""
 
 
 def diagnosis_of(account: Account, how: Circumstances, host: Host, rules: Rules) -> Diagnosis:
@@ -157,12 +161,12 @@ def diagnosis_of(account: Account, how: Circumstances, host: Host, rules: Rules)
     seen = {"squeezed": squeezed(account), "flow_limited": flow_limited(account)}
     lost = sum(one.packets for one in found)
     losses = []
-    for one in found:
-        small = is_small(one.packets, lost)
+    for one, matching in zip(found, matches(account, found) if how.is_filtered else [None] * len(found), strict=True):
+        small = is_small(one.packets, lost) and not matching
         who = how.seen.of(one)
         of_loss = {**seen, **(who.values() if who is not None else {})}
         advice = () if small else _advice(one, host, rules, of_loss)
-        losses.append(Advised(one, _where(one, host), advice, small, who))
+        losses.append(Advised(one, _where(one, host), advice, small, who, matching))
     natures = Tally(dict.fromkeys(NATURES, 0))
     for one in found:
         natures[one.nature] += one.packets

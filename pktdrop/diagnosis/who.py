@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Whose packets a loss was: what most of the packets that were looked at have in common."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
@@ -86,6 +87,21 @@ class Seen:
             return None
         names = found.sources, found.destinations, found.owners, found.addresses, found.ports
         return Who(found.samples, *map(outstanding, names))
+
+
+def matches(account: Account, losses: Sequence[Loss]) -> list[int]:
+    """Return how many packets of each loss the filter of packets matched, by the drops that the kernel counted.
+
+    Where several sockets or queues of a namespace lost packets for one reason, it is not known whose they were: each
+    may have all of them.
+    """
+    scopes: Counter[_SampleScope] = Counter()
+    for key, count in account.interval.drops.items():
+        if key.matches and account.judge(key).noise is None:
+            reason = full_reason(key.subsystem, key.reason)
+            scopes[_SampleScope(reason, key.netns, key.interface, key.target_cpu, None)] += count.packets
+    found = (sum(packets for scope, packets in scopes.items() if _is_of(scope, loss)) for loss in losses)
+    return [min(loss.packets, packets) for loss, packets in zip(losses, found, strict=True)]
 
 
 def _socket(sample: Sample) -> str | None:

@@ -15,8 +15,8 @@ from pktdrop.kernel import readers
 from pktdrop.kernel.pcap import Instruction
 
 # offsets in struct frame
-_LENGTH, _CAPTURED, _FIRST = 24, 28, 36
-LINK: Final = 24
+_LENGTH, _CAPTURED, _FIRST = 40, 44, 52
+LINK: Final = 40
 """How many bytes of the frame are in struct frame itself."""
 
 # registers: results and arguments of calls, then what calls leave alone, then the stack
@@ -250,12 +250,10 @@ class _Translation:
         """Load to A from the offset in R1, out of struct frame."""
         put, jump, found = self._code.put, self._code.jump, object()
         put(_load(8), _A, _FRAME, 0)
-        put(_load(8), _R3, _FRAME, 8)
-        jump(_JMP | _JLT, found, _R1, number=8)
-        put(_ALU64 | _MOV | _X_SOURCE, _A, _R3)
-        put(_load(8), _R3, _FRAME, 16)
-        jump(_JMP | _JLT, found, _R1, number=16)
-        put(_ALU64 | _MOV | _X_SOURCE, _A, _R3)
+        for begin in range(8, LINK, 8):
+            put(_load(8), _R3, _FRAME, begin)
+            jump(_JMP | _JLT, found, _R1, number=begin)
+            put(_ALU64 | _MOV | _X_SOURCE, _A, _R3)
         put(_ALU64 | _MOV, _R3)
         self._code.place(found)
         put(_ALU64 | _AND, _R1, number=7)

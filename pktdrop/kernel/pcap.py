@@ -17,8 +17,8 @@ from pktdrop.text.escaping import safe
 
 LONGEST: Final = 2000
 """Characters of an expression: libpcap takes seconds for one of 200 terms, and minutes for one of 10,000."""
-MOST_INSTRUCTIONS: Final = 800
-"""Of the program: the kernel's has up to 40 for each, and jumps no further than 32,767."""
+MOST_INSTRUCTIONS: Final = 700
+"""Of the program: the kernel's has up to 45 for each, and jumps no further than 32,767."""
 LIBRARIES: Final = ("libpcap.so.0.8", "libpcap.so.1")
 """Names of the library: of Debian and Ubuntu, and of all others."""
 _ETHERNET: Final = 1  # DLT_EN10MB

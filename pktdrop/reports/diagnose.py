@@ -15,7 +15,9 @@ from pktdrop.diagnosis.values import HostValues
 from pktdrop.diagnosis.who import Seen
 from pktdrop.errors import PktdropError, WrongUse
 from pktdrop.host.namespaces import Namespaces
+from pktdrop.kernel.extras import Extras
 from pktdrop.kernel.facts import KernelFacts
+from pktdrop.kernel.pcap import Instruction
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.model.limits import Limit
 from pktdrop.observe.observer import Observer
@@ -43,6 +45,8 @@ class DiagnoseSettings:
     """ "table" or "json"."""
     fail_on: tuple[str, ...]
     """CONDITIONS, or patterns of drop reasons."""
+    program: Sequence[Instruction] = ()
+    """The program of a filter of packets; empty: there is none."""
 
 
 @dataclass
@@ -76,7 +80,9 @@ class DiagnoseReport:
         watch, known, kernel = self.watch, self.watch.look.namespaces, self.watch.kernel
         untraced = () if self.refused is None else (Limit("untraced", why=self.refused.what, do=self.refused.do),)
         limits = (*untraced, *watch.limits)
-        how = Circumstances(kernel.rungs, limits, known.present, known.sees_host, self._peaks, self._seen)
+        how = Circumstances(
+            kernel.rungs, limits, known.present, known.sees_host, self._peaks, self._seen, bool(self.settings.program)
+        )
         self._whole = watch.whole()
         host = HostValues(self._whole.look, watch.ask)
         self._judged = diagnosis_of(self._whole, how, host, watch.rules)
@@ -97,15 +103,17 @@ class DiagnoseReport:
 def watch_and_judge(settings: DiagnoseSettings, output: Output) -> int:
     """Watch, write the diagnosis, and return the exit status.
 
-    Raises WrongUse where --fail-on names a reason that this kernel does not have, PktdropError where it asks
-    for what only traced drops can tell and they cannot be traced, OutputClosed.
+    Raises WrongUse where --fail-on names a reason that this kernel does not have, PktdropError where it, or a
+    filter, asks for what only traced drops can tell and they cannot be traced, OutputClosed.
     """
     _check(settings.fail_on)
     namespaces = Namespaces()
     with ExitStack() as stack:
         try:
-            tracer, refused = stack.enter_context(Tracer(namespaces)), None
+            tracer, refused = stack.enter_context(Tracer(namespaces, extras=Extras(program=settings.program))), None
         except PktdropError as error:
+            if settings.program:
+                raise
             tracer, refused = None, error
             _require_no_tracing(settings.fail_on, error)
         observer = Observer(namespaces, tracer, settings.all_netns, at_start=None)

@@ -98,8 +98,9 @@ def _station(station: Station) -> tuple[str, ...]:
 
 def _losses(diagnosis: Diagnosis, width: int) -> Iterator[str]:
     """Yield a paragraph for each loss."""
-    small = [loss for loss in diagnosis.losses if loss.is_small]
-    large = [loss for loss in diagnosis.losses if not loss.is_small]
+    others = [loss for loss in diagnosis.losses if loss.matches == 0]
+    small = [loss for loss in diagnosis.losses if loss.is_small and loss.matches != 0]
+    large = [loss for loss in diagnosis.losses if not loss.is_small and loss.matches != 0]
     shown = large[:_SHOWN]
     for index, loss in enumerate(shown):
         yield _loss(index + 1, loss, diagnosis, width)
@@ -121,13 +122,22 @@ def _losses(diagnosis: Diagnosis, width: int) -> Iterator[str]:
             width,
         )
 
+    if others:
+        packets = sum(one.loss.packets for one in others)
+        yield _filled(
+            f"filtered: {counted(packets, 'packet')} ({share(packets, diagnosis.lost)}) in "
+            f"{counted(len(others), 'place')}, where no packet matches.",
+            width,
+        )
+
 
 def _loss(position: int, advised: Advised, diagnosis: Diagnosis, width: int) -> str:
     one = advised.loss
     amount = f"{counted(one.packets, 'packet')} ({share(one.packets, diagnosis.lost)})"
     evidence = ", ".join((*one.reasons, *one.counters))
+    matching = "" if advised.matches is None else f"; {number(advised.matches)} match the filter"
     lines = [
-        _filled(f"{position}. {amount} {advised.where}", width, "", _INDENT),
+        _filled(f"{position}. {amount} {advised.where}{matching}", width, "", _INDENT),
         _labelled("Class", f"{one.nature} ({NATURE_WORDS[one.nature]}); {evidence}", width),
         _labelled("Why", one.cause.why, width),
     ]
@@ -234,6 +244,7 @@ def _loss_object(advised: Advised) -> dict[str, Any]:
         "guess": one.is_guess,
         "small": advised.is_small,
         "note": one.note,
+        **({} if advised.matches is None else {"matches": advised.matches}),
         "who": _who_object(advised.who),
         "why": one.cause.why,
         "advice": [{"say": advice.say, "command": advice.command, "cost": advice.cost} for advice in advised.advice],

@@ -29,7 +29,7 @@ PACKETS = int(20_000 / float(os.environ.get("PKTDROP_PATIENCE", "1")))
 """Fewer on an emulated machine, of which the variable says how slow it is."""
 ROW = 512
 """Bytes of a frame in the map: struct frame, the address of the packet, the packet."""
-PACKET = 48
+PACKET = 64
 """Where the packet is in it."""
 EXPRESSIONS = """
 ip
@@ -228,8 +228,8 @@ class Machine:
             (0xBF, 0x06, 0, 0),  # r6 = the frame
             (0xBF, 0x01, 0, 0),
             (0x07, 0x01, 0, PACKET),
-            (0x7B, 0x16, 40, 0),  # by way of the map, so that the kernel takes the address for a number
-            (0x79, 0x62, 40, 0),
+            (0x7B, 0x16, 56, 0),  # by way of the map, so that the kernel takes the address for a number
+            (0x79, 0x62, 56, 0),
             *(cast if plain else []),
             (0xBF, 0x61, 0, 0),  # r1 = r6
             (0x85, 0x10, 0, 1),  # call what is behind
@@ -242,8 +242,8 @@ def row(packet: Packet) -> bytes:
     """Return a packet with its struct frame, as bpf/filter.h makes it."""
     first = 0 if packet.has_addresses else 12
     content = packet.content if packet.has_addresses else bytes(12) + packet.content[12:]
-    link = struct.unpack(">QQQ", content[:24].ljust(24, b"\0"))
-    return struct.pack("=QQQIIIIQ", *link, packet.length, len(content), 0, first, 0) + content
+    link = struct.unpack(">5Q", content[:40].ljust(40, b"\0"))
+    return struct.pack("=5QIIIIQ", *link, packet.length, len(content), 0, first, 0) + content
 
 
 class _TestRun(ctypes.Structure):

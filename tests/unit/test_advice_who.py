@@ -87,6 +87,26 @@ def test_nothing_was_looked_at() -> None:
     assert json.loads(as_json(diagnosis, (), "1"))["losses"][0]["who"] is None
 
 
+def test_what_a_filter_matches() -> None:
+    """Each loss says how many of its packets match; those without any are one line, and nothing is advised for them."""
+    backlog, noise = make_backlog_drop(), make_noise()
+    drops = {FULL: 40, FULL._replace(matches=False): 1210, backlog._replace(matches=False): 500, noise: 700}
+    increments = {
+        "socket": {DNS: {"drops": 1250}},
+        "mib": {DNS._replace(socket=None): dict.fromkeys(("UdpRcvbufErrors", "UdpInErrors"), 1250)},
+    }
+    how = Circumstances(TRACED, is_filtered=True)
+    diagnosis = diagnosis_of(make_account(drops, increments), how, KnownHost(), RULES)
+    assert {one.loss.cause.name: one.matches for one in diagnosis.losses} == {"receive-buffer": 40, "backlog": 0}
+    text = " ".join(as_text(diagnosis, 80).split())
+    assert "1. 1,250 packets (71 %) " in text
+    assert "; 40 match the filter Class:" in text
+    assert "filtered: 500 packets (29 %) in 1 place, where no packet matches." in text
+    assert "2. " not in text
+    losses = json.loads(as_json(diagnosis, (), "1"))["losses"]
+    assert sorted(loss["matches"] for loss in losses) == [0, 40]
+
+
 def test_any_number_of_places() -> None:
     """However many namespaces there are, memory is not."""
     seen = Seen()
