@@ -10,6 +10,7 @@ from pktdrop.errors import WrongUse
 from pktdrop.kernel.reasons import CORE, OWN_NAMES, ReasonNames
 from pktdrop.model.container import SHORT_ID, Container
 from pktdrop.model.drops import Count, DropKey, Judge, Netns
+from pktdrop.model.sample import Owner
 from pktdrop.model.snapshots import Drops, Kinds
 from pktdrop.rules.protocols import Protocols
 
@@ -109,6 +110,25 @@ def check_reasons(values: Sequence[str], reasons: ReasonNames) -> None:
 def packet_filter() -> Filter:
     """Return a filter on whether packets of a kind match the filter that the programs in the kernel have."""
     return Filter(lambda key, _: key.matches, wanted=("",), unwanted=())
+
+
+def process_choice(values: Sequence[str]) -> Callable[[Owner | None], bool]:
+    """Return what tells whether a packet is of a process, by name or number: "nginx", "php*", "812", "!ssh*".
+
+    It is of none where its process is not known.
+    """
+    unwanted = tuple(value[1:] for value in values if value.startswith("!"))
+    wanted = tuple(value for value in values if not value.startswith("!"))
+
+    def is_one(owner: Owner, names: Sequence[str]) -> bool:
+        return any(name == str(owner.pid) or fnmatchcase(owner.comm, name) for name in names)
+
+    def chosen(owner: Owner | None) -> bool:
+        if owner is None:
+            return not wanted
+        return not is_one(owner, unwanted) and (not wanted or is_one(owner, wanted))
+
+    return chosen
 
 
 def interface_filter(values: Sequence[str]) -> Filter:

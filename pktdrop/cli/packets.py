@@ -31,6 +31,8 @@ Examples:
 @click.option("-c", "--count", "most", type=click.IntRange(min=1), metavar="N", help="End after N packets.")
 @click.option("--rate", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N",
               help="Show at most N packets a second.")  # fmt: skip
+@click.option("--process", "processes", multiple=True, metavar="NAME",
+              help="Show only packets of this process: name or number.")  # fmt: skip
 @click.option("--stack", is_flag=True, help="Show how the kernel came to where it dropped each packet.")
 @FORMAT
 @CAPTURE
@@ -38,8 +40,8 @@ Examples:
 @MATCHING
 @ATTACHING
 def packets(
-    duration: float | None, most: int | None, rate: int, stack: bool, style: str, capture: str | None,
-    choice: Choice, matching: Matching, attaching: Attaching,
+    duration: float | None, most: int | None, rate: int, processes: tuple[str, ...], stack: bool, style: str,
+    capture: str | None, choice: Choice, matching: Matching, attaching: Attaching,
 ) -> None:  # fmt: skip
     """Show dropped packets one by one: when, why, where, and whose they were.
 
@@ -66,7 +68,8 @@ def packets(
             view = JsonView(names, lambda netns: namespaces.known.is_gone(netns), container=namespaces.container)
         if program:
             wanted = (*wanted, packet_filter())
+        settings = PacketsSettings(most, rate, processes)
         filters = Filters(wanted, noise=not choice.no_noise)
         with Clock(INTERVAL, None, duration, output.descriptor) as clock:
-            report = PacketsReport(source, filters, PacketsSettings(most, rate), names, view, file, output, clock)
+            report = PacketsReport(source, filters, settings, names, view, file, output, clock)
             run(source, report, clock)

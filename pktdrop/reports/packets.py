@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pktdrop import __version__
 from pktdrop.counters.owners import Owners
-from pktdrop.filters import Filters
+from pktdrop.filters import Filters, process_choice
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel.tracer import Tracer
 from pktdrop.model.drops import Judge, Verdict
@@ -75,6 +75,8 @@ class PacketsSettings(NamedTuple):
     """Packets after which the command ends; None: it goes on."""
     rate: int
     """Packets a second at most."""
+    processes: tuple[str, ...] = ()
+    """Names or numbers of processes, as process_choice() takes them; empty: packets of all."""
 
 
 class PacketsReport:
@@ -100,7 +102,8 @@ class PacketsReport:
         self._capture = capture
         self._output = output
         self._clock = clock
-        self._shown = self._held = self._dropped = self._filtered = 0
+        self._is_of_process = process_choice(settings.processes)
+        self._shown = self._held = self._dropped = self._filtered = self._looked_at = self._of_others = 0
         self._allowed = float(settings.rate)
 
     def start(self) -> str:
@@ -115,7 +118,10 @@ class PacketsReport:
         selection = self._filters.select(step.interval.drops, step.judge)
         self._filtered += selection.filtered
         self._dropped += sum(count.packets for count in selection.drops.values())
-        chosen = by_time(step.samples, selection.drops)
+        found = by_time(step.samples, selection.drops)
+        chosen = [one for one in found if self._is_of_process(one.owner)]
+        self._looked_at += len(found)
+        self._of_others += len(found) - len(chosen)
         # as many as in a second may come at once
         self._allowed = min(self._allowed + step.interval.seconds * self._settings.rate, self._settings.rate)
         shown = chosen[: int(self._allowed)]
@@ -139,7 +145,9 @@ class PacketsReport:
     def end(self) -> None:
         """Say how many packets were dropped, and how many of these were shown, held back and filtered."""
         held = f", {number(self._held)} held back (--rate)" if self._held else ""
+        others = f", {number(self._of_others)} of {number(self._looked_at)} looked at of other processes"
         say(
             f"{number(self._shown)} packets shown{held}, of {number(self._dropped)} dropped"
+            + (others if self._settings.processes else "")
             + (f"; filtered: {number(self._filtered)}." if self._filtered else ".")
         )

@@ -12,6 +12,7 @@ import pytest
 
 from pktdrop.filters import Filters, reason_filter
 from pktdrop.model.drops import Count, DropKey
+from pktdrop.model.sample import Owner
 from pktdrop.process.clock import Clock
 from pktdrop.process.output import Output
 from pktdrop.reports.packets import Packets, PacketsReport, PacketsSettings
@@ -27,13 +28,20 @@ class Shown:
     source: ClassVar = None
     """It is only asked at the start."""
 
-    def __init__(self, file: Path, most: int | None = None, rate: int = 1000, reason: str = "*") -> None:
+    def __init__(
+        self,
+        file: Path,
+        most: int | None = None,
+        rate: int = 1000,
+        reason: str = "*",
+        processes: tuple[str, ...] = (),
+    ) -> None:
         """Start."""
         self._file = file
         self._stream = file.open("w", encoding="utf-8")
         output = Output(self._stream)
         self.clock = Clock(0.25, None, None, output.descriptor)
-        filters, settings = Filters((reason_filter((reason,)),)), PacketsSettings(most, rate)
+        filters, settings = Filters((reason_filter((reason,)),)), PacketsSettings(most, rate, processes)
         self.report = PacketsReport(
             self.source,  # type: ignore[arg-type]
             *(filters, settings, Protocols.load(), None, None, output, self.clock),
@@ -43,9 +51,9 @@ class Shown:
         """Close its file."""
         self._stream.close()
 
-    def step(self, *kinds: DropKey, seconds: float = 0.25) -> None:
+    def step(self, *kinds: DropKey, seconds: float = 0.25, owner: Owner | None = None) -> None:
         """Take a look after so many seconds, with one sample of each kind, in this order."""
-        samples = {kind: [make_sample(key=kind, time=NOON + at)] for at, kind in enumerate(kinds)}
+        samples = {kind: [make_sample(key=kind, time=NOON + at, owner=owner)] for at, kind in enumerate(kinds)}
         drops = dict.fromkeys(kinds, Count(10, 760))
         self.report.step(Packets(make_interval(drops, seconds=seconds), samples, JUDGE))
 
@@ -99,6 +107,25 @@ def test_only_what_is_asked_for(show: Show, capfd: pytest.CaptureFixture[str]) -
     assert [("TCP_CSUM" in line) for line in shown.lines] == [True]
     shown.report.end()
     assert said(capfd) == "1 packets shown, of 10 dropped; filtered: 10."
+
+
+@pytest.mark.parametrize(
+    ("processes", "shown_of"),
+    [((), [1, 1, 1]), (("dnsmasq",), [1, 0, 0]), (("812", "php*"), [1, 1, 0]), (("!dns*",), [0, 1, 1]),
+     (("*", "!7"), [1, 0, 0]), (("71",), [0, 0, 0])],
+)  # fmt: skip
+def test_packets_of_a_process(
+    show: Show, capfd: pytest.CaptureFixture[str], processes: tuple[str, ...], shown_of: list[int]
+) -> None:
+    """By name, pattern or number; how many of those looked at were of others is said."""
+    shown = show(processes=processes)
+    for owner, lines in zip((Owner(812, "dnsmasq"), Owner(7, "php-fpm"), None), shown_of, strict=True):
+        before = len(shown.lines)
+        shown.step(CLOSED, owner=owner)
+        assert len(shown.lines) - before == lines
+    shown.report.end()
+    others = f", {3 - sum(shown_of)} of 3 looked at of other processes" if processes else ""
+    assert said(capfd) == f"{sum(shown_of)} packets shown, of 30 dropped{others}."
 
 
 def test_no_more_than_a_number(show: Show) -> None:
