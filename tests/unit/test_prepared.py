@@ -237,6 +237,18 @@ def test_typed_loads_and_safe_reads_are_kept_apart(world: World) -> None:
     assert len(list((world.root / "cache").iterdir())) == 2
 
 
+def test_programs_that_call_a_filter_are_kept_apart(world: World) -> None:
+    """Those with a filter of packets are others, whichever filter it is: many do not fill the directory."""
+    builds = (
+        Build(False),
+        Build(False, filters=True),
+        Build(False, stacks=True),
+        Build(False, stacks=True, filters=True),
+    )
+    assert len({build.key() for build in builds}) == 4
+    assert Build(False, filters=True).key() == builds[1].key()
+
+
 def test_what_does_not_matter_is_a_hit(world: World) -> None:
     """Files that are neither C nor Python sources, and when a source was last written, are no part of the key."""
     world.start()
