@@ -48,12 +48,12 @@ def test_a_storm_hides_nobody() -> None:
         rare.bind(("eth0", 0))
         senders = [storming(client, cpu, STORM // len(cpus), UNKNOWN, 1, 0) for cpu in cpus]
         rounds = 0
-        while any(sender.poll() is None for sender in senders):
+        while running := [sender for sender in senders if sender.poll() is None]:
             for ethertype in RARE.values():
                 rare.send(frames.ethernet(mac(0, 2), mac(0, 1), ethertype, b"rare"))
             rounds += 1
             try:
-                senders[-1].wait(1)
+                running[0].wait(1)
             except subprocess.TimeoutExpired:
                 continue  # the next second
         sent = sum(int(sender.communicate(timeout=4 * DEADLINE)[0]) for sender in senders)
