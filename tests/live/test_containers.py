@@ -102,9 +102,11 @@ def test_a_container_in_a_namespace_with_a_name(podman: Podman) -> None:
     """What people called it stays; the process is told with its container."""
     with one_ns() as net, podman.container("web-2", f"ns:/run/netns/{net['host'].name}") as (_, pid):
         here = net["host"].name
-        with tracing("--netns", here, style="table") as trace:
+        with tracing("--netns", here) as trace:
             lose(Path("/run/netns", here), 5)
-            assert trace.stop() == 0
-            shown = trace.stdout
-    assert f"for busybox[{pid}] (podman web-2)" in shown
-    assert f" {here} " in shown
+            summary = finish(trace)
+        (drop,) = drops_of(summary, net["host"].inode)
+    assert (drop["netns_name"], drop["container"]) == (here, None)
+    told = [(sample["owner"]["pid"], sample["container"]["label"]) for sample in drop["samples"]]
+    assert told == [(pid, "podman web-2")] * drop["sampled"]
+    assert told
