@@ -47,33 +47,38 @@ def sums(lines: list[dict[str, Any]], *keys: str) -> Counter[Any]:
     return found
 
 
-def test_by_port() -> None:
+def test_by_port(kernel_reasons: frozenset[str]) -> None:
     """Each closed port has its packets, over IPv4 and IPv6 together, in the intervals as in the summary."""
+    more = 7 if kernel_reasons else 0  # Linux 5.10 raises an event for each ICMPv6 message that is done with, too
     with one_ns(ipv6=True) as net, traced_by("port", net) as trace:
         with net["host"].entered():
             for port, count in PORTS.items():
                 send("127.0.0.1", port, count)
-            send("::1", 4001, 7)
-        wait_until(lambda: total([drop for line in trace.intervals for drop in line["drops"]]) == 40, "all drops")
+            send("::1", 4001, more)
+        wait_until(
+            lambda: total([drop for line in trace.intervals for drop in line["drops"]]) == 33 + more, "all drops"
+        )
         assert trace.stop() == 0
-        wanted = {("UDP", port): count for port, count in PORTS.items()} | {("UDP", 4001): 30}
+        wanted = {("UDP", port): count for port, count in PORTS.items()} | {("UDP", 4001): 23 + more}
         assert sums([trace.summary], "ip_protocol", "destination_port") == wanted
         assert sums(trace.intervals, "ip_protocol", "destination_port") == wanted
         assert {flow["source"] for flow in trace.summary["flows"]} == {None}
-        assert total(trace.summary["drops"]) == 40
+        assert total(trace.summary["drops"]) == 33 + more
 
 
 @pytest.mark.parametrize("by", ["source", "destination"])
-def test_by_address(by: str) -> None:
+def test_by_address(by: str, kernel_reasons: frozenset[str]) -> None:
     """Each address has its packets."""
+    more = {"::1": 3} if kernel_reasons else {}
     with one_ns(ipv6=True) as net, traced_by(by, net) as trace:
         with net["host"].entered():
             send("127.0.0.1", 4001, 5)
             send("127.0.0.2", 4001, 11)
-            send("::1", 4002, 3)
+            for address, count in more.items():
+                send(address, 4002, count)
         assert trace.stop() == 0
-        assert sums([trace.summary], by) == {"127.0.0.1": 5, "127.0.0.2": 11, "::1": 3}
-        assert sums([trace.summary], "destination_port") == {None: 19}
+        assert sums([trace.summary], by) == {"127.0.0.1": 5, "127.0.0.2": 11, **more}
+        assert sums([trace.summary], "destination_port") == {None: 16 + sum(more.values())}
 
 
 def test_by_flow() -> None:
