@@ -11,8 +11,8 @@ readonly checkout=${1:-/vagrant}
 if command -v dnf >/dev/null; then
     dnf -q -y install \
         python3-bcc python3-click python3-pip python3-tabulate \
-        ShellCheck bpftool conntrack-tools gcc glibc-devel iproute iproute-tc iptables-legacy net-tools nftables procps-ng \
-        ruby sysstat tmux util-linux wireshark-cli
+        ShellCheck bpftool busybox conntrack-tools gcc glibc-devel iproute iproute-tc iptables-legacy net-tools nftables \
+        podman procps-ng ruby runc sysstat tmux util-linux wireshark-cli
 fi
 
 "$checkout/bootstrap" doctor
