@@ -10,7 +10,7 @@ from pktdrop.cli.tracing import ATTACHING, CHOICE, MATCHING, Attaching, Choice, 
 from pktdrop.host.namespaces import Namespaces
 from pktdrop.kernel import host
 from pktdrop.kernel.extras import PACKETS, Extras
-from pktdrop.model.flow import BY
+from pktdrop.model.flow import BY, FOLDED
 from pktdrop.process.messages import say
 from pktdrop.process.output import Output
 
@@ -41,7 +41,7 @@ Examples:
 @ALL_NETNS
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
               help="Show at most N rows of a table.")  # fmt: skip
-@click.option("--by", type=click.Choice(["reason", "layer", "interface", "netns", "cpu", *BY]),
+@click.option("--by", type=click.Choice([*FOLDED, *BY]),
               help="Sum rows that are alike in this; say of all else how many there are.")  # fmt: skip
 @click.option("--packets", type=click.IntRange(0, MOST_PACKETS), metavar="N",
               help="Look at the first N packets of each kind, 4 if not given; 0: at none.")  # fmt: skip

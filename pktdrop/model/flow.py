@@ -9,6 +9,8 @@ from pktdrop.model.sample import Owner
 
 BY: Final = ("port", "source", "destination", "flow", "process")
 """What drops can be counted by in the kernel, besides their kind."""
+FOLDED: Final = ("reason", "layer", "interface", "netns", "cpu")
+"""What kinds can be summed by where they are shown."""
 
 
 class CountedFlow(NamedTuple):

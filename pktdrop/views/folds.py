@@ -21,11 +21,15 @@ class Folded:
 
 def fold(rows: Iterable[tuple[DropKey, Count, str | None]], sort: Callable[[DropKey], int]) -> list[Folded]:
     """Return rows of one sort and one name together, by sort, the most first. Those without a name stay apart."""
-    apart = [Folded(sort(key), name, (key,), count) for key, count, name in rows]
-    alike: dict[object, list[Folded]] = {}
-    for row in apart:
-        alike.setdefault((row.sort, row.name if row.name is not None else id(row)), []).append(row)
-    found = (some[0] if len(some) == 1 else _sum(some) for some in alike.values())
+    found: list[Folded] = []
+    alike: dict[tuple[int, str], list[Folded]] = {}
+    for key, count, name in rows:
+        row = Folded(sort(key), name, (key,), count)
+        if name is None:
+            found.append(row)
+        else:
+            alike.setdefault((row.sort, name), []).append(row)
+    found += map(_sum, alike.values())
     return sorted(found, key=lambda row: (row.sort, -row.count.packets))
 
 

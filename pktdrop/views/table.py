@@ -66,10 +66,8 @@ _WHO_COLUMNS = (
     Column("whose most", least=8),
 )
 _INDENT = "    "
-BY = ("reason", "layer", "interface", "netns", "cpu")
-"""What rows can be summed by."""
 _TITLES = {"layer": "layer", "interface": "iface", "netns": "netns"}
-"""And what of these a summary has no table of otherwise, with the title of the column."""
+"""What kinds can be summed by that a summary has no table of otherwise, with the title of the column."""
 
 _Drops = Mapping[DropKey, Count]
 
@@ -82,7 +80,7 @@ class TableView:
     ) -> None:
         """Take how many rows a table may have before the rest is one line, and how many lines of packets each row.
 
-        A row is a kind of drop; or all kinds that are alike in what they are summed by, one of BY.
+        A row is a kind of drop; or all that are alike in what they are summed by, one of model.flow.BY or FOLDED.
         """
         self._protocols = protocols
         self._by = by
