@@ -102,7 +102,7 @@ class TableView:
 
         without_event = without_event_lines(ledger, width, self._netns_name)
         rows = self._folded(selection, flows)
-        if not rows and not without_event:
+        if not (rows or selection.drops or without_event):  # without flows, drops still have their line
             return ""
         amounts = _amounts(Amounts.of(selection.drops, selection.judge))
         title = f"{_clock(interval.end)}  {amounts} in {interval.seconds:.1f} s"

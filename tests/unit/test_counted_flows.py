@@ -144,3 +144,13 @@ def test_the_table() -> None:
         ["25", "12", "UDP", "53"], ["10", "5.0", "UDP", "123"], ["4", "2.0", "-", lines[4].split()[3]],
     ]  # fmt: skip
     assert lines[5] == "Each row is a sum by port; (3): three different ones."
+
+
+def test_drops_are_told_where_no_flow_is_counted() -> None:
+    """Where the kernel counts no flows, the number of drops is shown, and no empty table."""
+    drops = {KEY: Count(30, 900)}
+    view = TableView(Protocols.load(), 20, lambda _: "host", by="port")
+    lines = view.interval(make_interval(drops), make_selection(drops), make_ledger(), 100).splitlines()
+    assert len(lines) == 2
+    assert "  30 packets dropped in " in lines[0]
+    assert lines[1] == ""
